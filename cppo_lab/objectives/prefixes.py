@@ -1,0 +1,35 @@
+"""Positions, prefix sums and row statistics over response tokens; padding and holes are inert."""
+
+import torch
+from torch import Tensor
+
+
+def positions(mask: Tensor) -> Tensor:
+    """1-based position of each response token among its row's response tokens [B, T]; 0 outside the mask."""
+    return mask.cumsum(-1) * mask
+
+
+def shift_right(values: Tensor, first: float = 0.0) -> Tensor:
+    """The value one column to the left, `first` in column 0; turns an inclusive prefix into an exclusive
+    one."""
+    shifted = torch.roll(values, 1, dims=-1)
+    shifted[..., 0] = first
+    return shifted
+
+
+def row_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the response tokens of each row [B]; 0 for a row without any. `values` must be 0 outside."""
+    return values.sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def row_quantile(values: Tensor, mask: Tensor, quantile: float) -> Tensor:
+    """Quantile (linear interpolation) over the response tokens of each row [B]; 0 for a row without any."""
+    lengths = mask.sum(-1)
+    rank = quantile * (lengths - 1).clamp(min=0).to(values.dtype)
+    low = rank.floor().long()
+    high = torch.minimum(low + 1, (lengths - 1).clamp(min=0))
+    ordered = values.masked_fill(~mask, torch.inf).sort(dim=-1).values
+    below = ordered.gather(-1, low.unsqueeze(-1)).squeeze(-1)
+    above = ordered.gather(-1, high.unsqueeze(-1)).squeeze(-1)
+    interpolated = below + (above - below) * (rank - low)
+    return torch.where(lengths > 0, interpolated, torch.zeros_like(interpolated))

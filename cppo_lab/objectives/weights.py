@@ -1,0 +1,100 @@
+"""Position weights w_t in (0, 1] (CPPO Eq. 9 and its alternatives), and whether Theorem 1 admits them."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cppo_lab.objectives.coordinates import WeightSpec
+from cppo_lab.objectives.prefixes import positions
+
+
+def position_weights(
+    mask: Tensor, spec: WeightSpec, order: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """w_t [B, T], 0 outside the mask; positions count response tokens only, so padding and holes are inert.
+
+    `order` [B, T] holds the sort keys of shuffled weights: the token with the k-th smallest key of its row
+    gets the linear weight of position k. Raises ValueError when shuffled weights come without them.
+    """
+    position = positions(mask)
+    if spec.kind == "shuffled":
+        if order is None:
+            raise ValueError(
+                "trust_region.weights.kind shuffled needs sort keys drawn once per rollout, "
+                "TokenBatch.weight_order"
+            )
+        keys = order.to(torch.float64).masked_fill(~mask, torch.inf)
+        position = (keys.argsort(dim=-1, stable=True).argsort(dim=-1) + 1) * mask
+    lengths = mask.sum(-1, keepdim=True)
+    horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
+    steps = (horizon - 1).clamp(min=1).to(dtype)
+    from_start = ((position - 1).to(dtype) / steps).clamp(0, 1)
+    from_end = ((horizon - position).to(dtype) / steps).clamp(0, 1)
+    return _SCHEDULES[spec.kind](from_start, from_end, spec).masked_fill(~mask, 0.0)
+
+
+def _uniform(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return torch.ones_like(from_start)
+
+
+def _linear(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return 1 - (1 - spec.w_min) * from_start
+
+
+def _reversed(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return 1 - (1 - spec.w_min) * from_end
+
+
+def _cosine(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return spec.w_min + (1 - spec.w_min) * (1 + torch.cos(math.pi * from_start)) / 2
+
+
+def _exponential(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return torch.exp(math.log(spec.w_min) * from_start)
+
+
+def _step(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+    return torch.ones_like(from_start).masked_fill(from_start >= spec.step_at, spec.w_min)
+
+
+def _remaining_horizon(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
+    # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
+    alone = (from_start == 0) & (from_end == 0)
+    return from_end.clamp(min=spec.w_min).masked_fill(alone, 1.0)
+
+
+_SCHEDULES: dict[str, Callable[[Tensor, Tensor, WeightSpec], Tensor]] = {
+    "uniform": _uniform,
+    "linear": _linear,
+    "shuffled": _linear,
+    "reversed": _reversed,
+    "cosine": _cosine,
+    "exponential": _exponential,
+    "step": _step,
+    "remaining_horizon": _remaining_horizon,
+}
+
+_PROBED_LENGTHS = (2, 3, 5, 17, 128, 1024)
+
+
+def theorem_one_admits(spec: WeightSpec) -> bool:
+    """Whether (T - t) / w_t never increases along a response, the condition of CPPO's Theorem 1.
+
+    Evaluated for responses of several lengths up to 1024 tokens (up to the horizon, when that is fixed).
+    Shuffled weights are in no order and are admitted only when they are all equal.
+    """
+    if spec.kind == "shuffled":
+        return spec.w_min == 1
+    horizon = _PROBED_LENGTHS[-1] if spec.horizon == "own" else spec.horizon
+    lengths = {length for length in (*_PROBED_LENGTHS, horizon) if length <= horizon}
+    return all(_admitted_at(spec, length) for length in lengths)
+
+
+def _admitted_at(spec: WeightSpec, length: int) -> bool:
+    mask = torch.ones(1, length, dtype=torch.bool)
+    weights = position_weights(mask, spec, dtype=torch.float64)[0]
+    remaining = torch.arange(length - 1, -1, -1, dtype=torch.float64)
+    ratio = remaining / weights
+    return bool((ratio[1:] <= ratio[:-1] * (1 + 1e-12)).all())
