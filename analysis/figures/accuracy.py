@@ -1,0 +1,266 @@
+"""Held-out accuracy: against training steps, and against the KL divergence spent to reach it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.curves import Curves, cumulative, curves_of
+from analysis.figures import style
+from analysis.findings import ACCURACY, KL
+from analysis.grouping import Group
+from analysis.runs import Study
+
+MOST_DIRECT_LABELS = 9
+
+
+def accuracy_against_steps(study: Study) -> Figure | None:
+    """Mean held-out accuracy per method with its band, seeds as thin lines; one axes per panel of the study."""
+    panels = study.grouping.panels
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    with style.house_style():
+        figure = style.sheet(7.6 if columns == 1 else 10.4, 4.3 if rows == 1 else 3.5 * rows)
+        drawn = False
+        top = _top(study)
+        looks = style.looks_of(study.grouping.methods)
+        for index, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            drawn |= _accuracy_panel(axes, study, panel, looks, top)
+        return figure if drawn else None
+
+
+def accuracy_against_kl(study: Study) -> Figure | None:
+    """Held-out accuracy against the cumulative k3 KL from the rollout policies, one axes per panel."""
+    panels = study.grouping.panels
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    with style.house_style():
+        figure = style.sheet(7.6 if columns == 1 else 10.4, 4.3 if rows == 1 else 3.5 * rows)
+        drawn = False
+        top = _top(study)
+        looks = style.looks_of(study.grouping.methods)
+        for index, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            drawn |= _kl_panel(axes, study, panel, looks, top)
+        return figure if drawn else None
+
+
+def _accuracy_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look], top: float) -> bool:
+    ends: list[tuple[Group, float, float]] = []
+    last = float(study.metrics["step"].max())
+    for group in study.grouping.in_panel(panel):
+        curves = curves_of(study, group, ACCURACY)
+        if curves is None:
+            continue
+        look = looks[group.method]
+        draw_curves(axes, curves, look, carry=True)
+        mean = curves.carried().mean()
+        end = np.flatnonzero(~np.isnan(mean))[-1]
+        ends.append((group, float(curves.steps[end]), float(mean[end])))
+    if not ends:
+        axes.set_axis_off()
+        return False
+    style.step_axis(axes, last)
+    style.percent_axis(axes, 0.0, top)
+    _starting_line(axes, study, panel)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("held-out accuracy")
+    axes.set_title(panel)
+    _name_lines(axes, ends, looks, top, last)
+    return True
+
+
+def draw_curves(
+    axes: Axes,
+    curves: Curves,
+    look: style.Look,
+    *,
+    markers: bool = True,
+    median: bool = False,
+    carry: bool = False,
+) -> None:
+    """Thin seeds, band and centre line of one method, and a cross where a seed died.
+
+    carry: the centre and band count a seed that died at its last value instead of dropping it.
+    """
+    for row in curves.values:
+        there = ~np.isnan(row)
+        if curves.n > 1:
+            axes.plot(curves.steps[there], row[there], color=look.color, linewidth=0.7, alpha=0.35, zorder=2)
+    summed = curves.carried() if carry else curves
+    band = None if median else summed.band()
+    centre = summed.median() if median else summed.mean()
+    shown = ~np.isnan(centre)
+    if band is not None:
+        low, high = band
+        axes.fill_between(
+            curves.steps[shown], low[shown], high[shown], color=look.color, alpha=0.13, linewidth=0, zorder=1
+        )
+    axes.plot(
+        curves.steps[shown],
+        centre[shown],
+        color=look.color,
+        linestyle=look.linestyle,
+        linewidth=1.9,
+        marker=look.marker if markers else None,
+        markersize=look.size,
+        markeredgecolor=style.PAPER,
+        markeredgewidth=0.7,
+        markevery=max(1, int(shown.sum()) // 12),
+        zorder=4,
+    )
+    for step, value in curves.ends():
+        axes.plot(step, value, marker="x", color=style.CROSS, markersize=7.5, markeredgewidth=2.0, zorder=6)
+
+
+def _starting_line(axes: Axes, study: Study, panel: str) -> None:
+    labels = [group.label for group in study.grouping.in_panel(panel)]
+    start = study.runs.loc[study.runs["group"].isin(labels), "starting_accuracy"].dropna()
+    if start.empty:
+        return
+    level = float(start.mean())
+    axes.axhline(level, color=style.SOFT_INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=3)
+    axes.annotate(
+        f"starting policy {100 * level:.1f}%",
+        xy=(1.0, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=style.SOFT_INK,
+        zorder=7,
+    )
+
+
+def _name_lines(
+    axes: Axes, ends: list[tuple[Group, float, float]], looks: dict[str, style.Look], top: float, last: float
+) -> None:
+    gap = (
+        0.058
+        * top
+        * (1.25 if axes.get_subplotspec() and axes.get_subplotspec().get_gridspec().nrows > 1 else 1)
+    )
+    if len(ends) > MOST_DIRECT_LABELS:
+        gap = 0.04 * top
+    heights = style.spread([value for _, _, value in ends], gap, 0.02 * top, 0.98 * top)
+    for (group, step, value), height in zip(ends, heights, strict=True):
+        look = looks[group.method]
+        axes.annotate(
+            "",
+            xy=(step, value),
+            xytext=(last * 1.065, height),
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look.color,
+                "linewidth": 0.8,
+                "alpha": 0.7,
+                "shrinkA": 0,
+                "shrinkB": 4,
+            },
+            annotation_clip=False,
+        )
+        axes.plot(
+            [last * 1.085],
+            [height],
+            marker=look.marker,
+            color=look.color,
+            markersize=look.size,
+            markeredgecolor=style.PAPER,
+            clip_on=False,
+        )
+        axes.text(
+            last * 1.11,
+            height,
+            f"{group.method}  {100 * value:.1f}%",
+            color=style.INK,
+            fontsize=8.5,
+            va="center",
+            clip_on=False,
+        )
+
+
+def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look], top: float) -> bool:
+    drawn = False
+    handles = []
+    for group in study.grouping.in_panel(panel):
+        accuracy = curves_of(study, group, ACCURACY, from_step=1)
+        divergence = curves_of(study, group, KL, from_step=1)
+        if accuracy is None or divergence is None:
+            continue
+        spent = cumulative(divergence)
+        look = looks[group.method]
+        spent_rows = {run_id: row for run_id, row in zip(spent.run_ids, spent.values, strict=True)}
+        where = {step: index for index, step in enumerate(spent.steps)}
+        columns = [where.get(step) for step in accuracy.steps]
+        paired = np.full(accuracy.values.shape, np.nan)
+        for i, run_id in enumerate(accuracy.run_ids):
+            for j, column in enumerate(columns):
+                if column is not None and run_id in spent_rows:
+                    paired[i, j] = spent_rows[run_id][column]
+        both = ~np.isnan(paired) & ~np.isnan(accuracy.values) & (paired > 0)
+        if not both.any():
+            continue
+        drawn = True
+        for i in range(accuracy.n):
+            axes.plot(
+                paired[i][both[i]],
+                accuracy.values[i][both[i]],
+                color=look.color,
+                linewidth=0.7,
+                alpha=0.35,
+                zorder=2,
+            )
+        kept = both.any(axis=0)
+        x = np.array([np.median(paired[:, j][both[:, j]]) for j in np.flatnonzero(kept)])
+        y = np.array([accuracy.values[:, j][both[:, j]].mean() for j in np.flatnonzero(kept)])
+        (line,) = axes.plot(
+            x,
+            y,
+            color=look.color,
+            linestyle=look.linestyle,
+            linewidth=1.9,
+            marker=look.marker,
+            markersize=look.size,
+            markeredgecolor=style.PAPER,
+            markeredgewidth=0.7,
+            label=group.method,
+            zorder=4,
+        )
+        handles.append(line)
+        for i in np.flatnonzero(np.array(accuracy.died)):
+            there = np.flatnonzero(both[i])
+            if len(there):
+                axes.plot(
+                    paired[i, there[-1]],
+                    accuracy.values[i, there[-1]],
+                    marker="x",
+                    color=style.CROSS,
+                    markersize=7.5,
+                    markeredgewidth=2.0,
+                    zorder=6,
+                )
+    if not drawn:
+        axes.set_axis_off()
+        return False
+    axes.set_xscale("log")
+    style.log_axis(axes.xaxis)
+    style.percent_axis(axes, 0.0, top)
+    _starting_line(axes, study, panel)
+    axes.set_xlabel("KL spent so far (nats per token, summed over steps, log scale)")
+    axes.set_ylabel("held-out accuracy")
+    axes.set_title(panel)
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
+    return True
+
+
+def _top(study: Study) -> float:
+    if ACCURACY not in study.metrics:
+        return 1.0
+    highest = float(study.metrics[ACCURACY].max())
+    return min(1.0, max(0.05, 1.12 * highest))

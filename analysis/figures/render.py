@@ -1,0 +1,76 @@
+"""Figures to bytes: PNG and PDF for files, SVG for the page with its colours left to the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+
+PNG_DPI = 200
+# Beyond this an inline SVG costs a browser more than a picture of it does.
+MOST_SVG_BYTES = 1_500_000
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One figure in the forms asked for; a form that was not asked for is None."""
+
+    name: str
+    png: bytes | None
+    pdf: bytes | None
+    markup: str | None
+
+
+def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool) -> Rendered:
+    """Lay the figure out once and write the forms asked for; `page` gives markup to put into HTML."""
+    with style.house_style():
+        figure.draw_without_rendering()
+        # The layout is settled; solving it again for every format would only cost time.
+        figure.set_layout_engine("none")
+        picture = _saved(figure, "png", dpi=PNG_DPI) if png else None
+        document = _saved(figure, "pdf", metadata={"CreationDate": None}) if pdf else None
+        markup = None
+        if page:
+            vector = _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode("utf-8")
+            if len(vector) <= MOST_SVG_BYTES:
+                markup = inline_svg(vector)
+            else:
+                encoded = base64.b64encode(picture or _saved(figure, "png", dpi=PNG_DPI)).decode("ascii")
+                markup = f'<img alt="" src="data:image/png;base64,{encoded}">'
+    return Rendered(name, picture, document, markup)
+
+
+def inline_svg(document: str) -> str:
+    """An SVG document as an element for HTML: house colours become CSS variables, so that dark mode reaches them."""
+    start = document.index("<svg")
+    svg = document[start:]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace("<svg", '<svg aria-hidden="true"', 1)
+    svg = re.sub(r'(fill|stroke)="(#[0-9a-f]{6})"', r'style="\1: \2"', svg)
+    return re.sub(r": (#[0-9a-f]{6})\b", lambda match: f": {variable(match.group(1))}", svg)
+
+
+def variable(color: str) -> str:
+    """CSS reference to a house colour, itself for any other colour."""
+    return f"var(--c-{color[1:]}, {color})" if color in style.DARK else color
+
+
+def palette_css(dark: bool) -> str:
+    """Declarations of every house colour for one theme."""
+    return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in style.DARK.items())
+
+
+def _saved(figure: Figure, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,157 @@
+"""Which figures a study gets, with their captions: what is drawn, what the band is, and n."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis.figures import accuracy, intervals, profiles, stability
+from analysis.findings import ACCURACY, KL, Findings
+from analysis.numbers import listed
+from analysis.runs import Study
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says why."""
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    figure: Figure | None
+
+
+def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
+    """Every figure of the report in page order."""
+    return [
+        _accuracy(study),
+        _intervals(study, findings),
+        *(_stability(study, panel) for panel in study.grouping.panels),
+        _kl(study),
+        *_profiles(study),
+    ]
+
+
+def seeds_recorded(study: Study) -> dict[str, int]:
+    """Runs of each group that recorded an accuracy after the starting policy, counted in the statistics or not."""
+    if ACCURACY not in study.metrics:
+        return {group.label: 0 for group in study.grouping.groups}
+    rows = study.metrics[(study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()]
+    return {
+        group.label: int((study.runs.index[study.runs["group"] == group.label]).isin(rows["run_id"]).sum())
+        for group in study.grouping.groups
+    }
+
+
+def seeds_in_words(study: Study) -> str:
+    """How many seeds stand behind each method's line."""
+    sizes = seeds_recorded(study)
+    counts = sorted(set(sizes.values()))
+    if len(counts) == 1:
+        return f"n = {counts[0]} {'seed' if counts[0] == 1 else 'seeds'} per method"
+    return "n: " + ", ".join(f"{label} {size}" for label, size in sizes.items())
+
+
+def band_in_words(study: Study) -> str:
+    """What the band around a mean is, for the numbers of seeds that occur."""
+    sizes = list(seeds_recorded(study).values())
+    parts = []
+    if any(size >= 3 for size in sizes):
+        parts.append("the band is the 95% Student t interval of the mean over seeds")
+    if any(size == 2 for size in sizes):
+        parts.append("with two seeds the band is their range, not an interval")
+    if any(size == 1 for size in sizes):
+        parts.append("a single seed has no band")
+    return "; ".join(parts)
+
+
+def _accuracy(study: Study) -> Exhibit:
+    figure = accuracy.accuracy_against_steps(study)
+    caption = (
+        "Accuracy on the held-out problems against training steps. Thick lines are means over seeds, thin lines single "
+        f"seeds; {band_in_words(study)} ({seeds_in_words(study)}). The dashed line is the starting policy; the number "
+        f"beside each method is the height of its line at the end.{_deaths(study)}"
+        if figure
+        else f"Cannot be drawn: no run recorded {ACCURACY}."
+    )
+    return Exhibit("accuracy", "accuracy", "Held-out accuracy against steps", caption, figure)
+
+
+def _intervals(study: Study, findings: Findings) -> Exhibit:
+    figure = intervals.final_and_best(study, findings)
+    last = findings.final_evaluations
+    final = f"the mean of the last {last} evaluations" if last > 1 else "the last evaluation"
+    caption = (
+        f"Final accuracy ({final}; filled, with the seeds as ticks above) and best accuracy within steps 1 to "
+        f"{findings.window} (hollow). Bars are 95% Student t intervals over seeds, cut to 0 to 100%; a point without a "
+        "bar has one seed. The dashed line is the mean starting policy. Best-in-window overshoots by selection."
+        if figure
+        else "Cannot be drawn: no run has finished."
+    )
+    return Exhibit("final-and-best", "accuracy", "Final and best accuracy", caption, figure)
+
+
+def _stability(study: Study, panel: str) -> Exhibit:
+    figure = stability.stability(study, panel)
+    several = len(study.grouping.panels) > 1
+    absent = stability.missing(study, panel)
+    left_out = f" Not recorded by any run, so not drawn: {listed(absent)}." if absent and figure else ""
+    caption = (
+        "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic axes, where "
+        f"single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, on the linear axes only "
+        f"({seeds_in_words(study)}). Masked by reason: means over steps and seeds.{_deaths(study)}{left_out}"
+        if figure
+        else "Cannot be drawn: no run recorded a stability metric."
+    )
+    name = f"stability-{_slug(panel)}" if several else "stability"
+    return Exhibit(
+        name, "stability", f"Step by step, {panel}" if several else "Step by step", caption, figure
+    )
+
+
+def _kl(study: Study) -> Exhibit:
+    figure = accuracy.accuracy_against_kl(study)
+    caption = (
+        "Held-out accuracy against the k3 KL divergence from the rollout policies, summed over steps: what a method "
+        "bought with the distance it moved. Thick lines pair the mean accuracy with the median KL over seeds, thin "
+        "lines are single seeds."
+        if figure
+        else f"Cannot be drawn: no run recorded both {ACCURACY} and {KL}."
+    )
+    return Exhibit("accuracy-against-kl", "stability", "Accuracy against KL spent", caption, figure)
+
+
+def _profiles(study: Study) -> list[Exhibit]:
+    if study.profiles.empty:
+        return []
+    out = []
+    several = len(study.grouping.panels) > 1
+    for panel in study.grouping.panels:
+        figure = profiles.position_profile(study, panel)
+        if figure is None:
+            continue
+        out.append(
+            Exhibit(
+                f"positions-{_slug(panel)}" if several else "positions",
+                "stability",
+                f"By position in the response, {panel}" if several else "By position in the response",
+                "Divergence, its top decile, tokens masked and the threshold in force against relative position, "
+                "averaged over all recorded steps and seeds with the number of tokens as weight. A method without a "
+                "divergence threshold has no line in the last picture.",
+                figure,
+            )
+        )
+    return out
+
+
+def _deaths(study: Study) -> str:
+    if not (study.runs["status"] == "FAILED").any():
+        return ""
+    return " A red cross marks where a run failed; means of accuracy carry it on at its last value."
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"

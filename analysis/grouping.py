@@ -1,0 +1,160 @@
+"""Which runs are the same method under other seeds.
+
+A group is one setting of every axis that is not a seed; the runs in it differ only by seeds. Its `method` is
+what gets a colour, its `panel` is what gets a picture of its own: in a sweep of algo x learning rate x seed
+the method is the algorithm and the panel the learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+METHOD_AXES = ("algo", "algo.name")
+# A named choice fixes every key below it, so those keys are no axes of their own.
+NAMED_CHOICES = ("algo.name", "model.name", "task.name", "engine.name")
+# Keys that say where or how a run was executed, not what it computed.
+NOT_AXES = ("tracking", "launcher", "paths", "hydra", "output", "device", "name", "sweep")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one run belongs; `seeds` is its seed axes as text, the same for runs to be paired."""
+
+    method: str
+    panel: str
+    label: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """One method under one setting of the remaining axes; `values` holds its non-seed axis values."""
+
+    method: str
+    panel: str
+    label: str
+    values: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Groups in the order of the sweep's axes, and the member record of every run."""
+
+    groups: tuple[Group, ...]
+    membership: dict[str, Member]
+    seed_axes: tuple[str, ...]
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(group.panel for group in self.groups))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(group.method for group in self.groups))
+
+    def in_panel(self, panel: str) -> tuple[Group, ...]:
+        return tuple(group for group in self.groups if group.panel == panel)
+
+
+def is_seed_axis(name: str) -> bool:
+    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes whose values only draw other random numbers."""
+    parts = name.split(".")
+    return parts[-1] == "seed" or parts[-1].endswith("_seed") or "seeds" in parts
+
+
+def group_runs(
+    axes: Mapping[str, Sequence[str]], run_axes: Mapping[str, Mapping[str, str]], methods: Mapping[str, str]
+) -> Grouping:
+    """Place each run by its axis values; `methods` names the algorithm of runs whose sweep has no algo axis."""
+    names = list(axes) or list(dict.fromkeys(key for values in run_axes.values() for key in values))
+    varying = [name for name in names if not is_seed_axis(name)]
+    seeds = tuple(name for name in names if is_seed_axis(name))
+    method_axis = next((name for name in METHOD_AXES if name in varying), None)
+    several_methods = method_axis is not None and len({v.get(method_axis) for v in run_axes.values()}) > 1
+    others = [
+        name for name in varying if name != method_axis and len({v.get(name) for v in run_axes.values()}) > 1
+    ]
+    short = short_names(others)
+
+    def place(run_id: str) -> tuple[Group, Member]:
+        values = run_axes[run_id]
+        algorithm = values.get(method_axis, methods[run_id]) if method_axis else methods[run_id]
+        rest = ", ".join(f"{short[name]}={tidy(values.get(name, '?'))}" for name in others)
+        if several_methods or not others:
+            method, panel = algorithm, rest
+        else:
+            method, panel = rest, ""
+        label = ", ".join(part for part in (method, panel) if part)
+        kept = ([(method_axis, algorithm)] if method_axis else []) + [
+            (name, values.get(name, "?")) for name in others
+        ]
+        seed_text = ", ".join(f"{name}={values.get(name, '?')}" for name in seeds)
+        return Group(method, panel, label, tuple(kept)), Member(method, panel, label, seed_text)
+
+    placed = {run_id: place(run_id) for run_id in run_axes}
+    found = {group.label: group for group, _ in placed.values()}
+
+    def rank(group: Group) -> tuple[int, ...]:
+        values = dict(group.values)
+        order = [method_axis] if method_axis else []
+        return tuple(_index(axes.get(name, ()), values.get(name, "")) for name in [*others, *order])
+
+    groups = tuple(sorted(found.values(), key=rank))
+    return Grouping(groups, {run_id: member for run_id, (_, member) in placed.items()}, seeds)
+
+
+def infer_axes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Configuration keys that differ between runs picked by hand and so play the part of a sweep's axes.
+
+    A key that a named choice (algo.name, model.name, ...) already determines is left out.
+    """
+    keys = sorted({key for config in configs for key in config})
+    differing = [key for key in keys if key.split(".")[0] not in NOT_AXES and _differs(configs, key)]
+    named = [key for key in NAMED_CHOICES if key in differing]
+    axes = list(named)
+    for key in differing:
+        if key in named:
+            continue
+        owner = next((name for name in named if key.split(".")[0] == name.split(".")[0]), None)
+        if owner is None or not _determined(configs, key, owner):
+            axes.append(key)
+    return axes
+
+
+def tidy(value: str) -> str:
+    """A very small or large number in its shortest notation (0.0002 as 2e-4), any other text as it is."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if number == 0 or 1e-3 <= abs(number) < 1e6 or number != number or abs(number) == float("inf"):
+        return value
+    mantissa, exponent = f"{number:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The last part of each dotted name where that is still unambiguous, otherwise the whole name."""
+    last = [name.split(".")[-1] for name in names]
+    return {
+        name: part if last.count(part) == 1 and part != "name" else name
+        for name, part in zip(names, last, strict=True)
+    }
+
+
+def _differs(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({repr(config.get(key)) for config in configs}) > 1
+
+
+def _determined(configs: Sequence[Mapping[str, Any]], key: str, owner: str) -> bool:
+    seen: dict[str, str] = {}
+    return all(
+        seen.setdefault(repr(config.get(owner)), repr(config.get(key))) == repr(config.get(key))
+        for config in configs
+    )
+
+
+def _index(values: Sequence[str], value: str) -> int:
+    return list(values).index(value) if value in values else len(values)

@@ -1,0 +1,237 @@
+"""From run folders to a report: one self-contained page, the same in Markdown, figures and tables as files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from analysis import tables, words
+from analysis.figures import style
+from analysis.figures.render import Rendered, palette_css, render, variable
+from analysis.findings import Findings, find
+from analysis.gallery import Exhibit, exhibits
+from analysis.markdown import cell, fence, line
+from analysis.runs import Study, load_study
+from analysis.samples import Sample, choose
+from analysis.tables import Table
+
+FORMATS = ("html", "md", "png", "pdf", "csv")
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Paths written; a format that was not asked for is None or empty."""
+
+    folder: Path
+    html: Path | None
+    markdown: Path | None
+    figures: tuple[Path, ...]
+    tables: tuple[Path, ...]
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        pages = tuple(path for path in (self.html, self.markdown) if path is not None)
+        return (*pages, *self.figures, *self.tables)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything both pages say."""
+
+    study: Study
+    findings: Findings
+    verdicts: tuple[tuple[str, tuple[str, ...]], ...]
+    caveats: tuple[str, ...]
+    statistics: tuple[str, ...]
+    tables: dict[str, Table]
+    settings: tuple[tuple[str, str], ...]
+    provenance: tuple[tuple[str, str], ...]
+    samples: tuple[Sample, ...]
+    exhibits: tuple[Exhibit, ...]
+    rendered: dict[str, Rendered]
+
+
+def write_report(
+    output_root: Path,
+    sweep: str | None = None,
+    run_folders: Sequence[Path] | None = None,
+    destination: Path | None = None,
+    formats: Sequence[str] = FORMATS,
+) -> ReportFiles:
+    """Write the report of a sweep, or of chosen run folders, or of the newest sweep.
+
+    destination: default OUTPUT/reports/NAME. Everything is computed before the first file is written.
+    Raises analysis.runs.NothingToReport when there is nothing to report, ValueError for an unknown format.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
+    study = load_study(output_root, sweep, run_folders)
+    # Markdown links its pictures, so it brings the PNG files along.
+    wanted = {*formats, *(("png",) if "md" in formats else ())}
+    content = collect(study, wanted)
+    folder = destination or output_root / "reports" / study.name
+    out: dict[Path, bytes] = {}
+    if "html" in wanted:
+        out[folder / "index.html"] = html_page(content).encode("utf-8")
+    if "md" in wanted:
+        out[folder / "report.md"] = markdown_page(content).encode("utf-8")
+    for name, figure in content.rendered.items():
+        if figure.png is not None:
+            out[folder / "figures" / f"{name}.png"] = figure.png
+        if figure.pdf is not None:
+            out[folder / "figures" / f"{name}.pdf"] = figure.pdf
+    if "csv" in wanted:
+        for name, table in content.tables.items():
+            out[folder / "tables" / f"{name}.csv"] = table.frame().to_csv(index=False).encode("utf-8")
+    for path, data in out.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return ReportFiles(
+        folder,
+        folder / "index.html" if "html" in wanted else None,
+        folder / "report.md" if "md" in wanted else None,
+        tuple(path for path in out if path.parent.name == "figures"),
+        tuple(path for path in out if path.parent.name == "tables"),
+    )
+
+
+def collect(study: Study, formats: set[str]) -> Content:
+    """Compute every statistic, sentence, table and figure of the report."""
+    findings = find(study)
+    shown = exhibits(study, findings)
+    rendered = {
+        exhibit.name: render(
+            exhibit.name, exhibit.figure, png="png" in formats, pdf="pdf" in formats, page="html" in formats
+        )
+        for exhibit in shown
+        if exhibit.figure is not None
+    }
+    made = [
+        tables.results_table(findings),
+        tables.comparisons_table(findings),
+        tables.stability_table(findings),
+        tables.differences_table(study),
+        tables.budget_table(study),
+        tables.runs_table(study, findings),
+    ]
+    return Content(
+        study=study,
+        findings=findings,
+        verdicts=tuple((panel.panel, tuple(words.verdict(study, panel))) for panel in findings.panels),
+        caveats=tuple(words.caveats(study, findings)),
+        statistics=tuple(words.method_of_statistics(findings)),
+        tables={table.name: table for table in made if table is not None},
+        settings=tuple(tables.shared_settings(study)),
+        provenance=tuple(provenance(study)),
+        samples=tuple(choose(study)),
+        exhibits=tuple(shown),
+        rendered=rendered,
+    )
+
+
+def provenance(study: Study) -> list[tuple[str, str]]:
+    """(what, value) of model, task, code, versions, device and dates, several values joined where runs differ."""
+    infos = list(study.provenance.values())
+
+    def joined(values: list[str]) -> str:
+        seen = Counter(value for value in values if value)
+        return ", ".join(seen)
+
+    models = [
+        f"{model['name']} ({int(model['parameters']):,} parameters)".replace(",", "\u202f")
+        for info in infos
+        if isinstance(model := info.get("model"), dict) and model.get("name") and model.get("parameters")
+    ]
+    commits = [
+        str(git["commit"])[:12] + (" with uncommitted changes" if git.get("dirty") else "")
+        for info in infos
+        if isinstance(git := info.get("git"), dict) and git.get("commit")
+    ]
+    policies = [
+        f"recipe {str(start['recipe'])[:12]}, seed {start.get('seed')}"
+        for info in infos
+        if isinstance(start := info.get("starting_policy"), dict) and start.get("recipe")
+    ]
+    dates = sorted(str(info[key]) for info in infos for key in ("started_at", "ended_at") if info.get(key))
+    facts = [
+        ("task", joined([str(info.get("task") or "") for info in infos])),
+        ("model", joined(models)),
+        ("starting policy", joined(policies)),
+        ("commit", joined(commits)),
+        ("device", joined([str(info.get("device") or "") for info in infos])),
+        ("versions", joined([_versions(info) for info in infos])),
+        ("runs made", f"{_minute(dates[0])} to {_minute(dates[-1])}" if dates else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def html_page(content: Content) -> str:
+    """The self-contained page: styles, script and figures inside, nothing loaded from anywhere."""
+    environment = _environment(autoescape=True)
+    looks = style.looks_of(content.study.grouping.methods)
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return environment.get_template("template.html.j2").render(
+        content=content,
+        study=content.study,
+        sections=_sections(content),
+        markup={name: Markup(figure.markup or "") for name, figure in content.rendered.items()},
+        swatch={method: Markup(variable(look.color)) for method, look in looks.items()},
+        css=Markup(_asset("page.css")),
+        light=Markup(palette_css(dark=False)),
+        dark=Markup(palette_css(dark=True)),
+        script=Markup(script),
+        script_digest=digest,
+    )
+
+
+def markdown_page(content: Content) -> str:
+    """The same content as Markdown, its figures linked as files."""
+    environment = _environment(autoescape=False)
+    environment.filters.update(cell=cell, line=line, fence=fence)
+    text = environment.get_template("template.md.j2").render(
+        content=content, study=content.study, sections=_sections(content)
+    )
+    return text.rstrip() + "\n"
+
+
+def _sections(content: Content) -> dict[str, list[Exhibit]]:
+    return {
+        section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
+        for section in ("accuracy", "stability")
+    }
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "."),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return files("analysis").joinpath(name).read_text(encoding="utf-8")
+
+
+def _versions(info: dict[str, Any]) -> str:
+    versions = info.get("versions")
+    if not isinstance(versions, dict):
+        return ""
+    return " · ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")

@@ -1,0 +1,98 @@
+"""A few responses to read, made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.runs import Study, read_samples
+
+MOST_CHARACTERS = 900
+MOST_METHODS = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response; `completion` is cut and has its invisible characters written out."""
+
+    method: str
+    label: str
+    run_id: str
+    step: int | None
+    right: bool
+    prompt: str
+    completion: str
+    cut: int
+    answer: str
+    parsed: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def choose(study: Study) -> list[Sample]:
+    """One right and one wrong response of every method (eight at most), from its first run's last sample file."""
+    chosen: list[Sample] = []
+    for group in study.grouping.groups[:MOST_METHODS]:
+        runs = study.runs[study.runs["group"] == group.label]
+        for run_id, run in runs.iterrows():
+            step, rows = read_samples(run["folder"])
+            if not rows:
+                continue
+            right = next((row for row in rows if _reward(row) > 0), None)
+            wrong = next((row for row in rows if _reward(row) <= 0), None)
+            chosen += [
+                _sample(group.method, group.label, str(run_id), step, row)
+                for row in (right, wrong)
+                if row is not None
+            ]
+            break
+    return chosen
+
+
+def visible(text: str) -> str:
+    """The text with control, format and direction characters written out as \\u escapes, newline and tab kept.
+
+    Left as they are, such characters could reverse or hide what follows them on the page.
+    """
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+        else f"\\u{ord(character):04x}"
+        for character in text
+    )
+
+
+def _sample(method: str, label: str, run_id: str, step: int | None, row: dict[str, Any]) -> Sample:
+    completion = str(row.get("completion") or "")
+    facts = [
+        ("reward", _plain(row.get("reward"))),
+        ("advantage", _plain(row.get("advantage"))),
+        ("length", _plain(row.get("length"))),
+        ("ended by", _plain(row.get("finish"))),
+    ]
+    if isinstance(row.get("masked_share"), (int, float)):
+        facts.append(("tokens masked", f"{100 * row['masked_share']:.1f}%"))
+    return Sample(
+        method=method,
+        label=label,
+        run_id=run_id[:12],
+        step=step,
+        right=_reward(row) > 0,
+        prompt=visible(str(row.get("prompt") or "")[:MOST_CHARACTERS]),
+        completion=visible(completion[:MOST_CHARACTERS]),
+        cut=max(0, len(completion) - MOST_CHARACTERS),
+        answer=visible(_plain(row.get("answer"))[:80]),
+        parsed=visible(_plain(row.get("parsed"))[:80]),
+        facts=tuple((name, visible(value[:40])) for name, value in facts),
+    )
+
+
+def _reward(row: dict[str, Any]) -> float:
+    value = row.get("reward")
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

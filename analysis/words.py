@@ -1,0 +1,176 @@
+"""The verdict and the captions in words. A winner is named only where the statistics name one."""
+
+from __future__ import annotations
+
+from analysis.findings import Comparison, Findings, MethodResult, PanelFindings
+from analysis.numbers import listed, percent, percent_range, plural, points, points_range
+from analysis.runs import Study
+
+
+def verdict(study: Study, panel: PanelFindings) -> list[str]:
+    """Sentences for one panel, the most important first."""
+    counted = [result for result in panel.results if result.final is not None]
+    if not counted:
+        return [
+            "No run has finished yet, so there is no final accuracy to compare; the curves show what was seen."
+        ]
+    sentences = [_leader(panel, counted)]
+    sentences += _against_baseline(panel)
+    sentences.append(_collapses(counted))
+    return sentences
+
+
+def caveats(study: Study, findings: Findings) -> list[str]:
+    """What limits the verdict: few seeds, one starting policy, failed and unfinished runs, unreadable files."""
+    out: list[str] = []
+    sizes = [result.n for result in findings.results if result.n]
+    if sizes and min(sizes) == 1:
+        lone = [result.label for result in findings.results if result.n == 1]
+        out.append(
+            f"{listed(lone)}: a single seed counts, so there is no interval and nothing can be resolved."
+        )
+    if sizes and 1 < max(sizes) <= 3:
+        out.append(
+            f"With {max(sizes)} seeds per method the intervals are wide and only very large differences "
+            "can be resolved."
+        )
+    policies = study.runs[["starting_recipe", "starting_seed"]].dropna().drop_duplicates()
+    if len(policies) == 1 and max(sizes, default=0) > 1:
+        out.append(
+            "All runs share one starting policy: the intervals describe new run seeds from it, "
+            "and understate the spread over new starting policies."
+        )
+    elif sizes and 1 < len(policies) < max(sizes):
+        out.append(
+            f"The runs share {len(policies)} starting policies: runs from the same one are not independent, "
+            "so the intervals are somewhat too narrow."
+        )
+    diverged = study.runs[study.runs["diverged"]]
+    if len(diverged):
+        out.append(
+            f"{plural(len(diverged), 'run')} diverged ({_names(diverged)}) and "
+            f"{'counts' if len(diverged) == 1 else 'count'} with the last evaluations reached."
+        )
+    failed = study.runs[(study.runs["status"] == "FAILED") & ~study.runs["diverged"]]
+    if len(failed):
+        out.append(f"{plural(len(failed), 'run')} failed without diverging ({_names(failed)}); not counted.")
+    open_runs = study.runs[~study.runs["status"].isin(["FINISHED", "FAILED"])]
+    if len(open_runs):
+        out.append(f"{plural(len(open_runs), 'run')} not finished ({_names(open_runs)}); shown, not counted.")
+    silent = study.runs[(study.runs["status"] == "FINISHED") & ~study.runs["counted"]]
+    if len(silent):
+        out.append(
+            f"{plural(len(silent), 'finished run')} recorded no held-out accuracy ({_names(silent)}); not counted."
+        )
+    return out + list(study.notes)
+
+
+def method_of_statistics(findings: Findings) -> list[str]:
+    """How the numbers were made, for the reader who checks."""
+    last = findings.final_evaluations
+    final = (
+        f"the mean of the last {last} evaluations of a run" if last > 1 else "the last evaluation of a run"
+    )
+    lines = [
+        f"Final accuracy is {final}. Intervals are 95% Student t intervals over seeds at every n: a bootstrap over "
+        "two to five seeds can only redraw those few values and covers too rarely. They are cut to 0 to 100%. "
+        "They describe new seeds on the same held-out problems.",
+        f"Best in window is the highest of a run's evaluations at steps 1 to {findings.window}, averaged over seeds. "
+        f"Picking the best of {findings.evaluations_in_window} noisy evaluations overshoots; the column beside it says "
+        "by how much it would do so if accuracy were flat. The final value has no such bias.",
+        "Differences are paired: same run seed and same starting policy on both sides, Student t interval and t test "
+        "over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called resolved only if its "
+        "interval excludes zero and the adjusted p is below 0.05. The sign-flip p cannot fall below 2/2ⁿ. "
+        "A method is said to lead only if it is resolved from every other, Holm-adjusted over all pairs.",
+        "A run has collapsed when its final accuracy is below half of its starting accuracy. KL is summarised by its "
+        "median and 90th percentile over steps: its maximum is made by single rare tokens.",
+    ]
+    if any(result.n >= 4 for result in findings.results):
+        lines.append("Interquartile means carry stratified bootstrap percentile intervals (2,000 draws).")
+    if any(0 < result.n < 4 for result in findings.results):
+        lines.append(
+            "Below four seeds the interquartile mean is just the mean, and is not given an interval."
+        )
+    return lines
+
+
+def _leader(panel: PanelFindings, counted: list[MethodResult]) -> str:
+    if panel.leader is None or panel.leader.final is None:
+        only = counted[0]
+        return (
+            f"{only.label} ended at {percent(only.final.mean if only.final else None)}{_interval_and_n(only)}, "
+            f"{_gain(only)}. There is no other method to compare with."
+        )
+    leader = panel.leader
+    reached = (
+        f"{leader.group.method} ended highest, at {percent(leader.final.mean if leader.final else None)}"
+    )
+    gain = _gain(leader)
+    if panel.winner is not None:
+        return (
+            f"{reached}{_interval_and_n(leader)}, {gain}, and its lead over every other method is resolved."
+        )
+    names = {result.label: result.group.method for result in panel.results}
+    rest = [names[label] for label in panel.not_resolved_from]
+    return f"{reached}{_interval_and_n(leader)}, {gain}; its lead over {listed(rest)} is not resolved."
+
+
+def _gain(result: MethodResult) -> str:
+    if result.gain is None:
+        return "its starting accuracy is not known"
+    side = "below" if result.gain.mean < 0 else "above"
+    return f"{points(abs(result.gain.mean)).lstrip('+±')} points {side} its starting policy"
+
+
+def _interval_and_n(result: MethodResult) -> str:
+    if result.final is None or not result.final.has_interval:
+        return f" (n = {result.n})"
+    return f" (95% interval {percent_range(result.final)}, n = {result.n})"
+
+
+def _against_baseline(panel: PanelFindings) -> list[str]:
+    if panel.baseline is None or not panel.comparisons:
+        return []
+    names = {result.label: result.group.method for result in panel.results}
+    base = names.get(panel.baseline, panel.baseline)
+    sentences = []
+    for direction, word in (("higher", "above"), ("lower", "below")):
+        for comparison in panel.comparisons:
+            if comparison.verdict == direction and comparison.difference is not None:
+                amount = points(abs(comparison.difference.mean)).lstrip("+±")
+                sentences.append(
+                    f"{names[comparison.label]} ended {amount} points {word} {base} "
+                    f"({points_range(comparison.difference)}, {plural(comparison.pairs, 'pair')})."
+                )
+    open_ones = [comparison for comparison in panel.comparisons if not comparison.resolved]
+    if open_ones:
+        said = [f"{names[c.label]} ({_seen(c)})" for c in open_ones]
+        sentences.append(f"Not resolved from {base}: {'; '.join(said)}.")
+    return sentences
+
+
+def _seen(comparison: Comparison) -> str:
+    if comparison.difference is None:
+        return "no run shares its seeds and starting policy"
+    text = f"{points(comparison.difference.mean)} points, {plural(comparison.pairs, 'pair')}"
+    if comparison.difference.n < 2:
+        return text
+    if comparison.pairs_needed is None:
+        return f"{text}; more than 1,000 would be needed"
+    if comparison.pairs_needed > comparison.pairs:
+        return f"{text}; about {comparison.pairs_needed} would be needed"
+    return text
+
+
+def _collapses(counted: list[MethodResult]) -> str:
+    fallen = [result for result in counted if result.collapses]
+    if not fallen:
+        return "No run collapsed below half of its starting accuracy."
+    said = [f"{result.group.method} in {result.collapses} of {plural(result.n, 'run')}" for result in fallen]
+    rest = "" if len(fallen) == len(counted) else "; no run of the other methods did"
+    return f"Collapsed below half of the starting accuracy: {listed(said)}{rest}."
+
+
+def _names(runs: object) -> str:
+    rows = [f"{group} {seeds}".strip() for group, seeds in zip(runs["group"], runs["seeds"], strict=True)]  # type: ignore[index]
+    return ", ".join(rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")

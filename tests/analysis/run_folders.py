@@ -1,0 +1,319 @@
+"""Writes run folders as a sweep leaves them: believable curves, and everything that may go wrong with a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HOSTILE = "<script>alert(1)</script>"
+START = 0.36
+
+# Final accuracy, KL per step, masked by threshold, masked by budget.
+BEHAVIOUR: dict[str, tuple[float, float, float, float]] = {
+    "pg": (0.10, 0.30, 0.0, 0.0),
+    "grpo": (0.61, 0.028, 0.021, 0.0),
+    "dppo_tv": (0.59, 0.042, 0.017, 0.0),
+    "cppo": (0.605, 0.039, 0.015, 0.026),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one run: `status` and `reason` in run.json, and the last step it recorded."""
+
+    status: str
+    reason: str | None
+    last_step: int
+
+
+def write_sweep(
+    output: Path,
+    *,
+    name: str = "quickstart",
+    algos: Sequence[str] = ("pg", "grpo", "dppo_tv", "cppo"),
+    seeds: Sequence[int] = (0, 1, 2),
+    learning_rates: Sequence[float] = (4e-4,),
+    faults: Mapping[tuple[str, int], Fault] | None = None,
+    only_seed: Mapping[str, int] | None = None,
+    missing_metrics: Mapping[str, Sequence[str]] | None = None,
+    steps: int = 12,
+    evaluate_every: int = 2,
+    baseline: str | None = "dppo_tv",
+    profiles: bool = True,
+    absent: Sequence[tuple[str, int]] = (),
+) -> list[Path]:
+    """Write OUTPUT/sweeps/NAME and its run folders; returns the run folders, absent ones included.
+
+    only_seed: methods that have a single seed; absent: planned runs whose folder does not exist.
+    """
+    faults, only_seed, missing_metrics = faults or {}, only_seed or {}, missing_metrics or {}
+    entries: list[dict[str, Any]] = []
+    folders: list[Path] = []
+    for algo in algos:
+        for rate in learning_rates:
+            for seed in seeds:
+                if algo in only_seed and seed != only_seed[algo]:
+                    continue
+                run_id = f"{abs(hash_of(algo, rate, seed)):012x}"[:12]
+                folder = output / "runs" / f"{algo}-{run_id}"
+                axes = {"algo": algo, "seed": str(seed)}
+                if len(learning_rates) > 1:
+                    axes["trainer.lr"] = f"{rate:g}"
+                entries.append(
+                    {
+                        "run_id": run_id,
+                        "folder": str(folder.relative_to(output)),
+                        "overrides": [f"{key}={value}" for key, value in axes.items()],
+                        "axes": axes,
+                    }
+                )
+                folders.append(folder)
+                if (algo, seed) not in absent:
+                    write_run(
+                        folder,
+                        run_id=run_id,
+                        algo=algo,
+                        seed=seed,
+                        rate=rate,
+                        steps=steps,
+                        evaluate_every=evaluate_every,
+                        fault=faults.get((algo, seed)),
+                        drop=missing_metrics.get(algo, ()),
+                        profiles=profiles,
+                    )
+    axes_of_sweep: dict[str, list[Any]] = {"algo": list(algos)}
+    if len(learning_rates) > 1:
+        axes_of_sweep["trainer.lr"] = [f"{rate:g}" for rate in learning_rates]
+    axes_of_sweep["seed"] = list(seeds)
+    sweep = {
+        "name": name,
+        "title": "Which trust region holds under 64 updates per rollout?",
+        "question": "Does masking by divergence keep training stable where an unconstrained update collapses?",
+        "created_at": "2026-09-01T10:00:00+00:00",
+        "axes": axes_of_sweep,
+        "baseline": baseline,
+        "window": None,
+        "runs": entries,
+        "tracking_uri": "sqlite:///mlflow.db",
+        "mlflow_run_id": "0" * 32,
+    }
+    path = output / "sweeps" / name / "sweep.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(sweep), encoding="utf-8")
+    return folders
+
+
+def write_run(
+    folder: Path,
+    *,
+    run_id: str,
+    algo: str,
+    seed: int,
+    rate: float = 4e-4,
+    steps: int = 12,
+    evaluate_every: int = 2,
+    fault: Fault | None = None,
+    drop: Sequence[str] = (),
+    profiles: bool = True,
+) -> None:
+    """One run folder: config.yaml, run.json, metrics, timings, profiles and two sample files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(abs(hash_of(algo, rate, seed)) % 2**32)
+    last = fault.last_step if fault else steps
+    status, reason = (fault.status, fault.reason) if fault else ("FINISHED", None)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config_of(algo, seed, rate, steps)), encoding="utf-8")
+    info = {
+        "run_id": run_id,
+        "name": f"{algo} seed {seed}",
+        "status": status,
+        "reason": reason,
+        "method": algo,
+        "seed": seed,
+        "starting_policy": {"recipe": "9f3c", "seed": 0, "accuracy": START},
+        "model": {"name": "s", "parameters": 101_440},
+        "task": "chain",
+        "steps": steps,
+        "steps_done": last,
+        "updates": 64 * last,
+        "tokens": {"sampled": 9_700 * last, "trained": 38_000 * last},
+        "attempts": 1,
+        "started_at": "2026-09-01T10:00:00+00:00",
+        "ended_at": "2026-09-01T10:00:17+00:00",
+        "duration_s": 1.4 * last,
+        "device": "cpu",
+        "versions": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"},
+        "git": {"commit": "d146cf0a9e0000000000000000000000000000ff", "dirty": False},
+        "config_hash": run_id,
+    }
+    (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    rows = list(metric_rows(algo, steps, last, evaluate_every, generator, drop))
+    _write_lines(folder / "metrics.jsonl", rows)
+    _write_lines(
+        folder / "timings.jsonl",
+        [
+            {"step": s, "rollout_s": 0.5, "train_s": 0.8, "eval_s": 0.1, "tokens_per_s": 7_000.0}
+            for s in range(1, last + 1)
+        ],
+    )
+    if profiles:
+        _write_lines(folder / "profiles.jsonl", list(profile_rows(algo, last, generator)))
+    for step in (2, max(2, last)):
+        _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo))
+
+
+def metric_rows(
+    algo: str, steps: int, last: int, every: int, generator: np.random.Generator, drop: Sequence[str] = ()
+) -> Any:
+    """Rows 0..last of metrics.jsonl; row 0 holds evaluation keys alone."""
+    final, kl, by_threshold, by_budget = BEHAVIOUR.get(algo, (0.5, 0.05, 0.02, 0.0))
+    target = final + generator.normal(0, 0.03)
+    for step in range(last + 1):
+        row: dict[str, Any] = {"step": step}
+        if step % every == 0 or step == last:
+            share = min(1.0, step / (0.7 * steps))
+            bump = 0.12 * np.sin(np.pi * min(1.0, 2.2 * share)) if final < START else 0.0
+            accuracy = (
+                START + (target - START) * share**0.8 + bump + (generator.normal(0, 0.015) if step else 0.0)
+            )
+            accuracy = float(np.clip(accuracy, 0.0, 1.0))
+            row |= {
+                "eval/heldout/accuracy": accuracy,
+                "eval/heldout/stderr": float(np.sqrt(accuracy * (1 - accuracy) / 1000)),
+                "eval/heldout/length_mean": 38.0,
+                "eval/heldout/truncated_share": 0.01,
+            }
+        if step:
+            spread = float(np.exp(generator.normal(0, 0.35)))
+            spike = 400.0 if algo == "pg" and step == 8 else 1.0
+            noise = generator.normal(0, 0.03)
+            masked = by_threshold + by_budget
+            row |= {
+                "train/reward_mean": float(np.clip(START + (target - START) * step / steps, 0, 1)),
+                "train/loss": float(generator.normal(0, 0.01)),
+                "train/surrogate": float(generator.normal(0, 0.01)),
+                "train/grad_norm": float(0.5 * spread * (1 + (6 * step / steps if final < START else 0))),
+                "train/grad_clipped_share": 0.1,
+                "train/updates": 64,
+                "train/lr": 4e-4,
+                "train/zero_variance_groups": 3,
+                "policy/k1_vs_rollout": kl * spread * 0.9,
+                "policy/k2_vs_rollout": kl * spread,
+                "policy/k3_vs_rollout": kl * spread * spike,
+                "policy/tv_vs_rollout": min(1.0, 0.6 * float(np.sqrt(kl * spread))),
+                "policy/divergence": 0.03 if masked else None,
+                "policy/ratio_max_vs_rollout": 9.0 * spread,
+                "policy/entropy": float(
+                    max(0.02, 0.55 * np.exp(-step / steps * (2.2 if final > START else -0.8)) + noise)
+                ),
+                "mask/share": masked * spread,
+                "mask/share_threshold": by_threshold * spread,
+                "mask/share_budget": by_budget * spread,
+                "mask/budget_share": by_budget / masked if masked else None,
+                "budget/effective": 0.03 if by_budget else None,
+                "rollout/length_mean": 38 + (20 * step / steps if final < START else 2 * noise),
+                "rollout/length_max": 64,
+                "rollout/truncated_share": 0.01,
+                "mismatch/logp_absdiff_mean": 1e-6,
+                "mismatch/logp_absdiff_max": 1e-5,
+            }
+        yield {key: value for key, value in row.items() if key not in drop}
+
+
+def profile_rows(algo: str, last: int, generator: np.random.Generator) -> Any:
+    """Relative (20 bins) and absolute (power-of-two bins) position profiles every fourth step."""
+    _, kl, by_threshold, by_budget = BEHAVIOUR.get(algo, (0.5, 0.05, 0.02, 0.0))
+    for step in range(4, last + 1, 4):
+        for kind, edges in (
+            ("relative", np.linspace(0, 1, 21)),
+            ("absolute", np.array([0.0, 1, 2, 4, 8, 16, 32, 64])),
+        ):
+            middle = np.linspace(0, 1, len(edges) - 1)
+            divergence = np.sqrt(kl) * (0.15 + 0.3 * middle) * np.exp(generator.normal(0, 0.05, middle.shape))
+            yield {
+                "step": step,
+                "kind": kind,
+                "edges": edges.tolist(),
+                "count": np.full(middle.shape, 480).tolist(),
+                "divergence_mean": divergence.tolist(),
+                "divergence_top_decile": (4 * divergence).tolist(),
+                "masked_share": (by_threshold * (1.6 - middle) + by_budget * 1.8 * middle).tolist(),
+                "threshold_mean": (0.15 / (1 - 0.2 * middle)).tolist()
+                if by_threshold
+                else [None] * len(middle),
+            }
+
+
+def sample_rows(algo: str) -> list[dict[str, Any]]:
+    """Right, wrong, hostile, right-to-left and very long completions."""
+    prompt = "leo has 2 9 cards triples finds 5 ?"
+    good = "<< 2 9 * 3 = 8 7 >> << 8 7 + 5 = 9 2 >> #### 9 2"
+
+    def row(completion: str, parsed: str | None, reward: float, finish: str = "stop") -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "completion": completion,
+            "answer": "92",
+            "parsed": parsed,
+            "reward": reward,
+            "advantage": 0.8 if reward else -0.6,
+            "length": len(completion.split()),
+            "finish": finish,
+            "masked_share": 0.04 if algo != "pg" else None,
+        }
+
+    return [
+        row(good, "92", 1.0),
+        row(f"<< 2 9 * 3 = 8 6 >> {HOSTILE} ```` | `x` #### 9 1", "91", 0.0),
+        row("\u202eסוף\u200b **bold** [a](javascript:alert(1)) #### 9 0", "90", 0.0),
+        row("8 7 + " * 20_000, None, 0.0, "length"),
+    ]
+
+
+def config_of(algo: str, seed: int, rate: float, steps: int) -> dict[str, Any]:
+    """Resolved configuration of one run, nested."""
+    region = {"pg": "none", "grpo": "ratio_clip", "dppo_tv": "divergence_threshold"}.get(
+        algo, "prefix_budget"
+    )
+    return {
+        "algo": {
+            "name": algo,
+            "anchor": "old" if algo == "grpo" else "rollout",
+            "divergence": {"kind": "none" if algo in ("pg", "grpo") else "binary_tv"},
+            "trust_region": {"kind": region, "delta": None if algo in ("pg", "grpo") else 0.15},
+            "aggregation": {"kind": "token_mean"},
+        },
+        "model": {"name": "s", "hidden_size": 64, "layers": 2},
+        "task": {"name": "chain", "difficulty": 4, "heldout": 1000},
+        "trainer": {
+            "lr": rate,
+            "steps": steps,
+            "prompts": 32,
+            "group_size": 8,
+            "minibatches": 16,
+            "epochs": 4,
+            "grad_clip": 1.0,
+        },
+        "engine": {"name": "native", "precision": "float32"},
+        "seeds": {"prompts": seed, "sampling": seed + 1000, "minibatches": seed + 2000},
+        "seed": seed,
+        "warmup": {"seed": 0, "steps": 1300, "lr": 4e-3},
+    }
+
+
+def hash_of(algo: str, rate: float, seed: int) -> int:
+    """A number that is the same in every process, unlike Python's own hash of strings."""
+    value = 1469598103934665603
+    for character in f"{algo}|{rate:g}|{seed}":
+        value = ((value ^ ord(character)) * 1099511628211) % 2**48
+    return value
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
