@@ -14,6 +14,8 @@ class Thresholds:
     delta: float | None
     delta_mean: float | None
     budget: float | None
+    budget_ceiling: float | None
+    """The most that an adaptive budget may reach."""
 
 
 def schedule_factor(spec: ScheduleSpec, *, step: int, progress: float, controller: float = 1.0) -> float:
@@ -58,7 +60,10 @@ def thresholds_at(
         if region.budget.relative:
             assert delta is not None, "a budget exists only under prefix_budget, which has a delta"
             budget *= delta
-    return Thresholds(delta=delta, delta_mean=delta_mean, budget=budget)
+    ceiling = None
+    if budget is not None and region.budget.kind == "adaptive":
+        ceiling = budget * region.budget.ceiling
+    return Thresholds(delta=delta, delta_mean=delta_mean, budget=budget, budget_ceiling=ceiling)
 
 
 class MaskedShareController:

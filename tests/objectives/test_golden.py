@@ -1,6 +1,7 @@
 """Every golden vector, in float64 to 1e-9 and in float32 with identical masks; padded, permuted and split."""
 
 from dataclasses import replace
+from functools import partial
 
 import golden
 import pytest
@@ -103,9 +104,8 @@ def compare(case: str, method: str, found: dict[str, Tensor | None], tolerance: 
         if key in MASK_KEYS:
             assert torch.equal(value.double(), want), (key, value, want)
         else:
-            torch.testing.assert_close(
-                value.double(), want, rtol=tolerance, atol=tolerance, msg=lambda m: f"{key}: {m}"
-            )
+            message = partial("{}: {}".format, key)
+            torch.testing.assert_close(value.double(), want, rtol=tolerance, atol=tolerance, msg=message)
         compared.append(key)
     return compared
 
@@ -130,12 +130,12 @@ def test_padding_and_row_order_change_nothing(case: str, method: str) -> None:
             torch.testing.assert_close(unspread(other[key]).double(), value.double(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("case", "method"), POINT_CASES)
+@pytest.mark.parametrize(
+    ("case", "method"), [point for point in POINT_CASES if "agg" in golden.expected(*point)]
+)
 @pytest.mark.parametrize("name", AGGREGATIONS)
 def test_aggregations_equal_the_vectors_and_survive_micro_batches(case: str, method: str, name: str) -> None:
-    agg = golden.expected(case, method).get("agg")
-    if agg is None:
-        pytest.skip("the vector has no aggregated value")
+    agg = golden.expected(case, method)["agg"]
     spec = AGGREGATIONS[name]
     batch = load(case, method, torch.float64)
     total = denominator(batch.response_mask, spec)
