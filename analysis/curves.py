@@ -13,6 +13,7 @@ from analysis.grouping import Group
 from analysis.runs import Study
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Curves:
     def n(self) -> int:
         return len(self.run_ids)
 
-    def common(self) -> Array:
-        """Which steps [S] every seed recorded that got that far: a step only one dying run recorded is no mean."""
+    def common(self) -> Mask:
+        """Which steps [S] every seed recorded that got that far: a step only one dying run recorded is no
+        mean.
+        """
         there = ~np.isnan(self.values)
         reached = np.array([self.steps[row].max() if row.any() else -1.0 for row in there])
-        return there.sum(axis=0) >= (reached[:, None] >= self.steps[None, :]).sum(axis=0)
+        alive = reached[:, None] >= self.steps[None, :]
+        return np.asarray(there.sum(axis=0) >= alive.sum(axis=0), dtype=np.bool_)
 
     def mean(self) -> Array:
         """Mean over the seeds that reached each step, [S]; NaN at steps that are not common."""
@@ -58,8 +62,8 @@ class Curves:
         return Curves(self.steps, values, self.run_ids, self.died)
 
     def band(self) -> tuple[Array, Array] | None:
-        """Low and high [S] around the mean: Student's t 95% interval from three seeds on, the range of the two
-        seeds at n = 2 (where a t interval is so wide that it says nothing), None for a single seed.
+        """Low and high [S] around the mean: Student's t 95% interval from three seeds on, the range of the
+        two seeds at n = 2 (where a t interval is so wide that it says nothing), None for a single seed.
         """
         if self.n < 2:
             return None
@@ -87,7 +91,7 @@ class Curves:
 
     def _over_seeds(self, reduce: Callable[..., Array]) -> Array:
         out = np.full(len(self.steps), np.nan)
-        shown = self.common() & ~np.isnan(self.values).all(axis=0)
+        shown = self.common() & np.asarray(~np.isnan(self.values).all(axis=0), dtype=np.bool_)
         if shown.any():
             out[shown] = reduce(self.values[:, shown], axis=0)
         return out

@@ -243,7 +243,7 @@ def _run_result(
     steps, values = curve
     after = steps >= 1
     final = stats.final_value(values[after], last)
-    start = float(pd.to_numeric(study.runs.loc[run_id, "starting_accuracy"]))
+    start = float(study.runs["starting_accuracy"].astype(float)[run_id])
     inside = after & (steps <= window)
     best, best_step = stats.best_in_window(steps, values, window) if inside.any() else (math.nan, 0)
     metrics = study.metrics[(study.metrics["run_id"] == run_id) & (study.metrics["step"] >= 1)]

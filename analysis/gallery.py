@@ -15,7 +15,9 @@ from analysis.runs import Study
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says why."""
+    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says
+    why.
+    """
 
     name: str
     section: str
@@ -36,7 +38,9 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
 
 
 def seeds_recorded(study: Study) -> dict[str, int]:
-    """Runs of each group that recorded an accuracy after the starting policy, counted in the statistics or not."""
+    """Runs of each group that recorded an accuracy after the starting policy, counted in the statistics or
+    not.
+    """
     if ACCURACY not in study.metrics:
         return {group.label: 0 for group in study.grouping.groups}
     rows = study.metrics[(study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()]
@@ -71,9 +75,10 @@ def band_in_words(study: Study) -> str:
 def _accuracy(study: Study) -> Exhibit:
     figure = accuracy.accuracy_against_steps(study)
     caption = (
-        "Accuracy on the held-out problems against training steps. Thick lines are means over seeds, thin lines single "
-        f"seeds; {band_in_words(study)} ({seeds_in_words(study)}). The dashed line is the starting policy; the number "
-        f"beside each method is the height of its line at the end.{_deaths(study)}"
+        "Accuracy on the held-out problems against training steps. Thick lines are means over seeds, thin "
+        f"lines single seeds; {band_in_words(study)} ({seeds_in_words(study)}). The dashed line is the "
+        "starting policy; the number beside each method is the height of its line at the "
+        f"end.{_deaths(study)}"
         if figure
         else f"Cannot be drawn: no run recorded {ACCURACY}."
     )
@@ -85,9 +90,10 @@ def _intervals(study: Study, findings: Findings) -> Exhibit:
     last = findings.final_evaluations
     final = f"the mean of the last {last} evaluations" if last > 1 else "the last evaluation"
     caption = (
-        f"Final accuracy ({final}; filled, with the seeds as ticks above) and best accuracy within steps 1 to "
-        f"{findings.window} (hollow). Bars are 95% Student t intervals over seeds, cut to 0 to 100%; a point without a "
-        "bar has one seed. The dashed line is the mean starting policy. Best-in-window overshoots by selection."
+        f"Final accuracy ({final}; filled, with the seeds as ticks above) and best accuracy within steps 1 "
+        f"to {findings.window} (hollow). Bars are 95% Student t intervals over seeds, cut to 0 to 100%; a "
+        "point without a bar has one seed. The dashed line is the mean starting policy. Best-in-window "
+        "overshoots by selection."
         if figure
         else "Cannot be drawn: no run has finished."
     )
@@ -100,9 +106,10 @@ def _stability(study: Study, panel: str) -> Exhibit:
     absent = stability.missing(study, panel)
     left_out = f" Not recorded by any run, so not drawn: {listed(absent)}." if absent and figure else ""
     caption = (
-        "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic axes, where "
-        f"single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, on the linear axes only "
-        f"({seeds_in_words(study)}). Masked by reason: means over steps and seeds.{_deaths(study)}{left_out}"
+        "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic "
+        f"axes, where single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, "
+        f"on the linear axes only ({seeds_in_words(study)}). Masked by reason: means over steps and "
+        f"seeds.{_deaths(study)}{left_out}"
         if figure
         else "Cannot be drawn: no run recorded a stability metric."
     )
@@ -115,9 +122,9 @@ def _stability(study: Study, panel: str) -> Exhibit:
 def _kl(study: Study) -> Exhibit:
     figure = accuracy.accuracy_against_kl(study)
     caption = (
-        "Held-out accuracy against the k3 KL divergence from the rollout policies, summed over steps: what a method "
-        "bought with the distance it moved. Thick lines pair the mean accuracy with the median KL over seeds, thin "
-        "lines are single seeds."
+        "Held-out accuracy against the k3 KL divergence from the rollout policies, summed over steps: what "
+        "a method bought with the distance it moved. Thick lines pair the mean accuracy with the median KL "
+        "over seeds, thin lines are single seeds."
         if figure
         else f"Cannot be drawn: no run recorded both {ACCURACY} and {KL}."
     )
@@ -138,9 +145,9 @@ def _profiles(study: Study) -> list[Exhibit]:
                 f"positions-{_slug(panel)}" if several else "positions",
                 "stability",
                 f"By position in the response, {panel}" if several else "By position in the response",
-                "Divergence, its top decile, tokens masked and the threshold in force against relative position, "
-                "averaged over all recorded steps and seeds with the number of tokens as weight. A method without a "
-                "divergence threshold has no line in the last picture.",
+                "Divergence, its top decile, tokens masked and the threshold in force against relative "
+                "position, averaged over all recorded steps and seeds with the number of tokens as weight. "
+                "A method without a divergence threshold has no line in the last picture.",
                 figure,
             )
         )

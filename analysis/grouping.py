@@ -59,7 +59,7 @@ class Grouping:
 
 
 def is_seed_axis(name: str) -> bool:
-    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes whose values only draw other random numbers."""
+    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes that only draw other random numbers."""
     parts = name.split(".")
     return parts[-1] == "seed" or parts[-1].endswith("_seed") or "seeds" in parts
 
@@ -67,7 +67,7 @@ def is_seed_axis(name: str) -> bool:
 def group_runs(
     axes: Mapping[str, Sequence[str]], run_axes: Mapping[str, Mapping[str, str]], methods: Mapping[str, str]
 ) -> Grouping:
-    """Place each run by its axis values; `methods` names the algorithm of runs whose sweep has no algo axis."""
+    """Place each run by its axis values; `methods` names the algorithm where no axis does."""
     names = list(axes) or list(dict.fromkeys(key for values in run_axes.values() for key in values))
     varying = [name for name in names if not is_seed_axis(name)]
     seeds = tuple(name for name in names if is_seed_axis(name))

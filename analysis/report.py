@@ -1,4 +1,4 @@
-"""From run folders to a report: one self-contained page, the same in Markdown, figures and tables as files."""
+"""From run folders to a report: one self-contained page, the same as Markdown, figures, tables."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def collect(study: Study, formats: set[str]) -> Content:
     return Content(
         study=study,
         findings=findings,
-        verdicts=tuple((panel.panel, tuple(words.verdict(study, panel))) for panel in findings.panels),
+        verdicts=tuple((panel.panel, tuple(words.verdict(panel))) for panel in findings.panels),
         caveats=tuple(words.caveats(study, findings)),
         statistics=tuple(words.method_of_statistics(findings)),
         tables={table.name: table for table in made if table is not None},
@@ -140,7 +140,9 @@ def collect(study: Study, formats: set[str]) -> Content:
 
 
 def provenance(study: Study) -> list[tuple[str, str]]:
-    """(what, value) of model, task, code, versions, device and dates, several values joined where runs differ."""
+    """(what, value) of model, task, code, versions, device and dates, several values joined where runs
+    differ.
+    """
     infos = list(study.provenance.values())
 
     def joined(values: list[str]) -> str:

@@ -59,7 +59,7 @@ class Study:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as its folder tells it; `info` is run.json, `config` is flat, `notes` say what was unreadable."""
+    """One run as its folder tells it; `info` is run.json, `config` is flat, `notes` what was unreadable."""
 
     run_id: str
     folder: Path
@@ -277,7 +277,8 @@ def _assemble(
         values = sorted({str(value) for value in runs[column].dropna()})
         if len(values) > 1 and not any(axis.split(".")[0] == column for axis in axes):
             all_notes.append(
-                f"These runs differ in their {column} ({', '.join(values)}): their accuracies are not comparable."
+                f"These runs differ in their {column} ({', '.join(values)}): their accuracies are not "
+                "comparable."
             )
     return Study(
         name=name,

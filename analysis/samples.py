@@ -30,7 +30,9 @@ class Sample:
 
 
 def choose(study: Study) -> list[Sample]:
-    """One right and one wrong response of every method (eight at most), from its first run's last sample file."""
+    """One right and one wrong response of every method (eight at most), from its first run's last sample
+    file.
+    """
     chosen: list[Sample] = []
     for group in study.grouping.groups[:MOST_METHODS]:
         runs = study.runs[study.runs["group"] == group.label]
@@ -50,7 +52,7 @@ def choose(study: Study) -> list[Sample]:
 
 
 def visible(text: str) -> str:
-    """The text with control, format and direction characters written out as \\u escapes, newline and tab kept.
+    """The text with control, format and direction characters as \\u escapes, newline and tab kept.
 
     Left as they are, such characters could reverse or hide what follows them on the page.
     """

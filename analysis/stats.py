@@ -1,10 +1,10 @@
 """Statistics over seeds. Pure functions of numpy arrays; randomness only through the Generator handed in.
 
 Which interval, and why: the headline interval is Student's t over seeds at every n. With two to five seeds a
-bootstrap over seeds can only re-draw those few values and covers far too rarely (at n = 2 it has three distinct
-means), while t pays for the small n with its quantile (12.7 at n = 2, 4.3 at n = 3, 2.8 at n = 5). The
-interquartile mean with a stratified bootstrap (Agarwal et al., arXiv:2108.13264) is for runs x tasks matrices
-with enough scores.
+bootstrap over seeds can only re-draw those few values and covers far too rarely (at n = 2 it has three
+distinct means), while t pays for the small n with its quantile (12.7 at n = 2, 4.3 at n = 3, 2.8 at n = 5).
+The interquartile mean with a stratified bootstrap (Agarwal et al., arXiv:2108.13264) is for runs x tasks
+matrices with enough scores.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def stratified_bootstrap_interval(
 def paired_difference(
     treatment: Array, baseline: Array, generator: np.random.Generator, level: float = LEVEL
 ) -> PairedDifference:
-    """Difference of `treatment` [n] and `baseline` [n], entry i of both from the same seed and starting policy."""
+    """Difference of `treatment` [n] and `baseline` [n], entry i of both from the same seed and starting
+    policy.
+    """
     first, second = _finite(treatment), _finite(baseline)
     if first.shape != second.shape:
         raise ValueError(f"paired values must match: {len(first)} against {len(second)}.")
@@ -111,7 +113,7 @@ def paired_difference(
 
 
 def paired_t_p(differences: Array) -> float:
-    """Two-sided p of Student's one-sample t test on `differences` [n]; NaN below two, 1 or 0 without spread."""
+    """Two-sided p of Student's t test on `differences` [n]; NaN below two, 1 or 0 without spread."""
     sample = _finite(differences)
     if len(sample) < 2:
         return math.nan
@@ -167,7 +169,7 @@ def probability_of_improvement(treatment: Array, baseline: Array) -> float:
 
 
 def smallest_resolvable_difference(sd: float, n: int, power: float = 0.8, level: float = LEVEL) -> float:
-    """True paired difference that a t test on n pairs with spread `sd` would find with probability `power`."""
+    """True paired difference that a t test on n pairs of spread `sd` finds with probability `power`."""
     if n < 2 or not sd > 0:
         return math.nan
     low, high = 0.0, 1.0
@@ -225,7 +227,9 @@ def best_in_window(steps: Array, values: Array, window: int) -> tuple[float, int
 
 
 def area_under_curve(steps: Array, values: Array) -> float:
-    """Trapezoid mean of `values` [evaluations] over `steps` [evaluations]; the value itself for one evaluation."""
+    """Trapezoid mean of `values` [evaluations] over `steps` [evaluations]; the value itself for one
+    evaluation.
+    """
     x, y = np.asarray(steps, dtype=np.float64), _finite(values)
     if len(x) < 2:
         return float(y[0])

@@ -32,7 +32,7 @@ MOST_SHARED = 48
 
 @dataclass(frozen=True)
 class Cell:
-    """Text to show, the value to sort by and to write as CSV, and the method whose colour marks it, if any."""
+    """Text to show, the value to sort by and for CSV, and the method whose colour it bears, if any."""
 
     text: str
     value: float | str | None = None
@@ -139,9 +139,9 @@ def comparisons_table(findings: Findings) -> Table | None:
     )
     return Table(
         "comparisons",
-        "Paired comparisons of final accuracy. Resolvable: the true difference, in points, that this many pairs find "
-        "with probability 0.8. Pairs needed: for the difference seen, at its spread. Improvement: probability that a "
-        "run of the method beats a run of the baseline.",
+        "Paired comparisons of final accuracy. Resolvable: the true difference, in points, that this many "
+        "pairs find with probability 0.8. Pairs needed: for the difference seen, at its spread. "
+        "Improvement: probability that a run of the method beats a run of the baseline.",
         (
             ("method", False),
             ("baseline", False),
@@ -184,9 +184,9 @@ def stability_table(findings: Findings) -> Table | None:
     )
     return Table(
         "stability",
-        "Stability per method, means over seeds. KL: k3 estimate from the rollout policy in nats per token, median and "
-        "90th percentile over steps. Area: mean height of the accuracy curve. Evaluation error: binomial standard "
-        "error of one evaluation, in points.",
+        "Stability per method, means over seeds. KL: k3 estimate from the rollout policy in nats per "
+        "token, median and 90th percentile over steps. Area: mean height of the accuracy curve. Evaluation "
+        "error: binomial standard error of one evaluation, in points.",
         (
             ("method", False),
             ("KL median", True),
@@ -217,18 +217,18 @@ def differences_table(study: Study) -> Table | None:
         for column in study.runs.columns
         if str(column).startswith("config.") and not is_seed_axis(str(column).removeprefix("config."))
     ]
-    rows = []
+    lines: list[tuple[Cell, ...]] = []
     for key in keys:
         values = [setting(first[label][key]) for label in first]
         if len(set(values)) > 1:
-            rows.append((Cell(key.removeprefix("config.")), *(Cell(value) for value in values)))
-    if not rows:
+            lines.append((Cell(key.removeprefix("config.")), *(Cell(value) for value in values)))
+    if not lines:
         return None
     return Table(
         "configuration",
         "Configuration keys that differ between methods; a dash means that the method does not set the key.",
         (("key", False), *((label, False) for label in first)),
-        tuple(rows),
+        tuple(lines),
     )
 
 
@@ -270,8 +270,8 @@ def budget_table(study: Study) -> Table:
         )
     return Table(
         "budget",
-        "What was spent, summed over the runs of a method. Split: share of the measured time in rollout, training and "
-        "evaluation.",
+        "What was spent, summed over the runs of a method. Split: share of the measured time in rollout, "
+        "training and evaluation.",
         (
             ("method", False),
             ("runs", True),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from analysis.findings import Comparison, Findings, MethodResult, PanelFindings
 from analysis.numbers import listed, percent, percent_range, plural, points, points_range
 from analysis.runs import Study
 
 
-def verdict(study: Study, panel: PanelFindings) -> list[str]:
+def verdict(panel: PanelFindings) -> list[str]:
     """Sentences for one panel, the most important first."""
     counted = [result for result in panel.results if result.final is not None]
     if not counted:
         return [
-            "No run has finished yet, so there is no final accuracy to compare; the curves show what was seen."
+            "No run has finished yet, so there is no final accuracy to compare; the curves show what was "
+            "seen."
         ]
     sentences = [_leader(panel, counted)]
     sentences += _against_baseline(panel)
@@ -21,7 +24,7 @@ def verdict(study: Study, panel: PanelFindings) -> list[str]:
 
 
 def caveats(study: Study, findings: Findings) -> list[str]:
-    """What limits the verdict: few seeds, one starting policy, failed and unfinished runs, unreadable files."""
+    """What limits the verdict: few seeds, one starting policy, failed and unfinished runs."""
     out: list[str] = []
     sizes = [result.n for result in findings.results if result.n]
     if sizes and min(sizes) == 1:
@@ -60,7 +63,8 @@ def caveats(study: Study, findings: Findings) -> list[str]:
     silent = study.runs[(study.runs["status"] == "FINISHED") & ~study.runs["counted"]]
     if len(silent):
         out.append(
-            f"{plural(len(silent), 'finished run')} recorded no held-out accuracy ({_names(silent)}); not counted."
+            f"{plural(len(silent), 'finished run')} recorded no held-out accuracy ({_names(silent)}); not "
+            "counted."
         )
     return out + list(study.notes)
 
@@ -72,18 +76,21 @@ def method_of_statistics(findings: Findings) -> list[str]:
         f"the mean of the last {last} evaluations of a run" if last > 1 else "the last evaluation of a run"
     )
     lines = [
-        f"Final accuracy is {final}. Intervals are 95% Student t intervals over seeds at every n: a bootstrap over "
-        "two to five seeds can only redraw those few values and covers too rarely. They are cut to 0 to 100%. "
-        "They describe new seeds on the same held-out problems.",
-        f"Best in window is the highest of a run's evaluations at steps 1 to {findings.window}, averaged over seeds. "
-        f"Picking the best of {findings.evaluations_in_window} noisy evaluations overshoots; the column beside it says "
-        "by how much it would do so if accuracy were flat. The final value has no such bias.",
-        "Differences are paired: same run seed and same starting policy on both sides, Student t interval and t test "
-        "over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called resolved only if its "
-        "interval excludes zero and the adjusted p is below 0.05. The sign-flip p cannot fall below 2/2ⁿ. "
-        "A method is said to lead only if it is resolved from every other, Holm-adjusted over all pairs.",
-        "A run has collapsed when its final accuracy is below half of its starting accuracy. KL is summarised by its "
-        "median and 90th percentile over steps: its maximum is made by single rare tokens.",
+        f"Final accuracy is {final}. Intervals are 95% Student t intervals over seeds at every n: a "
+        "bootstrap over two to five seeds can only redraw those few values and covers too rarely. They are "
+        "cut to 0 to 100%. They describe new seeds on the same held-out problems.",
+        f"Best in window is the highest of a run's evaluations at steps 1 to {findings.window}, averaged "
+        f"over seeds. Picking the best of {findings.evaluations_in_window} noisy evaluations overshoots; "
+        "the column beside it says by how much it would do so if accuracy were flat. The final value has "
+        "no such bias.",
+        "Differences are paired: same run seed and same starting policy on both sides, Student t interval "
+        "and t test over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called "
+        "resolved only if its interval excludes zero and the adjusted p is below 0.05. The sign-flip p "
+        "cannot fall below 2/2ⁿ. A method is said to lead only if it is resolved from every other, "
+        "Holm-adjusted over all pairs.",
+        "A run has collapsed when its final accuracy is below half of its starting accuracy. KL is "
+        "summarised by its median and 90th percentile over steps: its maximum is made by single rare "
+        "tokens.",
     ]
     if any(result.n >= 4 for result in findings.results):
         lines.append("Interquartile means carry stratified bootstrap percentile intervals (2,000 draws).")
@@ -98,8 +105,9 @@ def _leader(panel: PanelFindings, counted: list[MethodResult]) -> str:
     if panel.leader is None or panel.leader.final is None:
         only = counted[0]
         return (
-            f"{only.label} ended at {percent(only.final.mean if only.final else None)}{_interval_and_n(only)}, "
-            f"{_gain(only)}. There is no other method to compare with."
+            f"{only.label} ended at "
+            f"{percent(only.final.mean if only.final else None)}{_interval_and_n(only)}, {_gain(only)}. "
+            "There is no other method to compare with."
         )
     leader = panel.leader
     reached = (
@@ -171,6 +179,6 @@ def _collapses(counted: list[MethodResult]) -> str:
     return f"Collapsed below half of the starting accuracy: {listed(said)}{rest}."
 
 
-def _names(runs: object) -> str:
-    rows = [f"{group} {seeds}".strip() for group, seeds in zip(runs["group"], runs["seeds"], strict=True)]  # type: ignore[index]
+def _names(runs: pd.DataFrame) -> str:
+    rows = [f"{group} {seeds}".strip() for group, seeds in zip(runs["group"], runs["seeds"], strict=True)]
     return ", ".join(rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")

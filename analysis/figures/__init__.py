@@ -1,1 +1,1 @@
-"""Figures of a study: one function per figure, each returns a matplotlib Figure and touches no global state."""
+"""Figures of a study: one function per figure, each returns a Figure and touches no global state."""

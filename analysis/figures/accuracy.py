@@ -18,7 +18,7 @@ MOST_DIRECT_LABELS = 9
 
 
 def accuracy_against_steps(study: Study) -> Figure | None:
-    """Mean held-out accuracy per method with its band, seeds as thin lines; one axes per panel of the study."""
+    """Mean held-out accuracy per method with its band, seeds as thin lines; one axes per panel."""
     panels = study.grouping.panels
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
@@ -141,11 +141,8 @@ def _starting_line(axes: Axes, study: Study, panel: str) -> None:
 def _name_lines(
     axes: Axes, ends: list[tuple[Group, float, float]], looks: dict[str, style.Look], top: float, last: float
 ) -> None:
-    gap = (
-        0.058
-        * top
-        * (1.25 if axes.get_subplotspec() and axes.get_subplotspec().get_gridspec().nrows > 1 else 1)
-    )
+    place = axes.get_subplotspec()
+    gap = 0.058 * top * (1.25 if place is not None and place.get_gridspec().nrows > 1 else 1.0)
     if len(ends) > MOST_DIRECT_LABELS:
         gap = 0.04 * top
     heights = style.spread([value for _, _, value in ends], gap, 0.02 * top, 0.98 * top)
@@ -195,7 +192,7 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
             continue
         spent = cumulative(divergence)
         look = looks[group.method]
-        spent_rows = {run_id: row for run_id, row in zip(spent.run_ids, spent.values, strict=True)}
+        spent_rows = dict(zip(spent.run_ids, spent.values, strict=True))
         where = {step: index for index, step in enumerate(spent.steps)}
         columns = [where.get(step) for step in accuracy.steps]
         paired = np.full(accuracy.values.shape, np.nan)
@@ -233,9 +230,9 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
             zorder=4,
         )
         handles.append(line)
-        for i in np.flatnonzero(np.array(accuracy.died)):
+        for i, died in enumerate(accuracy.died):
             there = np.flatnonzero(both[i])
-            if len(there):
+            if died and len(there):
                 axes.plot(
                     paired[i, there[-1]],
                     accuracy.values[i, there[-1]],

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -46,7 +47,9 @@ def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool) -> Re
 
 
 def inline_svg(document: str) -> str:
-    """An SVG document as an element for HTML: house colours become CSS variables, so that dark mode reaches them."""
+    """An SVG document as an element for HTML: house colours become CSS variables, so that dark mode reaches
+    them.
+    """
     start = document.index("<svg")
     svg = document[start:]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -70,7 +73,7 @@ def palette_css(dark: bool) -> str:
     return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in style.DARK.items())
 
 
-def _saved(figure: Figure, kind: str, **options: object) -> bytes:
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -46,7 +47,7 @@ DARK = {
 }
 CROSS = "#a50f15"
 
-FONT = {
+FONT: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -57,7 +58,7 @@ FONT = {
     "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0,
 }
-RC = {
+RC: dict[Any, Any] = {
     **FONT,
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
@@ -108,8 +109,8 @@ class Look:
         return 7.0 if self.marker in "XP" else 5.4
 
     @property
-    def linestyle(self) -> tuple[float, tuple[float, ...]] | str:
-        return (0, self.dashes) if self.dashes else "-"
+    def linestyle(self) -> tuple[float, tuple[float, ...]] | Literal["-"]:
+        return (0.0, self.dashes) if self.dashes else "-"
 
 
 SOLID: tuple[float, ...] = ()

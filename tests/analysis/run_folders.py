@@ -1,4 +1,4 @@
-"""Writes run folders as a sweep leaves them: believable curves, and everything that may go wrong with a run."""
+"""Writes run folders as a sweep leaves them: believable curves, and all that may go wrong."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def write_sweep(
     sweep = {
         "name": name,
         "title": "Which trust region holds under 64 updates per rollout?",
-        "question": "Does masking by divergence keep training stable where an unconstrained update collapses?",
+        "question": "Does masking by divergence keep training stable where a free update collapses?",
         "created_at": "2026-09-01T10:00:00+00:00",
         "axes": axes_of_sweep,
         "baseline": baseline,
