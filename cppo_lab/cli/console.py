@@ -1,0 +1,53 @@
+"""Printing: colour and tables on a terminal, plain lines elsewhere, JSON for scripts."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@functools.cache
+def console() -> Console:
+    """The console for a person; long lines are not broken where there is no terminal."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=200)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on standard output."""
+    from cppo_lab.runs.folder import jsonable, jsonable_config
+
+    print(json.dumps(jsonable(jsonable_config(content)), indent=2))
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table in the lab's style."""
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+    )
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def seconds(value: float | None) -> str:
+    """A duration as a person says it."""
+    if value is None:
+        return "?"
+    if value < 90:
+        return f"{value:.0f} s"
+    if value < 5400:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def count(value: float) -> str:
+    """A large number, short: 12.3 k, 4.5 M, 6.7 G."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f}"

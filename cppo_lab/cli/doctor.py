@@ -1,0 +1,122 @@
+"""`doctor`: is everything there that a run needs?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from cppo_lab.cli.console import console, print_json, table
+from cppo_lab.errors import UserError
+from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+
+_EXTRAS = {
+    "vllm": "vllm",
+    "verl": "verl",
+    "trl": "trl",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+    "ray": "ray",
+}
+_REQUIRED = (
+    "torch",
+    "transformers",
+    "hydra-core",
+    "omegaconf",
+    "pydantic",
+    "mlflow",
+    "pandas",
+    "matplotlib",
+    "datasets",
+)
+
+Finding = tuple[str, str, str]
+"""What was looked at, `ok`, `missing` or `problem`, and details with the remedy."""
+
+
+def examine(output: Path | None, as_json: bool) -> None:
+    """Print the findings; exit code 1 when something that every run needs is wrong."""
+    root = output or output_root()
+    findings = [*_python(), *_packages(), _device(), *_extras(), *_folders(root), _store(root)]
+    if as_json:
+        print_json([dict(zip(("what", "state", "details"), finding, strict=True)) for finding in findings])
+    else:
+        shown = table("cppo-lab doctor", "", "what", "details")
+        marks = {"ok": "[green]✓[/]", "missing": "[dim]–[/]", "problem": "[red]✗[/]"}
+        for what, state, details in findings:
+            shown.add_row(marks[state], what, details)
+        console().print(shown)
+    if any(state == "problem" for _, state, _ in findings):
+        sys.exit(1)
+
+
+def _python() -> list[Finding]:
+    state = "ok" if sys.version_info >= (3, 11) else "problem"
+    details = sys.version.split()[0] + ("" if state == "ok" else "; 3.11 or later is needed")
+    return [("python", state, details)]
+
+
+def _packages() -> list[Finding]:
+    findings: list[Finding] = []
+    for name in _REQUIRED:
+        try:
+            findings.append((name, "ok", metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            findings.append((name, "problem", "not installed; pip install cppo-lab brings it"))
+    return findings
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return ("device", "problem", f"torch cannot be imported ({error})")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return ("device", "ok", f"cuda: {torch.cuda.get_device_name()}, {memory:.0f} GiB")
+    return ("device", "ok", f"cpu: {cores} cores")
+
+
+def _extras() -> list[Finding]:
+    findings: list[Finding] = []
+    for extra, module in _EXTRAS.items():
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        details = "installed" if found else f"not installed; pip install 'cppo-lab\\[{extra}]'"
+        findings.append((f"extra {extra}", "ok" if found else "missing", details))
+    return findings
+
+
+def _folders(output: Path) -> list[Finding]:
+    from cppo_lab.experiment import writable
+
+    findings: list[Finding] = []
+    for what, path in (("conf", conf_dir()), ("sweeps", sweeps_dir())):
+        found = any(path.rglob("*.yaml"))
+        findings.append(
+            (what, "ok" if found else "problem", str(path) if found else f"{path}: no files there")
+        )
+    try:
+        writable(output)
+        free = shutil.disk_usage(output).free / 2**30
+        findings.append(("output", "ok", f"{output.resolve()}, {free:.0f} GiB free"))
+    except UserError as error:
+        findings.append(("output", "problem", str(error)))
+    return findings
+
+
+def _store(output: Path) -> Finding:
+    from cppo_lab.runs.tracking import Store, prepare_store, tracking_uri
+
+    uri = tracking_uri(None, output)
+    try:
+        prepare_store(uri, output)
+        Store(uri, "cppo-lab", output)
+    except (UserError, OSError) as error:
+        return ("tracking store", "problem", str(error))
+    return ("tracking store", "ok", uri)

@@ -1,0 +1,170 @@
+"""`list`: what there is to choose from, and what was done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.compose import compose_tree, group_options
+from cppo_lab.errors import UserError, one_of
+from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+
+
+def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:
+    """Print one of the lists."""
+    if diff is not None and what != "methods":
+        raise UserError(f"--diff {' '.join(diff)}: only 'list methods' can compare two.")
+    if what == "methods" and diff:
+        _show_difference(*diff, as_json=as_json)
+    elif what == "methods":
+        _show(methods(), "Methods", as_json)
+    elif what == "runs":
+        _show(runs(output or output_root()), "Runs", as_json)
+    elif what == "models":
+        _show(models(), "Models", as_json)
+    else:
+        folder = sweeps_dir() if what == "sweeps" else conf_dir() / "task"
+        rows = [{"name": path.stem, "about": _about(path)} for path in sorted(folder.glob("[!_]*.yaml"))]
+        _show(rows, what.capitalize(), as_json)
+
+
+def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        console().print(f"{title}: none yet.")
+        return
+    shown = table(title, *rows[0])
+    for row in rows:
+        shown.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    console().print(shown)
+
+
+def _about(path: Path) -> str:
+    """The title of a sweep file, or the first comment line of a configuration file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if line.startswith("title:"):
+            return line.removeprefix("title:").strip().strip("\"'")
+    comments = [line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+    return comments[0] if comments else ""
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _algo(name: str) -> dict[str, Any]:
+    known = group_options("algo")
+    if name not in known:
+        raise one_of("method", name, known)
+    algo: dict[str, Any] = compose_tree([f"algo={name}"])["algo"]
+    return algo
+
+
+def methods() -> list[dict[str, Any]]:
+    """Every named method by its coordinates."""
+    rows = []
+    for name in group_options("algo"):
+        algo = _algo(name)
+        region = algo["trust_region"]
+        rows.append(
+            {
+                "name": name,
+                "anchor": algo["anchor"],
+                "advantage": algo["advantage"]["kind"],
+                "divergence": algo["divergence"]["kind"],
+                "trust region": _region(region),
+                "surrogate": algo["surrogate"]["kind"]
+                + ("" if algo["surrogate"]["ratio"] == "token" else f" ({algo['surrogate']['ratio']})"),
+                "aggregation": algo["aggregation"]["kind"],
+                "paper": algo["paper"],
+            }
+        )
+    return rows
+
+
+def _region(region: Mapping[str, Any]) -> str:
+    parts = [region["kind"]]
+    if region["delta"] is not None:
+        parts.append(f"δ={region['delta']:g}")
+    if region["delta_mean"] is not None:
+        parts.append(f"δ_mean={region['delta_mean']:g}")
+    if region["clip_low"] is not None:
+        parts.append(f"[{region['clip_low']:g}, {region['clip_high']:g}]")
+    if region["kind"] == "prefix_budget":
+        weights, budget = region["weights"], region["budget"]
+        parts.append(f"w={weights['kind']}")
+        parts.append("no budget" if budget["kind"] == "none" else f"{budget['kind']} δ_b={budget['size']:g}")
+    if region["gate"] != "hard":
+        parts.append(f"{region['gate']} gate")
+    return " ".join(parts)
+
+
+def _show_difference(first: str, second: str, as_json: bool) -> None:
+    left, right = flat(_algo(first)), flat(_algo(second))
+    rows = [
+        {"coordinate": key, first: left.get(key), second: right.get(key)}
+        for key in left | right
+        if left.get(key) != right.get(key) and key not in ("name", "paper")
+    ]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        console().print(f"{first} and {second} are the same point.")
+    else:
+        _show(
+            [{k: "null" if v is None else v for k, v in row.items()} for row in rows],
+            f"{first} → {second}",
+            False,
+        )
+
+
+def models() -> list[dict[str, Any]]:
+    """The models of the ladder, with their sizes."""
+    from cppo_lab.config import ScratchModel
+    from cppo_lab.plan import scratch_parameters
+
+    rows = []
+    for name in group_options("model"):
+        about = _about(conf_dir() / "model" / f"{name}.yaml")
+        parameters = ""
+        if name != "pretrained":
+            model = ScratchModel.model_validate(compose_tree([f"model={name}"])["model"])
+            parameters = count(scratch_parameters(model, 45))
+        rows.append({"name": name, "parameters": parameters, "about": about})
+    return rows
+
+
+def runs(output: Path) -> list[dict[str, Any]]:
+    """The runs of an output folder, latest first."""
+    rows = []
+    for path in sorted((output / "runs").glob("*/run.json")):
+        info = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(
+            {
+                "run": path.parent.name,
+                "status": info["status"].lower(),
+                "seed": info["seed"],
+                "steps": f"{info['steps_done']}/{info['steps']}",
+                "model": info.get("model", {}).get("name"),
+                "task": info["task"],
+                "time": seconds(info.get("duration_s")),
+                "started": info["started_at"],
+                "reason": info.get("reason"),
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["started"]), reverse=True)

@@ -1,0 +1,107 @@
+"""Progress of a sweep: bars with rates and time left on a terminal, one line per event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from cppo_lab.runs.scheduler import Event
+
+ACCURACY = "eval/heldout/accuracy"
+
+
+def _percent(metrics: Mapping[str, Any]) -> str:
+    value = metrics.get(ACCURACY)
+    return "" if value is None else f"accuracy {100 * value:.1f}%"
+
+
+class SweepProgress:
+    """Shows the events of a sweep's workers."""
+
+    def __init__(self, labels: Mapping[str, str], steps: Mapping[str, int], console: Console) -> None:
+        self._labels, self._steps, self._console = labels, steps, console
+        self._bars: dict[str, TaskID] = {}
+        self._since: dict[str, float] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._all = self._progress.add_task("[bold]all runs", total=len(steps), note="", rate="runs")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bars down; what they said last stays."""
+        self._progress.stop()
+
+    def _label(self, job: str) -> str:
+        return self._labels.get(job, f"starting policy {job}")
+
+    def show(self, event: Event) -> None:
+        """Bring one event to the screen."""
+        if event.kind == "started":
+            self._since[event.job] = time.monotonic()
+            self._say(f"{self._label(event.job)}: started")
+        elif event.kind == "warmup":
+            done, planned, loss = event.content
+            self._advance(event.job, done, planned, f"loss {loss:.2f}", "updates")
+        elif event.kind == "step":
+            step, metrics = event.content
+            self._advance(event.job, step, self._steps[event.job], _percent(metrics), "steps")
+            if ACCURACY in metrics:
+                self._say(
+                    f"{self._label(event.job)}: step {step}/{self._steps[event.job]}, {_percent(metrics)}"
+                )
+        else:
+            self._end(event)
+
+    def _advance(self, job: str, done: int, planned: int, note: str, unit: str) -> None:
+        if job not in self._bars:
+            self._bars[job] = self._progress.add_task(self._label(job), total=planned, note="", rate=unit)
+        spent = time.monotonic() - self._since.get(job, time.monotonic())
+        rate = f"{done / spent:.1f} {unit}/s" if spent > 0 and done else unit
+        changes: dict[str, Any] = {"note": note} if note else {}
+        self._progress.update(self._bars[job], completed=done, total=planned, rate=rate, **changes)
+
+    def _end(self, event: Event) -> None:
+        bar = self._bars.pop(event.job, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        spent = time.monotonic() - self._since.get(event.job, time.monotonic())
+        if event.kind == "failed":
+            self._console.print(f"[red]failed[/] {self._label(event.job)}: {event.content}")
+        else:
+            self._console.print(f"[green]done[/] {self._label(event.job)} in {spent:.0f} s")
+        if event.job in self._labels:
+            self._progress.advance(self._all)
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False)

@@ -1,0 +1,214 @@
+"""`sweep` and `plan`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.cli.progress import SweepProgress
+from cppo_lab.errors import UserError
+from cppo_lab.experiment import writable
+from cppo_lab.plan import cost
+from cppo_lab.policies.starting import is_ready
+from cppo_lab.runs.scheduler import Event, Outcome, jobs_for, run_jobs
+from cppo_lab.runs.sweeps import (
+    PlannedRun,
+    Sweep,
+    adhoc_sweep,
+    hydra_settings,
+    merged_overrides,
+    plan_sweep,
+    read_sweep,
+)
+
+
+def load_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
+    """The planned sweep, and its overrides merged with those of its file."""
+    if "=" in name:
+        overrides = [name, *overrides]
+        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
+    else:
+        file = read_sweep(name)
+    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
+
+
+def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
+    """Print what the sweep would run."""
+    sweep, _ = load_sweep(name, overrides, config_dir)
+    rows = [(run, run.folder.status or "PENDING", cost(run.config)) for run in sweep.runs]
+    policies = {
+        run.config.warmup.seed for run, status, _ in rows if status != "FINISHED" and not is_ready(run.config)
+    }
+    if as_json:
+        print_json(
+            {
+                "name": sweep.name,
+                "starting_policies_to_make": len(policies),
+                "runs": [
+                    {
+                        "run": run.folder.path.name,
+                        "overrides": run.overrides,
+                        "state": state,
+                        **vars(estimate),
+                    }
+                    for run, state, estimate in rows
+                ],
+            }
+        )
+        return
+    shown = table(
+        sweep.file.title, "run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~"
+    )
+    for run, state, estimate in rows:
+        shown.add_row(
+            run.folder.path.name,
+            Text(" ".join(f"{k}={v}" for k, v in run.axes.items())),
+            state.lower(),
+            count(estimate.tokens),
+            count(estimate.updates),
+            seconds(estimate.time_s),
+            "?" if estimate.memory_bytes is None else f"{estimate.memory_bytes / 2**30:.1f} GiB",
+        )
+    console().print(shown)
+    if sweep.file.question:
+        console().print(f"\n{sweep.file.question}", markup=False)
+    waiting = [estimate.time_s for _, state, estimate in rows if state != "FINISHED"]
+    known = [time for time in waiting if time is not None]
+    workers = default_jobs()
+    console().print(
+        f"\n{len(rows)} runs, {len(rows) - len(waiting)} done; about {seconds(sum(known) / workers)} to go with "
+        f"{workers} at a time, and {len(policies)} starting policies to make. "
+        f"Times come from: {', '.join(sorted({estimate.time_basis for *_, estimate in rows}))}."
+    )
+
+
+def default_jobs() -> int:
+    """One run per core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_sweep(
+    name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
+) -> None:
+    """Do the runs that are not finished, then write the report."""
+    sweep, merged = load_sweep(name, overrides, config_dir)
+    writable(sweep.output)
+    waiting = [run for run in sweep.runs if run.folder.status != "FINISHED"]
+    done = len(sweep.runs) - len(waiting)
+    if not waiting:
+        console().print(f"Sweep {sweep.name}: all {done} runs are finished already; nothing to do.")
+        if not _report_is_current(sweep):
+            _finish(sweep, report)
+        else:
+            _point_to_report(sweep)
+        return
+    state = f"{len(waiting)} runs to do" + (f", {done} finished already" if done else "")
+    console().print(f"Sweep [bold]{sweep.name}[/]: {state}.")
+    if hydra_settings(overrides):
+        _through_hydra(sweep, merged, config_dir)
+        failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
+    else:
+        failed = _run_here(sweep, waiting, jobs or default_jobs()).failed
+    _finish(sweep, report)
+    if failed:
+        for key, reason in failed.items():
+            console().print(f"[red]failed[/] {key}: {reason}")
+        sys.exit(1)
+
+
+def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
+    mirror = _mirror(sweep)
+    labels = {run.folder.path.name: f"{run.config.algo.name} · {run.label}" for run in sweep.runs}
+    steps = {run.folder.path.name: run.config.trainer.steps for run in waiting}
+    succeeded = False
+    with SweepProgress(labels, steps, console()) as progress:
+
+        def on_event(event: Event) -> None:
+            progress.show(event)
+
+        try:
+            outcome = run_jobs(jobs_for([run.config for run in waiting]), jobs, on_event, mirror.poll)
+            succeeded = not outcome.failed
+        except KeyboardInterrupt:
+            progress.stop()
+            console().print(
+                f"[yellow]Interrupted.[/] Finished runs are kept; the same command goes on:\n  {_command_line()}"
+            )
+            raise
+        finally:
+            mirror.close(succeeded)
+    return outcome
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["cppo-lab", *sys.argv[1:]])
+
+
+def _mirror(sweep: Sweep) -> Any:
+    from cppo_lab.runs.mirror import NoMirror, SweepMirror
+
+    tracking = sweep.runs[0].config.tracking
+    sweep.write_manifest()
+    return SweepMirror(sweep, tracking) if tracking.enabled else NoMirror()
+
+
+def _through_hydra(sweep: Sweep, merged: Sequence[str], config_dir: Path | None) -> None:
+    """Hand the sweep to Hydra's own multirun, which knows launchers and sweepers that the lab does not."""
+    from cppo_lab.runs.mirror import SweepMirror
+
+    tracking = sweep.runs[0].config.tracking
+    sweep.write_manifest()
+    parent = SweepMirror(sweep, tracking) if tracking.enabled else None
+    command = [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *merged]
+    if config_dir:
+        command += ["--config-dir", str(config_dir)]
+    environment = dict(os.environ)
+    if parent is not None:
+        environment["CPPO_LAB_PARENT_RUN"] = parent.run_id
+    code = subprocess.run(command, check=False, env=environment).returncode
+    if parent is not None:
+        parent.close(code == 0)
+    if code and not any(run.folder.status == "FINISHED" for run in sweep.runs):
+        raise UserError(f"Hydra's multirun ended with exit code {code}; its message stands above.")
+
+
+def _report_is_current(sweep: Sweep) -> bool:
+    page = sweep.output / "reports" / sweep.name / "index.html"
+    manifest = sweep.folder / "sweep.json"
+    if not page.exists() or not manifest.exists():
+        return False
+    known = {run["folder"] for run in json.loads(manifest.read_text(encoding="utf-8"))["runs"]}
+    finished = max((run.folder.path / "run.json").stat().st_mtime for run in sweep.runs)
+    same = known == {f"runs/{run.folder.path.name}" for run in sweep.runs}
+    return same and page.stat().st_mtime >= finished
+
+
+def _finish(sweep: Sweep, report: bool) -> None:
+    sweep.write_manifest()
+    if report and any(run.folder.rows("metrics.jsonl") for run in sweep.runs):
+        from analysis.report import write_report
+
+        write_report(sweep.output, sweep.name)
+    _point_to_report(sweep)
+
+
+def _point_to_report(sweep: Sweep) -> None:
+    from cppo_lab.runs.tracking import tracking_uri, ui_command
+
+    page = sweep.output / "reports" / sweep.name / "index.html"
+    if page.exists():
+        console().print(f"Report: {page}")
+    tracking = sweep.runs[0].config.tracking
+    if tracking.enabled:
+        uri = tracking_uri(tracking.uri, sweep.output)
+        console().print(f"MLflow: {ui_command(uri, sweep.output)}")

@@ -1,0 +1,182 @@
+"""From Hydra overrides to a validated run configuration, with refusals a person can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cppo_lab.config import RunConfig
+from cppo_lab.errors import UserError, near_miss
+from cppo_lab.paths import conf_dir
+
+CONFIG_NAME = "config"
+
+
+def group_options(group: str) -> list[str]:
+    """The choices of a configuration group; files that start with an underscore are parts, not choices."""
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml") if not p.name.startswith("_"))
+
+
+def groups() -> list[str]:
+    """The configuration groups."""
+    return sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
+
+
+@contextmanager
+def _hydra(config_dir: Path | None) -> Iterator[list[str]]:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder.")
+    GlobalHydra.instance().clear()
+    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield extra
+
+
+def compose_tree(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """The resolved configuration tree of one run. Raises UserError for what Hydra cannot compose."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _hydra(config_dir) as extra:
+        try:
+            config = compose(CONFIG_NAME, overrides=[*extra, *overrides])
+            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_hydra_sentence(error, overrides)) from error
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
+    """The validated configuration of one run. Raises UserError in one sentence for anything wrong with it."""
+    return validate(compose_tree(overrides, config_dir))
+
+
+def validate(tree: Mapping[str, Any]) -> RunConfig:
+    """Check a resolved tree against the schema."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_schema_sentence(error, tree)) from error
+
+
+# Hydra's errors.
+
+
+def _hydra_sentence(error: Exception, overrides: Sequence[str]) -> str:
+    message = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown:
+        key = unknown.group(1)
+        return f"{key}: unknown key.{near_miss(key, _known_keys())}"
+    option = re.search(r"Could not find '([^']+)'", message) or re.search(
+        r"In '[^']*': Could not load '([^']+)'", message
+    )
+    if option:
+        group, _, name = option.group(1).rpartition("/")
+        choices = group_options(group) if group in groups() else []
+        allowed = f" allowed are {', '.join(choices)}." if choices else ""
+        return f"{group or 'config'}={name}: unknown choice;{allowed}{near_miss(name, choices)}"
+    group_key = re.search(r"Could not override '?([\w/@.]+)'?\.\s*No match in the defaults list", message)
+    if group_key:
+        return f"{group_key.group(1)}: unknown group.{near_miss(group_key.group(1), groups())}"
+    missing = re.search(r"Missing mandatory value: ([\w.]+)", message)
+    if missing:
+        return f"{missing.group(1)}: needs a value; give {missing.group(1)}=…"
+    first = " ".join(message.split()).partition(" See https")[0]
+    return f"{' '.join(overrides)}: cannot be composed ({first.rstrip('.')})."
+
+
+def _known_keys() -> list[str]:
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in tree.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{key}.")
+
+    return [*walk(compose_tree([]), ""), *groups()]
+
+
+# The schema's errors.
+
+
+def _schema_sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    details = error.errors(include_url=False)
+    # A key's own error says more than the tree-level rule that failed with it.
+    detail = max(details, key=lambda d: len(d["loc"]))
+    path = _path(detail["loc"], tree)
+    key = ".".join(path)
+    kind, message, value = detail["type"], detail["msg"], detail["input"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        siblings = _fields_at(path[:-1])
+        return f"{key}={value}: unknown key; allowed here are {', '.join(siblings)}.{near_miss(path[-1], siblings)}"
+    if kind == "value_error":
+        sentence = message.removeprefix("Value error, ")
+        inner = sentence.split(" = ")[0]
+        # A rule inside a group names its key relative to the group.
+        prefix = f"{key}." if key and not inner.startswith(tuple(f"{p}." for p in tree)) else ""
+        if path[:1] == ["algo"]:
+            prefix = "algo."
+        return f"{prefix}{_tidy(sentence)}."
+    if kind == "missing":
+        return f"{key}: needs a value; give {key}=…"
+    if kind == "union_tag_invalid":
+        return f"{key}.kind={detail['ctx']['tag']}: allowed are {detail['ctx']['expected_tags']}."
+    return f"{key}={_shown(value)}: {_requirement(message)}."
+
+
+def _tidy(sentence: str) -> str:
+    return re.sub(r"^(\S+) = ", r"\1=", sentence).rstrip(".")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _requirement(message: str) -> str:
+    message = re.sub(r"^Input should be ", "must be ", message)
+    message = message.replace("a valid integer, unable to parse string as an integer", "a whole number")
+    message = message.replace("a valid integer, got a number with a fractional part", "a whole number")
+    message = message.replace("a valid integer", "a whole number").replace("a finite number", "finite")
+    message = message.replace("a valid number, unable to parse string as a number", "a number")
+    message = message.replace("a valid number", "a number").replace("a valid boolean", "true or false")
+    message = message.replace("a valid string", "a text")
+    return message[0].lower() + message[1:]
+
+
+def _path(loc: Sequence[int | str], tree: Mapping[str, Any]) -> list[str]:
+    """The error's location without the discriminator tags that pydantic puts between keys."""
+    path: list[str] = []
+    node: Any = tree
+    for part in loc:
+        if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
+            continue
+        path.append(str(part))
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return path
+
+
+def _fields_at(path: Sequence[str]) -> list[str]:
+    """The keys that the lab's own choices have at a place of the tree."""
+    found: set[str] = set()
+    choices = [f"{path[0]}={name}" for name in group_options(path[0])] if path and path[0] in groups() else []
+    for choice in choices or [""]:
+        try:
+            node: Any = compose_tree([choice] if choice else [])
+        except UserError:
+            # A choice with a mandatory value cannot be composed alone.
+            continue
+        for part in path:
+            node = node.get(part, {}) if isinstance(node, Mapping) else {}
+        found |= set(node) if isinstance(node, Mapping) else set()
+    return sorted(found)

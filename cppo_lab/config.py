@@ -1,0 +1,229 @@
+"""The typed schema of every configuration group: what a run is, checked before any work starts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.rollouts.formats import WeightFormat
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, lt=math.inf)]
+NotNegative = Annotated[float, Field(ge=0, lt=math.inf)]
+
+
+class Group(BaseModel):
+    """A configuration group: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Seeds(Group):
+    """One seed per random stream of a run; by default all are the run's `seed`."""
+
+    prompts: Seed
+    sampling: Seed
+    minibatches: Seed
+    shuffled_weights: Seed
+
+
+class ScratchModel(Group):
+    """A Qwen3 model built from nothing; with `experts`, a mixture of them. Widths are in units."""
+
+    kind: Literal["scratch"]
+    name: str
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count
+    # vLLM's CPU build serves no others, and the policy must fit every engine.
+    head_dim: Literal[32, 64, 80, 96, 112, 128]
+    feed_forward: Count
+    experts: Annotated[int, Field(ge=0)]
+    experts_per_token: Annotated[int, Field(ge=0)]
+    expert_feed_forward: Annotated[int, Field(ge=0)]
+    context: Count
+    vocabulary: Annotated[int, Field(ge=300)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ScratchModel:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads = {self.kv_heads}: must divide heads = {self.heads}")
+        if self.experts and not 1 <= self.experts_per_token <= self.experts:
+            raise ValueError(
+                f"experts_per_token = {self.experts_per_token}: must be between 1 and experts = {self.experts}"
+            )
+        if self.experts and not self.expert_feed_forward:
+            raise ValueError("expert_feed_forward = 0: must be at least 1 in a model with experts")
+        return self
+
+
+class PretrainedModel(Group):
+    """A model of the Hugging Face hub (pin its revision), or a local folder in its format."""
+
+    kind: Literal["pretrained"]
+    name: str
+    path: str
+    revision: str | None
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+
+
+class ChainTask(Group):
+    """The embedded word problems; `steps` is the difficulty."""
+
+    kind: Literal["chain"]
+    steps: Annotated[int, Field(ge=1, le=64)]
+    heldout: Annotated[int, Field(ge=16, le=100_000)]
+    multiply_probability: Share
+    max_response_tokens: Count | None
+
+    @property
+    def response_limit(self) -> int:
+        """Tokens that the longest written solution takes, with its end token, unless set."""
+        return self.max_response_tokens or 11 * self.steps + 4
+
+
+class Gsm8kTask(Group):
+    """GSM8K from the hub (pinned revision) or local files."""
+
+    kind: Literal["gsm8k"]
+    path: str | None
+    heldout_path: str | None
+    heldout: Count
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    max_response_tokens: Count
+
+    @property
+    def response_limit(self) -> int:
+        """The response length limit in tokens."""
+        return self.max_response_tokens
+
+
+class Warmup(Group):
+    """Supervised warm-up of a from-scratch model into the starting policy.
+
+    Training goes on past `steps`, `extra_steps` at a time and up to `max_steps`, until the sampled accuracy on the
+    task's problems lies in `band`. `corruption` is the share of wrong steps in the embedded task's solutions: it
+    leaves the policy room to improve. `longest` bounds the embedded task's problem length.
+    """
+
+    steps: Annotated[int, Field(ge=0)]
+    lr: Positive
+    batch: Count
+    seed: Seed
+    corruption: Share
+    longest: Count
+    band: tuple[Share, Share] | None
+    extra_steps: Count
+    max_steps: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Warmup:
+        if self.band and self.band[0] >= self.band[1]:
+            raise ValueError(f"band = {list(self.band)}: its first number must be below its second")
+        if self.max_steps < self.steps:
+            raise ValueError(f"max_steps = {self.max_steps}: must be at least steps = {self.steps}")
+        return self
+
+
+class Engine(Group):
+    """The rollout engine. `weights` is the format its copy of the policy is held in."""
+
+    kind: Literal["native"]
+    weights: WeightFormat
+    batch_size: Count
+
+
+class Trainer(Group):
+    """The loop: what a step is, and how the optimizer (AdamW) takes it."""
+
+    steps: Count
+    prompts_per_step: Count
+    group_size: Count
+    prompts_per_minibatch: Count
+    epochs: Count
+    microbatch_sequences: Count | None
+    staleness: Annotated[int, Field(ge=0, le=64)]
+    temperature: Positive
+    lr: Positive
+    lr_warmup_updates: Annotated[int, Field(ge=0)]
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    weight_decay: NotNegative
+    grad_clip: Positive | None
+    evaluate_every: Count
+    evaluation_problems: Count | None
+    checkpoint_every: Count
+    samples_per_step: Annotated[int, Field(ge=0)]
+    threads: Count
+    device: Literal["cpu", "cuda", "auto"]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Trainer:
+        if self.prompts_per_minibatch > self.prompts_per_step:
+            raise ValueError(
+                f"prompts_per_minibatch = {self.prompts_per_minibatch}: must be at most "
+                f"prompts_per_step = {self.prompts_per_step}"
+            )
+        return self
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer updates of a step in which no group is dropped."""
+        return self.epochs * math.ceil(self.prompts_per_step / self.prompts_per_minibatch)
+
+
+class Tracking(Group):
+    """MLflow. `uri` null means `$MLFLOW_TRACKING_URI`, else a SQLite file in the output folder."""
+
+    enabled: bool
+    uri: str | None
+    experiment: str
+    every_s: Positive
+
+
+class Paths(Group):
+    """Where everything is written."""
+
+    output: Path
+
+
+class RunConfig(Group):
+    """Everything that one run is made of."""
+
+    seed: Seed
+    seeds: Seeds
+    algo: AlgoSpec
+    model: Annotated[ScratchModel | PretrainedModel, Field(discriminator="kind")]
+    warmup: Warmup
+    task: Annotated[ChainTask | Gsm8kTask, Field(discriminator="kind")]
+    engine: Engine
+    trainer: Trainer
+    tracking: Tracking
+    paths: Paths
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> RunConfig:
+        group_advantage = self.algo.advantage.kind.startswith(("group", "leave"))
+        if group_advantage and self.trainer.group_size < 2:
+            raise ValueError(
+                f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
+                f"algo.advantage.kind = {self.algo.advantage.kind}, which compares the responses of a group"
+            )
+        if isinstance(self.model, PretrainedModel) and self.warmup.steps:
+            raise ValueError(
+                f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model"
+            )
+        if isinstance(self.task, ChainTask) and isinstance(self.model, ScratchModel):
+            needed = 6 * self.task.steps + 16 + self.task.response_limit
+            if self.model.context < needed:
+                raise ValueError(
+                    f"model.context = {self.model.context}: must be at least {needed} for task.steps = {self.task.steps}"
+                )
+        return self

@@ -1,0 +1,165 @@
+"""From a configuration to a finished run folder: the only place that knows every part."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cppo_lab.config import RunConfig
+from cppo_lab.errors import UserError
+from cppo_lab.plan import cost_key
+from cppo_lab.policies.warmup import Progress
+from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.identity import resolved_device, run_id
+from cppo_lab.trainer import OnStep
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """The folder of the run that `config` describes."""
+    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def run(
+    config: RunConfig,
+    on_step: OnStep | None = None,
+    on_warmup: Progress | None = None,
+    on_start: Callable[[], None] = lambda: None,
+) -> RunFolder:
+    """Do the run, or what is left of it. A finished run is returned as it is.
+
+    `on_start` is called once the run folder tells of the attempt. Raises what stopped the run, after run.json
+    says FAILED (with the reason) or INTERRUPTED.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = run_folder(config)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"run {folder.path.name}: another process is working on it.") from error
+    try:
+        if folder.status != "FINISHED":
+            _attempt(config, folder, on_step, on_warmup, on_start)
+    finally:
+        lock.release()
+    return folder
+
+
+def _attempt(
+    config: RunConfig,
+    folder: RunFolder,
+    on_step: OnStep | None,
+    on_warmup: Progress | None,
+    on_start: Callable[[], None],
+) -> None:
+    from cppo_lab.trainer import Diverged
+
+    started = time.monotonic()
+    spent = folder.info.get("duration_s", 0.0)
+    folder.create(config.model_dump(mode="python"))
+    _open(config, folder)
+    on_start()
+    try:
+        _train(config, folder, on_step, on_warmup)
+        outcome: dict[str, Any] = {"status": "FINISHED", "reason": None}
+    except (KeyboardInterrupt, SystemExit):
+        outcome = {
+            "status": "INTERRUPTED",
+            "reason": "interrupted; the same command goes on from the last checkpoint",
+        }
+        raise
+    except Diverged as error:
+        outcome = {"status": "FAILED", "reason": str(error)}
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        outcome = {"status": "FAILED", "reason": f"{type(error).__name__}: {first}"}
+        raise
+    finally:
+        folder.update_info(**outcome, ended_at=_now(), duration_s=spent + time.monotonic() - started)
+
+
+def _open(config: RunConfig, folder: RunFolder) -> None:
+    """Write run.json and the uncommitted changes for this attempt."""
+    from cppo_lab.runs.provenance import device_name, git_state, uncommitted_diff, versions
+
+    device = resolved_device(config.trainer.device)
+    earlier = folder.info
+    diff = uncommitted_diff()
+    if diff:
+        (folder.path / "uncommitted.diff").write_text(diff, encoding="utf-8")
+    folder.update_info(
+        run_id=run_id(config),
+        name=f"{config.algo.name} seed {config.seed}",
+        status="RUNNING",
+        reason=None,
+        method=config.algo.name,
+        seed=config.seed,
+        task=config.task.kind,
+        steps=config.trainer.steps,
+        steps_done=earlier.get("steps_done", 0),
+        attempts=earlier.get("attempts", 0) + 1,
+        started_at=earlier.get("started_at", _now()),
+        device=f"{device} ({device_name(device)})",
+        cost_key=cost_key(config),
+        versions=versions(),
+        git=git_state(),
+    )
+
+
+def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warmup: Progress | None) -> None:
+    import torch
+
+    from cppo_lab.policies.loading import load_policy
+    from cppo_lab.policies.starting import load_starting_policy, starting_policy
+    from cppo_lab.rollouts.native import NativeEngine
+    from cppo_lab.tasks.build import build_task
+    from cppo_lab.trainer import Parts, Trainer
+
+    torch.set_num_threads(config.trainer.threads)
+    task = build_task(config.task)
+    start = starting_policy(config, task, on_warmup)
+    checkpoints = folder.checkpoints()
+    if checkpoints:
+        device = resolved_device(config.trainer.device)
+        policy = load_policy(str(checkpoints[-1][1]), device=device)
+    else:
+        policy = load_starting_policy(config, start)
+    parameters = sum(parameter.numel() for parameter in policy.network.parameters())
+    folder.update_info(
+        starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},
+        model={"name": config.model.name, "parameters": parameters},
+    )
+    tokens = {"pad_token": policy.pad_token, "eos_token": policy.eos_token}
+    engine = NativeEngine(
+        policy.network, weights=config.engine.weights, batch_size=config.engine.batch_size, **tokens
+    )
+    # A policy is judged at full precision, whatever the rollouts were sampled with.
+    judge = (
+        engine
+        if config.engine.weights == "same"
+        else NativeEngine(policy.network, batch_size=config.engine.batch_size, **tokens)
+    )
+    trainer = Trainer(config, Parts(task, policy, engine, judge, folder), on_step)
+    trainer.run()
+
+
+def writable(output: Path) -> None:
+    """Refuse an output folder that cannot be written, before any work starts."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".write-test"
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"paths.output={output}: cannot be written ({reason.lower()}).") from error

@@ -1,0 +1,61 @@
+"""The lab as an ordinary Hydra application, for Hydra's own launchers and sweepers.
+
+`python -m cppo_lab.hydra_app --multirun algo=grpo,cppo seed=range(0,5) hydra/launcher=joblib` does one run per
+job and returns its final held-out accuracy, which sweepers such as Optuna's may maximise.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import OmegaConf
+
+from cppo_lab.compose import validate
+from cppo_lab.errors import UserError
+from cppo_lab.paths import conf_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
+
+
+def one_run(tree: DictConfig) -> float | None:
+    """Validate and do one run; a finished one only gives its result again."""
+    from cppo_lab.experiment import run, run_folder, writable
+    from cppo_lab.quiet import quiet_libraries
+    from cppo_lab.runs.mirror import NoMirror, RunMirror
+
+    content = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    assert isinstance(content, dict)
+    config = validate({str(key): value for key, value in content.items()})
+    writable(config.paths.output)
+    quiet_libraries()
+    folder = run_folder(config)
+    parent = os.environ.get(PARENT_VARIABLE)
+    mirror = RunMirror(config, folder, parent) if config.tracking.enabled else NoMirror()
+    succeeded = False
+    try:
+        run(config, lambda _step, _metrics: mirror.poll(), None, mirror.poll)
+        succeeded = True
+    finally:
+        mirror.close(succeeded)
+    accuracies = [
+        row["eval/heldout/accuracy"] for row in folder.rows("metrics.jsonl") if "eval/heldout/accuracy" in row
+    ]
+    return accuracies[-1] if accuracies else None
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def main(tree: DictConfig) -> float | None:
+    """Hydra's entry point."""
+    try:
+        return one_run(tree)
+    except UserError as error:
+        raise SystemExit(f"Error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What a run will cost: tokens, optimizer updates, and estimates of time and memory with their basis stated."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel
+
+# Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
+_CORE_FLOPS = 2.0e10
+_GPU_FLOPS = 2.0e14
+_PROMPT_TOKENS = {"chain": 20, "gsm8k": 160}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Upper bounds, since responses may end early and groups may be dropped."""
+
+    rollouts: int
+    tokens: int
+    updates: int
+    parameters: int | None
+    time_s: float | None
+    time_basis: str
+    memory_bytes: int | None
+
+
+def parameter_count(config: RunConfig) -> int | None:
+    """Parameters of a from-scratch model, or those named by a local model folder; None when unknown."""
+    model = config.model
+    if isinstance(model, PretrainedModel):
+        return _folder_parameters(Path(model.path))
+    return scratch_parameters(model, 45 if config.task.kind == "chain" else model.vocabulary)
+
+
+def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
+    """Parameters of a rung of the ladder with tied embeddings over `vocabulary` tokens."""
+    attention = model.width * model.head_dim * (2 * model.heads + 2 * model.kv_heads) + 2 * model.head_dim
+    if model.experts:
+        mixer = model.experts * (3 * model.width * model.expert_feed_forward + model.width)
+    else:
+        mixer = 3 * model.width * model.feed_forward
+    return vocabulary * model.width + model.layers * (attention + mixer + 2 * model.width) + model.width
+
+
+def _folder_parameters(path: Path) -> int | None:
+    files = list(path.glob("*.safetensors"))
+    if not files:
+        return None
+    from safetensors import safe_open
+
+    total = 0
+    for file in files:
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                size = 1
+                for extent in tensors.get_slice(name).get_shape():
+                    size *= extent
+                total += size
+    return total
+
+
+def cost(config: RunConfig) -> Cost:
+    """The cost of the whole run that `config` describes."""
+    trainer = config.trainer
+    rollouts = trainer.steps * trainer.prompts_per_step * trainer.group_size
+    tokens = rollouts * config.task.response_limit
+    parameters = parameter_count(config)
+    measured = _measured_time(config)
+    if measured is not None:
+        time_s, basis = measured, "runs of the same size in this output folder"
+    elif parameters is not None:
+        time_s, basis = _estimated_time(config, parameters, rollouts), "FLOP model"
+    else:
+        time_s, basis = None, "unknown model size"
+    return Cost(
+        rollouts=rollouts,
+        tokens=tokens,
+        updates=trainer.steps * trainer.updates_per_step,
+        parameters=parameters,
+        time_s=time_s,
+        time_basis=basis,
+        memory_bytes=None if parameters is None else _memory(config, parameters),
+    )
+
+
+def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
+    trainer = config.trainer
+    prompt = _PROMPT_TOKENS[config.task.kind]
+    per_rollout = prompt + config.task.response_limit
+    evaluations = 1 + trainer.steps // trainer.evaluate_every
+    problems = trainer.evaluation_problems or config.task.heldout
+    sampled = rollouts * per_rollout + evaluations * problems * per_rollout
+    # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
+    operations = 2 * parameters * (sampled + rollouts * per_rollout * (1 + 3 * trainer.epochs))
+    rate = _GPU_FLOPS if trainer.device == "cuda" else _CORE_FLOPS * trainer.threads
+    # At a hundred thousand parameters the interpreter, not arithmetic, sets the pace: about 20 ms per update.
+    overhead = 0.02 * trainer.steps * trainer.updates_per_step
+    return operations / rate + overhead
+
+
+def cost_key(config: RunConfig) -> str:
+    """Runs with the same key take about the same time per step."""
+    size = (config.model.name, config.task.kind, config.task.response_limit, config.trainer.updates_per_step)
+    return "/".join(map(str, size))
+
+
+def _measured_time(config: RunConfig) -> float | None:
+    """Median time per step of the finished runs with the same cost key, for all steps."""
+    times = []
+    for path in sorted((config.paths.output / "runs").glob("*/run.json")):
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        if info.get("status") == "FINISHED" and info.get("cost_key") == cost_key(config):
+            times.append(info["duration_s"] / info["steps"])
+    return statistics.median(times) * config.trainer.steps if times else None
+
+
+def _memory(config: RunConfig, parameters: int) -> int:
+    """Weights, gradients and two moments in the training dtype, the engine's copies, and one minibatch's activations."""
+    width = 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
+    copies = 1 if config.engine.weights == "same" else 2
+    weights = parameters * width * (4 + copies)
+    trainer = config.trainer
+    rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
+    tokens = rows * (_PROMPT_TOKENS[config.task.kind] + config.task.response_limit)
+    layers, hidden = _shape(config)
+    activations = tokens * layers * hidden * 34 * width
+    interpreter = 600 << 20
+    return weights + activations + interpreter
+
+
+def _shape(config: RunConfig) -> tuple[int, int]:
+    if isinstance(config.model, ScratchModel):
+        return config.model.layers, config.model.width
+    path = Path(config.model.path) / "config.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return int(content.get("num_hidden_layers", 28)), int(content.get("hidden_size", 2048))
+    return 28, 2048

@@ -1,0 +1,1 @@
+"""Policies: from-scratch ladder, loading, starting policies, and log-probabilities."""

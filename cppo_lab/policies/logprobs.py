@@ -1,0 +1,125 @@
+"""Log-probabilities of sampled tokens without a [B, T, V] tensor in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Positions whose logits may exist at once: 4 M entries are 16 MiB in float32.
+_LOGIT_ENTRIES = 1 << 22
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """What one pass of the policy says of the sampled tokens, float32.
+
+    `logp` [B, T] carries gradient when the pass does; `entropy` [B, T] in nats, with gradient only when
+    asked for; `chosen_logp` [B, T, K] are the detached log-probabilities of the tokens asked for by `chosen` (None
+    when none were); `log_distribution` [B, T, V], detached, only when asked for.
+    """
+
+    logp: Tensor
+    entropy: Tensor
+    chosen_logp: Tensor | None = None
+    log_distribution: Tensor | None = None
+
+
+def _statistics(
+    hidden: Tensor,
+    head: nn.Module,
+    tokens: Tensor,
+    chosen: Tensor | None,
+    temperature: float,
+    entropy_gradient: bool,
+) -> tuple[Tensor, ...]:
+    log_distribution = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
+    logp = log_distribution.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    source = log_distribution if entropy_gradient else log_distribution.detach()
+    entropy = -(source.exp() * source).sum(-1)
+    if chosen is None:
+        return logp, entropy
+    return logp, entropy, log_distribution.detach().gather(-1, chosen)
+
+
+def head_statistics(
+    hidden: Tensor,
+    head: nn.Module,
+    tokens: Tensor,
+    chosen: Tensor | None,
+    temperature: float,
+    entropy_gradient: bool = False,
+) -> TokenStatistics:
+    """Statistics of `tokens` [N] under the head's distribution at `hidden` [N, d], chunk by chunk.
+
+    Beyond one chunk, the logits are recomputed in the backward pass instead of being kept.
+    """
+    vocabulary = head.weight.shape[0]
+    size = max(1, _LOGIT_ENTRIES // int(vocabulary))  # type: ignore[arg-type]
+    parts = []
+    for start in range(0, max(1, len(tokens)), size):
+        cut = slice(start, start + size)
+        args = (
+            hidden[cut],
+            head,
+            tokens[cut],
+            None if chosen is None else chosen[cut],
+            temperature,
+            entropy_gradient,
+        )
+        if len(tokens) > size and torch.is_grad_enabled():
+            parts.append(checkpoint(_statistics, *args, use_reentrant=False))
+        else:
+            parts.append(_statistics(*args))
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return TokenStatistics(*columns)
+
+
+def token_statistics(
+    policy: nn.Module,
+    tokens: Tensor,
+    attention_mask: Tensor,
+    prompt_width: int,
+    *,
+    temperature: float = 1.0,
+    chosen: Tensor | None = None,
+    full: bool = False,
+    entropy_gradient: bool = False,
+) -> TokenStatistics:
+    """Statistics of the responses in `tokens` [B, P + T] (left-padded prompts of width P, then T positions).
+
+    `attention_mask` [B, P + T] marks real tokens; logits are divided by `temperature`, as in sampling. `chosen`
+    [B, T, K] asks for further token ids' log-probabilities; `full` for the whole distributions [B, T, V].
+    Values at padding are meaningless and finite; mask them.
+    """
+    rows, width = tokens.shape
+    responses = tokens[:, prompt_width:]
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    hidden = policy.get_decoder()(  # type: ignore[operator]
+        input_ids=tokens[:, :-1],
+        attention_mask=attention_mask[:, :-1],
+        position_ids=positions[:, :-1],
+        use_cache=False,
+    ).last_hidden_state[:, prompt_width - 1 :]
+    head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator,assignment]
+    length = width - prompt_width
+    flat = head_statistics(
+        hidden.reshape(rows * length, -1),
+        head,
+        responses.reshape(-1),
+        None if chosen is None else chosen.reshape(rows * length, -1),
+        temperature,
+        entropy_gradient,
+    )
+    distribution = None
+    if full:
+        with torch.no_grad():
+            distribution = torch.log_softmax(head(hidden.detach()).float() / temperature, dim=-1)
+    return TokenStatistics(
+        logp=flat.logp.view(rows, length),
+        entropy=flat.entropy.view(rows, length),
+        chosen_logp=None if flat.chosen_logp is None else flat.chosen_logp.view(rows, length, -1),
+        log_distribution=distribution,
+    )

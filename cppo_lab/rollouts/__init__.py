@@ -1,0 +1,1 @@
+"""Rollouts and the engines that sample them."""

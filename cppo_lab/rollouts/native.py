@@ -1,0 +1,176 @@
+"""The native engine: batched sampling with a KV cache, in the training process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from cppo_lab.rollouts.formats import WeightFormat
+from cppo_lab.rollouts.quantise import rounded
+from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
+
+# Finished sequences are dropped from the batch every so many tokens; dropping at each one costs more copies.
+_COMPACT_EVERY = 8
+
+
+class NativeEngine:
+    """Samples from its own copy of the weights, held in `weights` format.
+
+    `bfloat16` also computes in bfloat16; `int8` and `int4` (per-row symmetric, round to nearest) round the weights
+    and compute in the policy's dtype. The mismatch between rollout and training policy is therefore real: the
+    recorded log-probabilities are those of the copy. `batch_size` bounds the sequences sampled at once.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        *,
+        pad_token: int,
+        eos_token: int,
+        weights: WeightFormat = "same",
+        batch_size: int = 512,
+    ) -> None:
+        self._format: WeightFormat = weights
+        self._pad, self._eos, self._batch_size = pad_token, eos_token, batch_size
+        self._policy = copy.deepcopy(policy).eval().requires_grad_(False)
+        if weights == "bfloat16":
+            self._policy = self._policy.bfloat16()
+        self._version = 0
+        self.load_weights(policy, 0)
+
+    def load_weights(self, policy: nn.Module, version: int) -> None:
+        """See `RolloutEngine.load_weights`."""
+        with torch.no_grad():
+            source = dict(policy.named_parameters())
+            for name, parameter in self._policy.named_parameters():
+                parameter.copy_(rounded(source[name], self._format))
+        self._version = version
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
+        """See `RolloutEngine.sample`."""
+        device = next(self._policy.parameters()).device
+        tokens, mask = self._left_padded(prompts)
+        generator = torch.Generator().manual_seed(settings.seed)
+        # One uniform number per token, drawn before sampling: what a sequence gets never depends on the others.
+        uniforms = torch.rand(
+            (len(prompts), settings.max_new_tokens), generator=generator, dtype=torch.float64
+        )
+        store = _Store(len(prompts), settings, self._pad, self._eos, device)
+        for start in range(0, len(prompts), self._batch_size):
+            rows = torch.arange(start, min(start + self._batch_size, len(prompts)))
+            self._fill(
+                store,
+                rows.to(device),
+                tokens[rows].to(device),
+                mask[rows].to(device),
+                uniforms[rows].to(device),
+            )
+        return store.rollout(tokens.to(device), mask.to(device), self._version)
+
+    def close(self) -> None:
+        """See `RolloutEngine.close`; the copy of the weights is dropped."""
+        del self._policy
+
+    def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(len(prompt) for prompt in prompts)
+        tokens = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in prompts])
+        mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts])
+        return tokens, mask
+
+    def _fill(self, store: _Store, rows: Tensor, tokens: Tensor, mask: Tensor, uniforms: Tensor) -> None:
+        """Sample responses for `rows` of the store until all of them ended or the length limit is reached."""
+        cache = DynamicCache(config=self._policy.config)
+        lengths = mask.sum(-1)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        step_tokens = tokens
+        for t in range(store.settings.max_new_tokens):
+            logits = self._policy(
+                input_ids=step_tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            log_distribution = torch.log_softmax(logits.float() / store.settings.temperature, dim=-1)
+            chosen = _draw(log_distribution, uniforms[:, t], store.settings.greedy)
+            store.write(rows[alive], t, chosen[alive], log_distribution[alive])
+            alive = alive & (chosen != self._eos)
+            if not alive.any():
+                break
+            if (t + 1) % _COMPACT_EVERY == 0 and not alive.all():
+                keep = alive.nonzero().squeeze(-1)
+                cache.batch_select_indices(keep)
+                rows, mask, lengths, chosen, uniforms = (
+                    x[keep] for x in (rows, mask, lengths, chosen, uniforms)
+                )
+                alive = alive[keep]
+            step_tokens = chosen.unsqueeze(-1)
+            positions = (lengths + t).unsqueeze(-1)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+
+
+def _draw(log_distribution: Tensor, uniform: Tensor, greedy: bool) -> Tensor:
+    """Inverse-CDF sampling of one token per row of `log_distribution` [N, V] by `uniform` [N] in [0, 1)."""
+    if greedy:
+        return log_distribution.argmax(-1)
+    cumulative = log_distribution.double().exp().cumsum(-1)
+    # Scaling by the total keeps the draw inside the vocabulary whatever the rounding of the sum.
+    threshold = uniform.unsqueeze(-1) * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(-1).clamp(max=log_distribution.shape[-1] - 1)
+
+
+class _Store:
+    """The growing columns of a rollout."""
+
+    def __init__(
+        self, rows: int, settings: SamplingSettings, pad: int, eos: int, device: torch.device
+    ) -> None:
+        self.settings, self._eos = settings, eos
+        shape = (rows, settings.max_new_tokens)
+        self.tokens = torch.full(shape, pad, device=device)
+        self.logp = torch.zeros(shape, device=device)
+        self.mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.topk_ids: Tensor | None = None
+        self.topk_logp: Tensor | None = None
+        self.full: Tensor | None = None
+
+    def write(self, rows: Tensor, t: int, chosen: Tensor, log_distribution: Tensor) -> None:
+        self.tokens[rows, t] = chosen
+        self.logp[rows, t] = log_distribution.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        self.mask[rows, t] = True
+        if self.settings.topk:
+            values, ids = log_distribution.topk(min(self.settings.topk, log_distribution.shape[-1]), dim=-1)
+            if self.topk_ids is None or self.topk_logp is None:
+                self.topk_ids = ids.new_zeros((*self.tokens.shape, ids.shape[-1]))
+                self.topk_logp = values.new_zeros((*self.tokens.shape, ids.shape[-1]))
+            self.topk_ids[rows, t], self.topk_logp[rows, t] = ids, values
+        if self.settings.full:
+            if self.full is None:
+                self.full = log_distribution.new_zeros((*self.tokens.shape, log_distribution.shape[-1]))
+            self.full[rows, t] = log_distribution
+
+    def rollout(self, prompts: Tensor, prompt_mask: Tensor, version: int) -> Rollout:
+        longest = max(1, int(self.mask.sum(-1).max()))
+        mask = self.mask[:, :longest]
+        last = self.tokens.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0)).squeeze(-1)
+        extra = (self.topk_ids, self.topk_logp, self.full)
+        topk_ids, topk_logp, full = (None if x is None else x[:, :longest] for x in extra)
+        return Rollout(
+            tokens=torch.cat([prompts, self.tokens[:, :longest]], dim=-1),
+            attention_mask=torch.cat([prompt_mask, mask], dim=-1),
+            response_mask=mask,
+            logp=self.logp[:, :longest],
+            finished=last == self._eos,
+            prompt_width=prompts.shape[1],
+            policy_version=version,
+            topk_ids=topk_ids,
+            topk_logp=topk_logp,
+            log_distribution=full,
+        )

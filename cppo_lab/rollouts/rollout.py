@@ -1,0 +1,94 @@
+"""A rollout: what was sampled, and what was true when it was sampled. Made once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How an engine samples. Training uses the untruncated softmax, so that ratios are those of the policy.
+
+    `topk` asks for the K largest log-probabilities at each position (0: none); `full` for whole distributions.
+    `greedy` takes the most likely token. `seed` fixes every draw.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    greedy: bool = False
+    topk: int = 0
+    full: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled responses with the rollout policy's own log-probabilities.
+
+    B responses of at most T tokens; responses to one prompt are neighbours. `tokens` [B, P + T] int64 are
+    left-padded prompts of width P = `prompt_width` followed by right-padded responses; `attention_mask` [B, P + T]
+    and `response_mask` [B, T] are bool, the end-of-sequence token included; `logp` [B, T] float32 is log mu(a_t) of
+    the sampling distribution, 0 at padding; `finished` [B] bool is False where the length limit cut the response.
+    `topk_ids` and `topk_logp` [B, T, K], and `log_distribution` [B, T, V], exist when the settings asked for them.
+    """
+
+    tokens: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+    logp: Tensor
+    finished: Tensor
+    prompt_width: int
+    policy_version: int
+    topk_ids: Tensor | None = None
+    topk_logp: Tensor | None = None
+    log_distribution: Tensor | None = None
+
+    @property
+    def responses(self) -> Tensor:
+        """The sampled tokens [B, T], padded on the right."""
+        return self.tokens[:, self.prompt_width :]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Response lengths in tokens [B], the end-of-sequence token included."""
+        return self.response_mask.sum(-1)
+
+    def rows(self, index: Tensor) -> Rollout:
+        """The rows of `index` [N], with trailing columns that are padding in all of them cut off."""
+        longest = max(1, int(self.lengths[index].max())) if len(index) else 1
+        picked = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                wide = field.name in ("tokens", "attention_mask")
+                value = value[index]
+                if value.dim() > 1:
+                    value = value[:, : self.prompt_width + longest if wide else longest]
+                picked[field.name] = value
+        return replace(self, **picked)
+
+    def texts(self, tokenizer: object) -> list[str]:
+        """The decoded responses, special tokens left out."""
+        ids = [row[mask].tolist() for row, mask in zip(self.responses, self.response_mask, strict=True)]
+        return tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined,no-any-return]
+
+
+class RolloutEngine(Protocol):
+    """What the trainer and the evaluation need of a sampler."""
+
+    def load_weights(self, policy: torch.nn.Module, version: int) -> None:
+        """Take over the policy's weights; rollouts made from now on carry `version`."""
+        ...
+
+    def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
+        """One response to each of `prompts` (token ids; repeat a prompt for a group)."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...

@@ -1,0 +1,1 @@
+"""Run folders, their identity, resumption, tracking, and sweeps of them."""

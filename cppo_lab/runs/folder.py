@@ -1,0 +1,135 @@
+"""The run folder, the source of truth of a run. It can be killed at any moment and read at any other.
+
+config.yaml     the resolved configuration
+run.json        identity, status, starting policy, versions, counts
+metrics.jsonl   one line per step, deterministic (null where a value is undefined)
+timings.jsonl   wall-clock times per step
+profiles.jsonl  divergence and masking by position
+samples/        graded responses of evaluated steps
+checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
+
+_LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file's content; a reader or a crash sees the old or the new text, never a part."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with non-finite numbers as None, for strict JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; a last line that a crash left unfinished is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and line.strip():
+            rows.append(json.loads(line))
+    return rows
+
+
+class RunFolder:
+    """Reads and writes one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the folder and write the resolved configuration."""
+        (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        text = yaml.safe_dump(jsonable_config(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json; empty before the first attempt."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def update_info(self, **changes: Any) -> None:
+        """Merge `changes` into run.json."""
+        write_atomically(self.path / "run.json", json.dumps(jsonable(self.info | changes), indent=2) + "\n")
+
+    @property
+    def status(self) -> Status | None:
+        """The recorded status; None when the run has never started."""
+        return self.info.get("status")
+
+    def append(self, log: str, row: Mapping[str, Any]) -> None:
+        """Add one line to a log such as `metrics.jsonl` and hand it to the operating system."""
+        with (self.path / log).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
+
+    def rows(self, log: str) -> list[dict[str, Any]]:
+        """The complete lines of a log."""
+        return read_lines(self.path / log)
+
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the graded responses of a step."""
+        text = "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(self.path / "samples" / f"step_{step:06d}.jsonl", text)
+
+    def checkpoints(self, prefix: str = "step_") -> list[tuple[int, Path]]:
+        """(step, folder) of the complete checkpoints, oldest first; `best_step_` for the best one's weights."""
+        found = [
+            (int(path.name.removeprefix(prefix)), path)
+            for path in (self.path / "checkpoints").glob(f"{prefix}[0-9]*")
+            if path.is_dir()
+        ]
+        return sorted(found)
+
+    def drop_checkpoints_before(self, step: int, prefix: str = "step_") -> None:
+        """Remove checkpoints older than `step`, and what a crash left half-written."""
+        for number, path in self.checkpoints(prefix):
+            if number < step:
+                shutil.rmtree(path)
+        for path in (self.path / "checkpoints").glob(".*"):
+            shutil.rmtree(path)
+
+    def rewind(self, step: int) -> None:
+        """Cut every log back to `step`, so that what a later attempt writes follows on without a seam."""
+        for log in _LOGS:
+            kept = [row for row in self.rows(log) if row["step"] <= step]
+            if kept or (self.path / log).exists():
+                write_atomically(self.path / log, "".join(json.dumps(row) + "\n" for row in kept))
+        for path in (self.path / "samples").glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+        for number, path in self.checkpoints("best_step_"):
+            if number > step:
+                shutil.rmtree(path)
+
+
+def jsonable_config(value: Any) -> Any:
+    """A configuration as plain YAML types."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable_config(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable_config(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,118 @@
+"""Keeps MLflow up to date with a sweep, or with one run, while it goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from cppo_lab.config import RunConfig, Tracking
+from cppo_lab.errors import UserError
+from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.sweeps import Sweep
+from cppo_lab.runs.tracking import Store, prepare_store, tracking_uri
+
+
+class NoMirror:
+    """Tracking is off."""
+
+    run_id = ""
+
+    def poll(self) -> None:
+        """Nothing to do."""
+
+    def close(self, succeeded: bool) -> None:
+        """Nothing to do."""
+
+
+class _Mirror:
+    """Sends what is new every so many seconds. A store that fails meanwhile is said once and tried again."""
+
+    def __init__(self, tracking: Tracking, output: Path) -> None:
+        self._every = tracking.every_s
+        self._last = 0.0
+        self._complained = False
+        uri = tracking_uri(tracking.uri, output)
+        prepare_store(uri, output)
+        self.store = Store(uri, tracking.experiment, output)
+
+    def folders(self) -> list[RunFolder]:
+        raise NotImplementedError
+
+    @property
+    def parent(self) -> str | None:
+        return None
+
+    def poll(self) -> None:
+        """Send what is new, unless that was done a moment ago."""
+        if time.monotonic() - self._last >= self._every:
+            self.send()
+            self._last = time.monotonic()
+
+    def send(self) -> None:
+        """Send what is new."""
+        try:
+            for folder in self.folders():
+                self.store.mirror(folder, self.parent)
+        except UserError:
+            raise
+        except Exception as error:
+            # Results are in the run folders; a store that is down for a while must not stop the runs.
+            if not self._complained:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                print(f"Warning: MLflow store {self.store.uri}: {first}; trying again.", file=sys.stderr)
+            self._complained = True
+
+
+class SweepMirror(_Mirror):
+    """Mirrors all runs of a sweep, nested under one parent run."""
+
+    def __init__(self, sweep: Sweep, tracking: Tracking) -> None:
+        super().__init__(tracking, sweep.output)
+        self._sweep = sweep
+        manifest = sweep.folder / "sweep.json"
+        known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        same_store = known.get("tracking_uri") == self.store.uri
+        axes = {key: ",".join(values) for key, values in known.get("axes", {}).items()}
+        self.run_id = self.store.parent_run(
+            sweep.name,
+            {"sweep": sweep.name, "axes": axes},
+            known.get("mlflow_run_id") if same_store else None,
+        )
+        sweep.write_manifest(tracking_uri=self.store.uri, mlflow_run_id=self.run_id)
+
+    def folders(self) -> list[RunFolder]:
+        """The folders of all runs."""
+        return [run.folder for run in self._sweep.runs]
+
+    @property
+    def parent(self) -> str | None:
+        """The sweep's own run."""
+        return self.run_id
+
+    def close(self, succeeded: bool) -> None:
+        """Send the rest, and end the parent run."""
+        self.send()
+        self.store.close_parent(self.run_id, succeeded, [self._sweep.folder / "sweep.json"])
+
+
+class RunMirror(_Mirror):
+    """Mirrors one run, alone or under a parent that another process made."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, parent: str | None = None) -> None:
+        super().__init__(config.tracking, config.paths.output)
+        self._folder, self._parent = folder, parent
+
+    def folders(self) -> list[RunFolder]:
+        """The one folder."""
+        return [self._folder]
+
+    @property
+    def parent(self) -> str | None:
+        """The parent, if any."""
+        return self._parent
+
+    def close(self, succeeded: bool) -> None:
+        """Send the rest."""
+        self.send()

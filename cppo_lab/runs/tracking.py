@@ -1,0 +1,217 @@
+"""MLflow as a window on run folders: reads what a run wrote, and sends what was not sent yet.
+
+One process mirrors a sweep (its parent), so that nobody races for the SQLite file; a run started alone, or by a
+Hydra launcher, mirrors itself. Nothing here decides what a run does: a store that fails later costs no result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cppo_lab.errors import UserError
+from cppo_lab.runs.folder import RunFolder, write_atomically
+
+MIRROR_FILE = "mlflow.json"
+_BATCH = 500
+_PARAM_LENGTH = 500
+_STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
+
+
+def tracking_uri(uri: str | None, output: Path) -> str:
+    """The store to use: the configured one, `$MLFLOW_TRACKING_URI`, or a SQLite file in the output folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').resolve()}"
+
+
+def ui_command(uri: str, output: Path) -> str:
+    """The shell command that shows the store in a browser."""
+    if uri.startswith("sqlite:"):
+        shown = os.path.relpath(output / "mlflow.db")
+        return f"mlflow ui --backend-store-uri sqlite:///{shown}"
+    return f"open {uri}"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested configuration as flat `a.b.c` parameters, values cut to what MLflow accepts."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value)[:_PARAM_LENGTH]
+    return found
+
+
+class Store:
+    """A connection to one tracking store and experiment.
+
+    Raises UserError when the store cannot be reached, is locked, or is not MLflow's.
+    """
+
+    def __init__(self, uri: str, experiment: str, output: Path) -> None:
+        # The lab's own runs are nested by tags; an inherited run id would make children write into it.
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        import logging
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        self.uri = uri
+        try:
+            with FileLock(output / ".mlflow.lock", timeout=120):
+                self._client = MlflowClient(uri)
+                self.experiment_id = self._experiment(experiment, output)
+        except Exception as error:
+            # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(
+                f"tracking.uri={uri}: the MLflow store cannot be used ({first}); "
+                "correct it, or go on without it by tracking=none."
+            ) from error
+
+    def _experiment(self, name: str, output: Path) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (output / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def parent_run(self, name: str, params: Mapping[str, Any], known: str | None = None) -> str:
+        """The MLflow run of a sweep: `known` if it still exists, else a new one."""
+        if known and self._exists(known):
+            self._client.set_terminated(known, "RUNNING")
+            return known
+        run = self._client.create_run(self.experiment_id, run_name=name, tags={"cppo_lab.kind": "sweep"})
+        for key, value in flat(params).items():
+            self._client.log_param(run.info.run_id, key, value)
+        return str(run.info.run_id)
+
+    def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
+        """End a sweep's run, with the files that describe it."""
+        for file in files:
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
+        self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+    def _exists(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException:
+            return False
+
+    def mirror(self, folder: RunFolder, parent: str | None) -> None:
+        """Send what is new in a run folder: params once, metrics by step, status, and at the end the artifacts."""
+        info = folder.info
+        if not info:
+            return
+        state_file = folder.path / MIRROR_FILE
+        state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
+        if state.get("uri") != self.uri or not self._exists(state["run_id"]):
+            state = {
+                "uri": self.uri,
+                "run_id": self._create(folder, info, parent),
+                "step": -1,
+                "status": None,
+            }
+        new = [row for row in folder.rows("metrics.jsonl") if row["step"] > state["step"]]
+        self._send_metrics(state["run_id"], new)
+        if new:
+            state["step"] = new[-1]["step"]
+        status = _STATUS[info["status"]]
+        if status != state["status"]:
+            self._set_status(state["run_id"], folder, info, status)
+            state["status"] = status
+        write_atomically(state_file, json.dumps(state))
+
+    def _create(self, folder: RunFolder, info: Mapping[str, Any], parent: str | None) -> str:
+        import yaml
+        from mlflow.entities import Param
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        tags = {"cppo_lab.kind": "run", "cppo_lab.run_id": info["run_id"], "cppo_lab.method": info["method"]}
+        if info["git"]["commit"]:
+            tags |= {
+                "mlflow.source.git.commit": info["git"]["commit"],
+                "cppo_lab.dirty": str(info["git"]["dirty"]),
+            }
+        tags |= {f"version.{name}": version for name, version in info["versions"].items()}
+        if parent:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
+        run_id = str(
+            self._client.create_run(self.experiment_id, run_name=info["name"], tags=tags).info.run_id
+        )
+        config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+        params = [Param(key, value) for key, value in flat(config).items()]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        for name in ("config.yaml", "uncommitted.diff"):
+            if (folder.path / name).exists():
+                self._client.log_artifact(run_id, str(folder.path / name))
+        return run_id
+
+    def _send_metrics(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(key, float(value), now, row["step"])
+            for row in rows
+            for key, value in row.items()
+            if key != "step" and value is not None
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+    def _set_status(self, run_id: str, folder: RunFolder, info: Mapping[str, Any], status: str) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+            return
+        if info.get("reason"):
+            self._client.set_tag(run_id, "cppo_lab.reason", info["reason"])
+        for name in ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl"):
+            if (folder.path / name).exists():
+                self._client.log_artifact(run_id, str(folder.path / name))
+        samples = sorted((folder.path / "samples").glob("*.jsonl"))
+        if samples:
+            self._client.log_artifact(run_id, str(samples[-1]), "samples")
+        self._client.set_terminated(run_id, status)
+
+
+def prepare_store(uri: str, output: Path) -> None:
+    """Create and migrate a SQLite store in a process of its own, so that a locked file cannot hang the caller."""
+    if not uri.startswith("sqlite:"):
+        return
+    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, uri],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            cwd=output,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"tracking.uri={uri}: the store is locked by another process; close it and try again."
+        ) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            f"tracking.uri={uri}: the MLflow store cannot be used ({last[:200]}); "
+            "correct it, or go on without it by tracking=none."
+        )

@@ -1,0 +1,144 @@
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): from the hub at a pinned revision, or from a local file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cppo_lab.errors import UserError
+from cppo_lab.streams import Stream, numpy_stream
+from cppo_lab.tasks.grading import Verdict, grade_number, parse_number
+from cppo_lab.tasks.problem import Problem
+
+HUB_ID = "openai/gsm8k"
+HUB_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+
+
+def prompt_text(question: str) -> str:
+    """The plain-text prompt of a question, as lm-evaluation-harness writes it."""
+    return f"Question: {question}\nAnswer:"
+
+
+def _problem(row: Any, where: str) -> Problem:
+    if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
+        raise UserError(f"{where}: a GSM8K row needs the keys 'question' and 'answer'.")
+    question, solution = row["question"], row["answer"]
+    if not isinstance(question, str) or not isinstance(solution, str):
+        raise UserError(f"{where}: 'question' and 'answer' must be text.")
+    answer = solution.rpartition("####")[2].strip()
+    if "####" not in solution or parse_number(answer) is None:
+        raise UserError(f"{where}: 'answer' must end in '#### NUMBER'.")
+    return Problem(prompt=prompt_text(question), answer=answer, solution=" " + solution)
+
+
+def _local_rows(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such data file; a JSONL or Parquet file is needed.")
+    try:
+        if path.suffix == ".parquet":
+            import pandas as pd
+
+            return pd.read_parquet(path).to_dict("records")
+        import json
+
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (ValueError, OSError) as error:
+        # pyarrow's errors derive from ValueError, as do json's and those of decoding.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read as JSONL or Parquet ({first}).") from error
+
+
+def _hub_rows(split: str, revision: str) -> list[Any]:
+    from datasets import load_dataset
+
+    try:
+        return list(load_dataset(HUB_ID, "main", split=split, revision=revision))
+    except Exception as error:
+        # The hub's client raises a wide family of errors (offline, proxy, missing revision, cache).
+        raise UserError(
+            f"{HUB_ID}@{revision[:8]}: cannot be loaded from the hub ({type(error).__name__}); "
+            "give a local JSONL or Parquet file instead (task.path=… or --data …)."
+        ) from error
+
+
+def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) -> list[Problem]:
+    """All problems of a local file, or of a hub split.
+
+    Raises UserError when the file is missing, unreadable, empty, or a row has no numeric answer.
+    """
+    rows = _local_rows(Path(path)) if path else _hub_rows(split, revision)
+    if not rows:
+        raise UserError(f"{path or HUB_ID}: holds no problem.")
+    return [_problem(row, f"{path or HUB_ID}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+@dataclass(frozen=True)
+class Gsm8kTask:
+    """GSM8K for training: `path` a local training file or None for the hub.
+
+    The held-out set is `heldout_path`, else the hub's test split, else (for a local training file alone) the last
+    `heldout` training problems, which training then never sees.
+    """
+
+    path: str | None
+    heldout_path: str | None
+    heldout: int
+    revision: str = HUB_REVISION
+    name: str = field(default="gsm8k", init=False)
+
+    @cached_property
+    def _split(self) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+        training = load_problems(self.path, "train", self.revision)
+        if self.heldout_path or not self.path:
+            heldout = load_problems(self.heldout_path, "test", self.revision)[: self.heldout]
+        else:
+            if len(training) <= self.heldout:
+                raise UserError(
+                    f"task.heldout={self.heldout}: {self.path} holds only {len(training)} problems; "
+                    "give fewer, or a task.heldout_path."
+                )
+            training, heldout = training[: -self.heldout], training[-self.heldout :]
+        kept_back = {problem.prompt for problem in heldout}
+        return tuple(p for p in training if p.prompt not in kept_back), tuple(heldout)
+
+    def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
+        """See `Task.training_problems`; every epoch visits all problems in an order of its own."""
+        training = self._split[0]
+        problems = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, index = divmod(place, len(training))
+            order = self._order(seed, epoch)
+            problems.append(training[order[index]])
+        return problems
+
+    def _order(self, seed: int, epoch: int) -> Sequence[int]:
+        orders: dict[tuple[int, int], Sequence[int]] = self.__dict__.setdefault("_orders", {})
+        if (seed, epoch) not in orders:
+            rng = numpy_stream(seed, Stream.PROMPTS, epoch)
+            orders[seed, epoch] = rng.permutation(len(self._split[0])).tolist()
+        return orders[seed, epoch]
+
+    def heldout_problems(self) -> Sequence[Problem]:
+        """See `Task.heldout_problems`."""
+        return self._split[1]
+
+    def warmup_problems(
+        self, rng: np.random.Generator, count: int, longest: int, corruption: float
+    ) -> list[Problem]:
+        """See `Task.warmup_problems`; the data set's solutions are taken as they are."""
+        training = self._split[0]
+        return [training[i] for i in rng.integers(len(training), size=count)]
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """See `Task.grade`."""
+        return grade_number(completion, problem.answer)
+
+    def supervised_texts(self) -> Sequence[str]:
+        """Prompts with their solutions, from the training problems alone."""
+        return [problem.prompt + problem.solution for problem in self._split[0]]

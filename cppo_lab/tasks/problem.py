@@ -1,0 +1,54 @@
+"""What every task offers the trainer and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cppo_lab.tasks.grading import Verdict
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prompt with its verifiable answer.
+
+    `solution` is a reference completion where the task has one; supervised warm-up learns from it.
+    """
+
+    prompt: str
+    answer: str
+    solution: str = ""
+
+
+class Task(Protocol):
+    """A source of problems: an unlimited or shuffled training stream, and a fixed held-out set."""
+
+    name: str
+
+    def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
+        """The `count` problems of training step `step` (from 0): a function of its arguments alone."""
+        ...
+
+    def heldout_problems(self) -> Sequence[Problem]:
+        """The fixed held-out set; shares no prompt with any training problem."""
+        ...
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """The verdict on a completion (the text after the prompt, without the end-of-sequence token)."""
+        ...
+
+    def warmup_problems(
+        self, rng: np.random.Generator, count: int, longest: int, corruption: float
+    ) -> list[Problem]:
+        """A batch of training problems with solutions to learn from, none of them held out.
+
+        `longest` bounds their length and `corruption` is the share of wrong steps, where the task makes its own.
+        """
+        ...
+
+    def supervised_texts(self) -> Sequence[str]:
+        """Texts that a from-scratch tokenizer is trained on; empty when the task brings its own."""
+        ...
