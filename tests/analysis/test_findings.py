@@ -1,0 +1,157 @@
+"""Who is said to be ahead, and who is not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import Fault, write_sweep
+
+from analysis import words
+from analysis.curves import Curves, cumulative
+from analysis.findings import ACCURACY, Findings, baseline_of, find
+from analysis.grouping import Group
+from analysis.runs import Study, load_study
+
+
+def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
+    write_sweep(tmp_path, **options)  # type: ignore[arg-type]
+    study = load_study(tmp_path, "quickstart")
+    return study, find(study)
+
+
+def test_final_accuracy_is_the_mean_of_the_last_three_evaluations(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
+    recorded = study.metrics[ACCURACY].dropna().tolist()
+    assert findings.final_evaluations == 3
+    assert findings.results[0].runs[0].final == pytest.approx(np.mean(recorded[-3:]))
+
+
+def test_with_fewer_than_four_evaluations_the_last_one_is_final(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,), steps=6, evaluate_every=2)
+    assert findings.final_evaluations == 1
+    assert findings.results[0].runs[0].final == study.metrics[ACCURACY].dropna().iloc[-1]
+
+
+def test_a_collapse_is_lower_and_a_tie_is_not_resolved(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, seeds=range(5))
+    verdicts = {comparison.label: comparison.verdict for comparison in findings.comparisons}
+    assert verdicts == {"pg": "lower", "grpo": "not resolved", "cppo": "not resolved"}
+    assert {result.label: result.collapses for result in findings.results}["pg"] == 5
+
+
+def test_no_winner_is_named_among_methods_that_tie(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, seeds=range(5))
+    panel = findings.panels[0]
+    assert panel.winner is None
+    text = " ".join(words.verdict(panel))
+    assert "not resolved" in text
+    assert "its lead over every other method is resolved" not in text
+
+
+def test_a_method_far_ahead_of_every_other_is_named(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("pg", "dppo_tv"), seeds=range(5))
+    panel = findings.panels[0]
+    assert panel.winner is not None
+    assert panel.winner.label == "dppo_tv"
+    assert "its lead over every other method is resolved" in words.verdict(panel)[0]
+
+
+def test_a_single_seed_resolves_nothing(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, seeds=(0,))
+    assert all(comparison.verdict == "not resolved (one pair)" for comparison in findings.comparisons)
+    assert any("a single seed" in caveat for caveat in words.caveats(study, findings))
+
+
+def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, only_seed={"grpo": 1})
+    lone = next(result for result in findings.results if result.label == "grpo")
+    assert lone.final is not None
+    assert (lone.n, lone.final.has_interval) == (1, False)
+    assert any(caveat.startswith("grpo: a single seed") for caveat in words.caveats(study, findings))
+
+
+def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
+    study, findings = study_of(
+        tmp_path,
+        faults={
+            ("pg", 0): Fault("FAILED", "loss is nan", 6),
+            ("grpo", 1): Fault("FAILED", "disk is full", 6),
+            ("cppo", 2): Fault("INTERRUPTED", None, 6),
+        },
+    )
+    text = " ".join(words.caveats(study, findings))
+    assert "1 run diverged (pg seed=0) and counts" in text
+    assert "1 run failed without diverging (grpo seed=1); not counted" in text
+    assert "1 run not finished (cppo seed=2); shown, not counted" in text
+
+
+def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5)})
+    assert findings.window == 12
+
+
+def test_a_mid_sweep_report_has_no_final_and_says_so(tmp_path: Path) -> None:
+    faults = {("grpo", seed): Fault("RUNNING", None, 5) for seed in (0, 1)}
+    _, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1), faults=faults)
+    assert findings.results[0].final is None
+    assert "No run has finished yet" in words.verdict(findings.panels[0])[0]
+
+
+def test_the_baseline_is_of_the_same_panel() -> None:
+    groups = tuple(
+        Group(method, panel, f"{method}, {panel}", (("algo", method), ("lr", panel)))
+        for panel in ("lr=1", "lr=2")
+        for method in ("cppo", "dppo_tv")
+    )
+    found = baseline_of(groups[2], groups, "dppo_tv")
+    assert found is not None
+    assert found.label == "dppo_tv, lr=2"
+
+
+def test_without_a_wish_a_divergence_threshold_is_the_baseline() -> None:
+    groups = tuple(Group(name, "", name, (("algo", name),)) for name in ("pg", "grpo", "dppo_tv"))
+    found = baseline_of(groups[0], groups, None)
+    assert found is not None
+    assert found.method == "dppo_tv"
+
+
+def test_a_seed_that_died_is_carried_on_at_its_last_value() -> None:
+    nan = math.nan
+    curves = Curves(
+        np.array([0.0, 2.0, 4.0]), np.array([[0.4, 0.1, nan], [0.4, 0.5, 0.6]]), ("a", "b"), (True, False)
+    )
+    assert curves.mean().tolist() == [0.4, 0.3, 0.6]
+    assert curves.carried().mean().tolist() == pytest.approx([0.4, 0.3, 0.35])
+    assert curves.ends() == [(2.0, 0.1)]
+
+
+def test_a_step_that_only_a_dying_run_recorded_is_not_a_mean() -> None:
+    nan = math.nan
+    curves = Curves(
+        np.array([0.0, 2.0, 3.0, 4.0]),
+        np.array([[0.4, 0.2, 0.1, nan], [0.4, 0.5, nan, 0.6]]),
+        ("a", "b"),
+        (True, False),
+    )
+    assert math.isnan(curves.mean()[2])
+    assert math.isnan(curves.carried().mean()[2])
+    assert curves.carried().mean()[3] == pytest.approx(0.35)
+
+
+def test_two_seeds_have_their_range_as_band_and_three_a_t_interval() -> None:
+    steps, died = np.array([1.0]), (False, False, False)
+    two = Curves(steps, np.array([[0.4], [0.6]]), ("a", "b"), died[:2]).band()
+    three = Curves(steps, np.array([[0.4], [0.5], [0.6]]), ("a", "b", "c"), died).band()
+    assert two is not None
+    assert three is not None
+    assert (two[0][0], two[1][0]) == (0.4, 0.6)
+    assert three[1][0] - 0.5 == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
+    assert Curves(steps, np.array([[0.4]]), ("a",), died[:1]).band() is None
+
+
+def test_cumulative_curves_skip_steps_that_were_not_recorded() -> None:
+    curves = Curves(np.array([1.0, 2.0, 3.0]), np.array([[1.0, math.nan, 2.0]]), ("a",), (False,))
+    assert cumulative(curves).values[0].tolist()[::2] == [1.0, 3.0]

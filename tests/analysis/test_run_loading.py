@@ -1,0 +1,182 @@
+"""Run folders and sweeps read into frames: groups, pairs, failed and unfinished runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_folders import Fault, write_run, write_sweep
+
+from analysis.findings import find
+from analysis.grouping import group_runs, infer_axes, is_seed_axis, tidy
+from analysis.runs import NothingToReport, known_sweeps, load_study, read_json_lines
+
+
+def test_every_planned_run_is_there_with_its_status(tmp_path: Path) -> None:
+    write_sweep(
+        tmp_path,
+        faults={("pg", 1): Fault("FAILED", "disk is full", 4), ("grpo", 0): Fault("RUNNING", None, 6)},
+        absent=[("cppo", 2)],
+    )
+    runs = load_study(tmp_path, "quickstart").runs
+    assert len(runs) == 12
+    assert runs["status"].value_counts().to_dict() == {"FINISHED": 9, "FAILED": 1, "RUNNING": 1, "PENDING": 1}
+
+
+def test_a_diverged_run_counts_and_a_run_that_failed_otherwise_does_not(tmp_path: Path) -> None:
+    write_sweep(
+        tmp_path,
+        faults={
+            ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6),
+            ("pg", 1): Fault("FAILED", "disk is full", 6),
+        },
+    )
+    runs = load_study(tmp_path, "quickstart").runs
+    pg = runs[runs["method"] == "pg"].sort_values("seeds")
+    assert pg["counted"].tolist() == [True, False, True]
+    assert pg["diverged"].tolist() == [True, False, False]
+
+
+def test_a_half_written_last_line_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, algos=("grpo",), seeds=(0,))[0]
+    path = folder / "metrics.jsonl"
+    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    study = load_study(tmp_path, "quickstart")
+    assert study.metrics["step"].max() == 11
+    assert any("1 unreadable line" in note for note in study.notes)
+
+
+def test_a_line_that_is_not_an_object_counts_as_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n[1, 2]\n\n"text"\n', encoding="utf-8")
+    assert read_json_lines(path) == ([{"step": 1}], 2)
+
+
+def test_a_step_written_twice_by_a_resumed_run_keeps_the_later(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, algos=("grpo",), seeds=(0,))[0]
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"step": 12, "eval/heldout/accuracy": 0.123}) + "\n")
+    metrics = load_study(tmp_path, "quickstart").metrics
+    assert metrics.loc[metrics["step"] == 12, "eval/heldout/accuracy"].tolist() == [0.123]
+
+
+def test_groups_follow_the_order_of_the_sweeps_axes(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("grpo", "pg", "cppo"), learning_rates=(4e-4, 2e-4), seeds=(0, 1))
+    grouping = load_study(tmp_path, "quickstart").grouping
+    assert grouping.panels == ("lr=4e-4", "lr=2e-4")
+    assert grouping.methods == ("grpo", "pg", "cppo")
+    assert [group.label for group in grouping.groups][:2] == ["grpo, lr=4e-4", "pg, lr=4e-4"]
+
+
+def test_a_sweep_of_one_algorithm_names_its_methods_by_the_other_axis() -> None:
+    axes = {"algo": ["cppo"], "algo.trust_region.weights.kind": ["linear", "uniform"], "seed": ["0", "1"]}
+    runs = {
+        f"{kind}{seed}": {"algo": "cppo", "algo.trust_region.weights.kind": kind, "seed": seed}
+        for kind in ("linear", "uniform")
+        for seed in ("0", "1")
+    }
+    grouping = group_runs(axes, runs, dict.fromkeys(runs, "cppo"))
+    assert grouping.methods == ("kind=linear", "kind=uniform")
+    assert grouping.panels == ("",)
+    assert grouping.membership["linear0"].seeds == "seed=0"
+
+
+@pytest.mark.parametrize("name", ["seed", "warmup.seed", "seeds.prompts", "data_seed"])
+def test_axes_that_only_draw_other_numbers_are_seeds(name: str) -> None:
+    assert is_seed_axis(name)
+
+
+@pytest.mark.parametrize("name", ["algo", "trainer.lr", "task.seedling"])
+def test_other_axes_are_not_seeds(name: str) -> None:
+    assert not is_seed_axis(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("0.0002", "2e-4"), ("2.5e-05", "2.5e-5"), ("0.15", "0.15"), ("cppo", "cppo"), ("0", "0")],
+)
+def test_small_numbers_are_written_short(value: str, shown: str) -> None:
+    assert tidy(value) == shown
+
+
+def test_axes_of_chosen_runs_are_the_keys_no_named_choice_determines() -> None:
+    configs = [
+        {"algo.name": name, "algo.delta": delta, "trainer.lr": rate, "seed": seed, "tracking.uri": str(seed)}
+        for name, delta in (("pg", None), ("cppo", 0.15))
+        for rate in (1e-4, 2e-4)
+        for seed in (0, 1)
+    ]
+    assert infer_axes(configs) == ["algo.name", "seed", "trainer.lr"]
+
+
+def test_chosen_run_folders_are_grouped_like_a_sweep(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("pg", "grpo"), seeds=(0, 1))
+    study = load_study(tmp_path, run_folders=folders)
+    assert study.grouping.methods == ("pg", "grpo")
+    assert find(study).panels[0].comparisons[0].pairs == 2
+
+
+def test_pairs_share_seeds_and_starting_policy(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
+    path = folders[0] / "run.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info["starting_policy"]["recipe"] = "other"
+    path.write_text(json.dumps(info), encoding="utf-8")
+    comparison = find(load_study(tmp_path, "quickstart")).comparisons[0]
+    assert comparison.pairs == 1
+    assert comparison.verdict == "not resolved (one pair)"
+
+
+def test_an_unknown_sweep_is_refused_with_the_known_ones_and_a_near_miss(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("grpo",), seeds=(0,))
+    with pytest.raises(
+        NothingToReport, match=r"sweep = quickstrat: .*quickstart\. Did you mean quickstart\?"
+    ):
+        load_study(tmp_path, "quickstrat")
+
+
+def test_a_sweep_without_a_finished_step_is_refused(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("grpo",), seeds=(0,), faults={("grpo", 0): Fault("RUNNING", None, 0)})
+    with pytest.raises(NothingToReport, match=r"none of its 1 runs has finished a step yet \(RUNNING\)"):
+        load_study(tmp_path, "quickstart")
+
+
+def test_an_empty_output_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NothingToReport, match="holds no sweep and no run"):
+        load_study(tmp_path)
+
+
+def test_a_missing_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NothingToReport, match="no such folder"):
+        load_study(tmp_path, run_folders=[tmp_path / "runs" / "absent"])
+
+
+def test_without_a_name_the_newest_sweep_is_read(tmp_path: Path) -> None:
+    write_sweep(tmp_path, name="older", algos=("grpo",), seeds=(0,))
+    write_sweep(tmp_path, name="newer", algos=("pg",), seeds=(0,))
+    path = tmp_path / "sweeps" / "newer" / "sweep.json"
+    sweep = json.loads(path.read_text(encoding="utf-8")) | {"created_at": "2026-10-01T00:00:00+00:00"}
+    path.write_text(json.dumps(sweep), encoding="utf-8")
+    assert known_sweeps(tmp_path) == ["newer", "older"]
+    assert load_study(tmp_path).name == "newer"
+
+
+def test_runs_of_different_tasks_are_marked_as_not_comparable(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("grpo",), seeds=(0, 1))
+    path = folders[0] / "run.json"
+    info = json.loads(path.read_text(encoding="utf-8")) | {"task": "gsm8k"}
+    path.write_text(json.dumps(info), encoding="utf-8")
+    assert any(
+        "differ in their task (chain, gsm8k)" in note for note in load_study(tmp_path, "quickstart").notes
+    )
+
+
+def test_a_run_without_configuration_and_without_timings_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "cppo-abc"
+    write_run(folder, run_id="abc", algo="cppo", seed=0)
+    for name in ("config.yaml", "timings.jsonl", "profiles.jsonl"):
+        (folder / name).unlink()
+    study = load_study(tmp_path, run_folders=[folder])
+    assert study.runs.loc["abc", "method"] == "cppo"
+    assert study.timings.empty
