@@ -224,6 +224,7 @@ class RunConfig(Group):
             needed = 6 * self.task.steps + 16 + self.task.response_limit
             if self.model.context < needed:
                 raise ValueError(
-                    f"model.context = {self.model.context}: must be at least {needed} for task.steps = {self.task.steps}"
+                    f"model.context = {self.model.context}: must be at least {needed} "
+                    f"for task.steps = {self.task.steps}"
                 )
         return self

@@ -6,15 +6,20 @@ import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
-from cppo_lab.policies.warmup import Progress
+from cppo_lab.rollouts.formats import WeightFormat
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.identity import resolved_device, run_id
-from cppo_lab.trainer import OnStep
+
+if TYPE_CHECKING:
+    from cppo_lab.policies.loading import Policy
+    from cppo_lab.policies.warmup import Progress
+    from cppo_lab.rollouts.rollout import RolloutEngine
+    from cppo_lab.trainer import OnStep
 
 
 def run_folder(config: RunConfig) -> RunFolder:
@@ -61,7 +66,7 @@ def _attempt(
     on_warmup: Progress | None,
     on_start: Callable[[], None],
 ) -> None:
-    from cppo_lab.trainer import Diverged
+    from cppo_lab.learner import Diverged
 
     started = time.monotonic()
     spent = folder.info.get("duration_s", 0.0)
@@ -121,7 +126,6 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
 
     from cppo_lab.policies.loading import load_policy
     from cppo_lab.policies.starting import load_starting_policy, starting_policy
-    from cppo_lab.rollouts.native import NativeEngine
     from cppo_lab.tasks.build import build_task
     from cppo_lab.trainer import Parts, Trainer
 
@@ -139,18 +143,23 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
         starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},
         model={"name": config.model.name, "parameters": parameters},
     )
-    tokens = {"pad_token": policy.pad_token, "eos_token": policy.eos_token}
-    engine = NativeEngine(
-        policy.network, weights=config.engine.weights, batch_size=config.engine.batch_size, **tokens
-    )
+    engine = _native_engine(config, policy, config.engine.weights)
     # A policy is judged at full precision, whatever the rollouts were sampled with.
-    judge = (
-        engine
-        if config.engine.weights == "same"
-        else NativeEngine(policy.network, batch_size=config.engine.batch_size, **tokens)
-    )
+    judge = engine if config.engine.weights == "same" else _native_engine(config, policy, "same")
     trainer = Trainer(config, Parts(task, policy, engine, judge, folder), on_step)
     trainer.run()
+
+
+def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> RolloutEngine:
+    from cppo_lab.rollouts.native import NativeEngine
+
+    return NativeEngine(
+        policy.network,
+        pad_token=policy.pad_token,
+        eos_token=policy.eos_token,
+        weights=weights,
+        batch_size=config.engine.batch_size,
+    )
 
 
 def writable(output: Path) -> None:

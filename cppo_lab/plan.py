@@ -122,7 +122,7 @@ def _measured_time(config: RunConfig) -> float | None:
 
 
 def _memory(config: RunConfig, parameters: int) -> int:
-    """Weights, gradients and two moments in the training dtype, the engine's copies, and one minibatch's activations."""
+    """Weights, gradients and two moments in the training dtype, engine copies, one microbatch's activations."""
     width = 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
     copies = 1 if config.engine.weights == "same" else 2
     weights = parameters * width * (4 + copies)

@@ -126,7 +126,7 @@ def run_sweep(
 
 def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
     mirror = _mirror(sweep)
-    labels = {run.folder.path.name: f"{run.config.algo.name} · {run.label}" for run in sweep.runs}
+    labels = {run.folder.path.name: run.label for run in sweep.runs}
     steps = {run.folder.path.name: run.config.trainer.steps for run in waiting}
     succeeded = False
     with SweepProgress(labels, steps, console()) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,8 @@ def head_statistics(
 
     Beyond one chunk, the logits are recomputed in the backward pass instead of being kept.
     """
-    vocabulary = head.weight.shape[0]
-    size = max(1, _LOGIT_ENTRIES // int(vocabulary))  # type: ignore[arg-type]
+    vocabulary = cast(Tensor, head.weight).shape[0]
+    size = max(1, _LOGIT_ENTRIES // vocabulary)
     parts = []
     for start in range(0, max(1, len(tokens)), size):
         cut = slice(start, start + size)
@@ -103,7 +104,7 @@ def token_statistics(
         position_ids=positions[:, :-1],
         use_cache=False,
     ).last_hidden_state[:, prompt_width - 1 :]
-    head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator,assignment]
+    head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator]
     length = width - prompt_width
     flat = head_statistics(
         hidden.reshape(rows * length, -1),

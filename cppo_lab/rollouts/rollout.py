@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Rollout:
     def rows(self, index: Tensor) -> Rollout:
         """The rows of `index` [N], with trailing columns that are padding in all of them cut off."""
         longest = max(1, int(self.lengths[index].max())) if len(index) else 1
-        picked = {}
+        picked: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
@@ -75,7 +75,7 @@ class Rollout:
     def texts(self, tokenizer: object) -> list[str]:
         """The decoded responses, special tokens left out."""
         ids = [row[mask].tolist() for row, mask in zip(self.responses, self.response_mask, strict=True)]
-        return tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined,no-any-return]
+        return tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined]
 
 
 class RolloutEngine(Protocol):

@@ -48,10 +48,9 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """The axis values, as a person would say them."""
-        return (
-            " ".join(v if k == "algo" else f"{k}={v}" for k, v in self.axes.items()) or self.config.algo.name
-        )
+        """The method and the other axis values, as a person would say them."""
+        others = [f"{key}={value}" for key, value in self.axes.items() if key != "algo"]
+        return " ".join([self.config.algo.name, *others])
 
 
 @dataclass(frozen=True)

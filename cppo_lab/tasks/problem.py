@@ -26,7 +26,10 @@ class Problem:
 class Task(Protocol):
     """A source of problems: an unlimited or shuffled training stream, and a fixed held-out set."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        ...
 
     def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
         """The `count` problems of training step `step` (from 0): a function of its arguments alone."""

@@ -1,0 +1,46 @@
+# Everything starts from nothing: the targets make .venv themselves. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO ?= quickstart
+NOT_QUICK := slow or browser or vllm or gpu or verl or trl
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint types check format clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): requirements/pins.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/pins.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+install: $(INSTALLED) ## Make .venv with the pinned packages and the lab
+
+demo: $(INSTALLED) ## Compare four methods on two seeds and write the report
+	$(BIN)/cppo-lab sweep $(DEMO)
+
+test: $(INSTALLED) ## The quick tests, a few minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"
+
+test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(INSTALLED) ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## Types
+	$(BIN)/mypy
+
+check: lint types test ## What every commit must pass
+
+format: $(INSTALLED) ## Rewrite files in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and caches; outputs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
