@@ -35,27 +35,27 @@ def position_weights(
     return _SCHEDULES[spec.kind](from_start, from_end, spec).masked_fill(~mask, 0.0)
 
 
-def _uniform(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _uniform(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return torch.ones_like(from_start)
 
 
-def _linear(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _linear(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return 1 - (1 - spec.w_min) * from_start
 
 
-def _reversed(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _reversed(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return 1 - (1 - spec.w_min) * from_end
 
 
-def _cosine(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _cosine(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return spec.w_min + (1 - spec.w_min) * (1 + torch.cos(math.pi * from_start)) / 2
 
 
-def _exponential(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _exponential(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return torch.exp(math.log(spec.w_min) * from_start)
 
 
-def _step(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:  # noqa: ARG001
+def _step(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
     return torch.ones_like(from_start).masked_fill(from_start >= spec.step_at, spec.w_min)
 
 

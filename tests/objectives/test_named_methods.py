@@ -1,0 +1,160 @@
+"""The shipped configuration files: all valid, complete, and equal to what Hydra and pydantic make of them."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+yaml = pytest.importorskip("yaml")
+
+from cppo_lab.objectives import (  # noqa: E402
+    TokenBatch,
+    TopK,
+    aggregate,
+    denominator,
+    method,
+    method_names,
+    token_objective,
+)
+from cppo_lab.objectives.spec import AlgoSpec  # noqa: E402
+from cppo_lab.paths import conf_dir  # noqa: E402
+
+FOLDER = conf_dir() / "algo"
+PUBLISHED = [
+    "pg",
+    "ppo",
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "rloo",
+    "reinforce_pp",
+    "cispo",
+    "minpro",
+    "gspo",
+    "gmpo",
+    "sapo",
+    "dppo_tv",
+    "dppo_kl",
+    "dppo_topk_tv",
+    "dppo_topk_kl",
+    "trm_max",
+    "trm_avg",
+    "trm_max_avg",
+    "cppo",
+    "cppo_fixed_budget",
+    "cppo_binary",
+    "cppo_kl",
+    "cppo_soft",
+    "cppo_no_weights",
+    "cppo_no_budget",
+    "cppo_shuffled",
+    "drpo",
+    "ctpo",
+]
+
+
+def tree_keys(tree: dict[str, object]) -> set[str]:
+    keys = set()
+    for key, value in tree.items():
+        keys |= {f"{key}.{inner}" for inner in tree_keys(value)} if isinstance(value, dict) else {key}
+    return keys
+
+
+def random_batch(algo: AlgoSpec, rows: int = 4, width: int = 6, seed: int = 0) -> TokenBatch:
+    """A batch with every tensor that `algo` asks for, from random policies over 30 tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    mu, pi, old = (torch.randn(rows, width, 30, generator=generator).log_softmax(-1) for _ in range(3))
+    sampled = torch.randint(30, (rows, width, 1), generator=generator)
+    pick = lambda values: values.gather(-1, sampled).squeeze(-1)  # noqa: E731
+    needs = algo.requirements
+    topk = None
+    if needs.needs_topk is not None:
+        listed = mu.topk(needs.needs_topk, dim=-1).indices
+        topk = TopK(mu.gather(-1, listed), pi.gather(-1, listed), (listed == sampled).any(-1))
+    return TokenBatch(
+        logp=pick(pi).requires_grad_(),
+        rollout_logp=pick(mu),
+        advantages=torch.randn(rows, generator=generator),
+        response_mask=torch.rand(rows, width, generator=generator) < 0.8,
+        old_logp=pick(old) if needs.needs_old_logp else None,
+        topk=topk,
+        weight_order=torch.rand(rows, width, generator=generator) if needs.needs_weight_order else None,
+    )
+
+
+def test_every_published_method_ships() -> None:
+    assert set(PUBLISHED) <= set(method_names())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_file_name_is_the_method_and_the_paper_is_named(name: str) -> None:
+    algo = method(name)
+    assert algo.name == name
+    assert algo.anchor == algo.paper_anchor
+    assert algo.paper.startswith(("arXiv:", "doi:", "https://"))
+    first_line = (FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+    assert first_line.startswith("# ")
+
+
+def test_base_file_lists_every_key_of_the_spec_with_its_default() -> None:
+    base = yaml.safe_load((FOLDER / "_base.yaml").read_text())
+    spec = dataclasses.asdict(AlgoSpec(name="???", paper="???", anchor="old", paper_anchor="old"))
+    assert tree_keys(base) == tree_keys(spec)
+    for key in ("name", "paper", "anchor", "paper_anchor"):
+        base.pop(key), spec.pop(key)
+    spec["trust_region"]["schedule"]["points"] = []
+    spec["trust_region"]["budget"]["schedule"]["points"] = []
+    assert base == spec
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_hydra_and_pydantic_read_the_same_method(name: str) -> None:
+    hydra = pytest.importorskip("hydra")
+    pydantic = pytest.importorskip("pydantic")
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_dir(str(Path(FOLDER).resolve()), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose(name), resolve=True)
+    assert pydantic.TypeAdapter(AlgoSpec).validate_python(tree) == method(name)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_gives_a_finite_loss_and_gradient_from_what_it_requires(name: str) -> None:
+    algo = method(name, max_response_length=16)
+    batch = random_batch(algo)
+    objective = token_objective(batch, algo)
+    total = denominator(batch.response_mask, algo.aggregation)
+    aggregate(objective.loss, batch.response_mask, algo.aggregation, total).backward()
+    assert torch.isfinite(batch.logp.grad).all()
+    assert (batch.logp.grad[~batch.response_mask] == 0).all()
+    assert objective.loss[~batch.response_mask].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_on_policy_every_gradient_is_the_policy_gradient(name: str) -> None:
+    algo = method(name)
+    batch = random_batch(algo)
+    same = dataclasses.replace(
+        batch,
+        rollout_logp=batch.logp.detach(),
+        old_logp=batch.logp.detach(),
+        topk=None
+        if batch.topk is None
+        else dataclasses.replace(batch.topk, policy_logp=batch.topk.rollout_logp),
+    )
+    token_objective(same, algo).loss.sum().backward()
+    want = -batch.advantages.unsqueeze(-1) * batch.response_mask
+    torch.testing.assert_close(batch.logp.grad, want, rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"did you mean cppo_soft\?"):
+        method("cppo_sofd")
+
+
+def test_horizon_is_filled_in_where_the_method_divides_by_it() -> None:
+    assert method("dr_grpo", max_response_length=64).aggregation.horizon == 64
+    assert method("grpo", max_response_length=64).aggregation.horizon is None
+    assert math.isinf(method("cppo").surrogate.ratio_high)
