@@ -80,6 +80,19 @@ class Curves:
                 low[index], high[index] = present.min(), present.max()
         return low, high
 
+    def binned(self, most: int) -> Curves:
+        """The same curves on at most `most` points: neighbouring steps replaced by their median, per seed."""
+        if len(self.steps) <= most:
+            return self
+        groups = np.array_split(np.arange(len(self.steps)), most)
+        values = np.full((self.n, most), np.nan)
+        for column, members in enumerate(groups):
+            part = self.values[:, members]
+            present = ~np.isnan(part).all(axis=1)
+            values[present, column] = np.nanmedian(part[present], axis=1)
+        steps = np.array([self.steps[members].mean() for members in groups])
+        return Curves(steps, values, self.run_ids, self.died)
+
     def ends(self) -> list[tuple[float, float]]:
         """(step, value) of the last record of every seed that died."""
         points = []

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from analysis.figures import accuracy, intervals, profiles, stability
+from analysis.figures.accuracy import MOST_BANDS
+from analysis.figures.stability import MOST_POINTS
 from analysis.findings import ACCURACY, KL, Findings
 from analysis.numbers import listed
 from analysis.runs import Study
@@ -63,6 +65,8 @@ def band_in_words(study: Study) -> str:
     """What the band around a mean is, for the numbers of seeds that occur."""
     sizes = list(seeds_recorded(study).values())
     parts = []
+    if max(map(len, map(study.grouping.in_panel, study.grouping.panels))) > MOST_BANDS:
+        return f"no bands are drawn for more than {MOST_BANDS} methods, see the intervals below"
     if any(size >= 3 for size in sizes):
         parts.append("the band is the 95% Student t interval of the mean over seeds")
     if any(size == 2 for size in sizes):
@@ -104,12 +108,17 @@ def _stability(study: Study, panel: str) -> Exhibit:
     figure = stability.stability(study, panel)
     several = len(study.grouping.panels) > 1
     absent = stability.missing(study, panel)
+    averaged = (
+        f" Each point stands for the median of neighbouring steps, {MOST_POINTS} points in all."
+        if study.metrics["step"].nunique() > MOST_POINTS
+        else ""
+    )
     left_out = f" Not recorded by any run, so not drawn: {listed(absent)}." if absent and figure else ""
     caption = (
         "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic "
         f"axes, where single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, "
         f"on the linear axes only ({seeds_in_words(study)}). Masked by reason: means over steps and "
-        f"seeds.{_deaths(study)}{left_out}"
+        f"seeds.{averaged}{_deaths(study)}{left_out}"
         if figure
         else "Cannot be drawn: no run recorded a stability metric."
     )

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.curves import Curves, cumulative, curves_of
 from analysis.figures import style
 from analysis.findings import ACCURACY, KL
-from analysis.grouping import Group
 from analysis.runs import Study
 
 MOST_DIRECT_LABELS = 9
+# More overlapping bands than this hide the lines; the interval figure still shows every interval.
+MOST_BANDS = 6
+
+
+@dataclass(frozen=True)
+class LineName:
+    """A name to stand beside the end of a line, at `step` and `value`; no look means the starting policy."""
+
+    text: str
+    step: float
+    value: float
+    look: style.Look | None
 
 
 def accuracy_against_steps(study: Study) -> Figure | None:
@@ -50,27 +63,30 @@ def accuracy_against_kl(study: Study) -> Figure | None:
 
 
 def _accuracy_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look], top: float) -> bool:
-    ends: list[tuple[Group, float, float]] = []
+    names: list[LineName] = []
+    groups = study.grouping.in_panel(panel)
     last = float(study.metrics["step"].max())
-    for group in study.grouping.in_panel(panel):
+    for group in groups:
         curves = curves_of(study, group, ACCURACY)
         if curves is None:
             continue
         look = looks[group.method]
-        draw_curves(axes, curves, look, carry=True)
+        draw_curves(axes, curves, look, carry=True, band=len(groups) <= MOST_BANDS)
         mean = curves.carried().mean()
         end = np.flatnonzero(~np.isnan(mean))[-1]
-        ends.append((group, float(curves.steps[end]), float(mean[end])))
-    if not ends:
+        names.append(LineName(group.method, float(curves.steps[end]), float(mean[end]), look))
+    if not names:
         axes.set_axis_off()
         return False
     style.step_axis(axes, last)
     style.percent_axis(axes, 0.0, top)
-    _starting_line(axes, study, panel)
+    level = _starting_line(axes, study, panel)
+    if level is not None:
+        names.append(LineName("starting policy", axes.get_xlim()[1], level, None))
     axes.set_xlabel("training step")
     axes.set_ylabel("held-out accuracy")
     axes.set_title(panel)
-    _name_lines(axes, ends, looks, top, last)
+    _name_lines(axes, names, top, last)
     return True
 
 
@@ -82,6 +98,7 @@ def draw_curves(
     markers: bool = True,
     median: bool = False,
     carry: bool = False,
+    band: bool = True,
 ) -> None:
     """Thin seeds, band and centre line of one method, and a cross where a seed died.
 
@@ -92,11 +109,11 @@ def draw_curves(
         if curves.n > 1:
             axes.plot(curves.steps[there], row[there], color=look.color, linewidth=0.7, alpha=0.35, zorder=2)
     summed = curves.carried() if carry else curves
-    band = None if median else summed.band()
+    limits = None if median or not band else summed.band()
     centre = summed.median() if median else summed.mean()
     shown = ~np.isnan(centre)
-    if band is not None:
-        low, high = band
+    if limits is not None:
+        low, high = limits
         axes.fill_between(
             curves.steps[shown], low[shown], high[shown], color=look.color, alpha=0.13, linewidth=0, zorder=1
         )
@@ -117,65 +134,54 @@ def draw_curves(
         axes.plot(step, value, marker="x", color=style.CROSS, markersize=7.5, markeredgewidth=2.0, zorder=6)
 
 
-def _starting_line(axes: Axes, study: Study, panel: str) -> None:
+def _starting_line(axes: Axes, study: Study, panel: str) -> float | None:
     labels = [group.label for group in study.grouping.in_panel(panel)]
     start = study.runs.loc[study.runs["group"].isin(labels), "starting_accuracy"].dropna()
     if start.empty:
-        return
+        return None
     level = float(start.mean())
     axes.axhline(level, color=style.SOFT_INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=3)
-    axes.annotate(
-        f"starting policy {100 * level:.1f}%",
-        xy=(1.0, level),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, -3),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-        color=style.SOFT_INK,
-        zorder=7,
-    )
+    return level
 
 
-def _name_lines(
-    axes: Axes, ends: list[tuple[Group, float, float]], looks: dict[str, style.Look], top: float, last: float
-) -> None:
+def _name_lines(axes: Axes, names: list[LineName], top: float, last: float) -> None:
+    """Names to the right of the axes, beside the ends of their lines, moved apart where they would overlap."""
     place = axes.get_subplotspec()
     gap = 0.058 * top * (1.25 if place is not None and place.get_gridspec().nrows > 1 else 1.0)
-    if len(ends) > MOST_DIRECT_LABELS:
+    if len(names) > MOST_DIRECT_LABELS:
         gap = 0.04 * top
-    heights = style.spread([value for _, _, value in ends], gap, 0.02 * top, 0.98 * top)
-    for (group, step, value), height in zip(ends, heights, strict=True):
-        look = looks[group.method]
+    heights = style.spread([name.value for name in names], gap, 0.02 * top, 0.98 * top)
+    for name, height in zip(names, heights, strict=True):
+        color = name.look.color if name.look else style.SOFT_INK
         axes.annotate(
             "",
-            xy=(step, value),
+            xy=(name.step, name.value),
             xytext=(last * 1.065, height),
             arrowprops={
                 "arrowstyle": "-",
-                "color": look.color,
+                "color": color,
                 "linewidth": 0.8,
                 "alpha": 0.7,
                 "shrinkA": 0,
-                "shrinkB": 4,
+                "shrinkB": 4 if name.look else 0,
             },
             annotation_clip=False,
         )
-        axes.plot(
-            [last * 1.085],
-            [height],
-            marker=look.marker,
-            color=look.color,
-            markersize=look.size,
-            markeredgecolor=style.PAPER,
-            clip_on=False,
-        )
+        if name.look:
+            axes.plot(
+                [last * 1.085],
+                [height],
+                marker=name.look.marker,
+                color=color,
+                markersize=name.look.size,
+                markeredgecolor=style.PAPER,
+                clip_on=False,
+            )
         axes.text(
             last * 1.11,
             height,
-            f"{group.method}  {100 * value:.1f}%",
-            color=style.INK,
+            f"{name.text}  {100 * name.value:.1f}%",
+            color=style.INK if name.look else style.SOFT_INK,
             fontsize=8.5,
             va="center",
             clip_on=False,
@@ -248,7 +254,11 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
     axes.set_xscale("log")
     style.log_axis(axes.xaxis)
     style.percent_axis(axes, 0.0, top)
-    _starting_line(axes, study, panel)
+    level = _starting_line(axes, study, panel)
+    if level is not None:
+        start = Line2D([], [], color=style.SOFT_INK, linewidth=1.0, linestyle=(0, (2, 2)))
+        start.set_label(f"starting policy {100 * level:.1f}%")
+        handles.append(start)
     axes.set_xlabel("KL spent so far (nats per token, summed over steps, log scale)")
     axes.set_ylabel("held-out accuracy")
     axes.set_title(panel)

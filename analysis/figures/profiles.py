@@ -80,9 +80,7 @@ def position_profile(study: Study, panel: str) -> Figure | None:
             )
             for group in groups
         ]
-        figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(8, len(handles)), columnspacing=1.8
-        )
+        style.name_methods(figure, handles)
         return figure
 
 

@@ -14,11 +14,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.curves import Curves, curves_of
 from analysis.figures import style
-from analysis.figures.accuracy import draw_curves
+from analysis.figures.accuracy import MOST_BANDS, draw_curves
 from analysis.findings import ACCURACY
 from analysis.grouping import Group
 from analysis.runs import Study
 
+# More points than this make a hatching of noise instead of a line in a small picture.
+MOST_POINTS = 80
 BY_THRESHOLD = "mask/share_threshold"
 BY_BUDGET = "mask/share_budget"
 
@@ -88,9 +90,7 @@ def stability(study: Study, panel: str) -> Figure | None:
         if reasons and "mask/share" not in {quantity.key for quantity in quantities}:
             _reasons(figure.add_subplot(rows, columns, cells), reasons, looks)
         handles = [_handle(group, looks) for group in groups]
-        figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(8, len(handles)), columnspacing=1.8
-        )
+        style.name_methods(figure, handles)
         return figure
 
 
@@ -124,6 +124,7 @@ def _quantity(
             continue
         if quantity.log:
             curves = _positive(curves)
+        curves = curves.binned(MOST_POINTS)
         draw_curves(
             axes,
             curves,
@@ -131,6 +132,7 @@ def _quantity(
             markers=False,
             median=quantity.log,
             carry=quantity.key == ACCURACY,
+            band=len(groups) <= MOST_BANDS,
         )
         finite = curves.values[np.isfinite(curves.values)]
         if len(finite):
@@ -173,7 +175,7 @@ def _reasons(axes: Axes, reasons: list[tuple[str, float, float]], looks: dict[st
         )
     total = max((threshold + budget for _, threshold, budget in reasons), default=0.0)
     axes.set_xlim(0, max(0.002, 1.3 * total))
-    axes.set_ylim(len(reasons) - 0.4, -1.35)
+    axes.set_ylim(max(3, len(reasons)) - 0.4, -1.35)
     axes.set_yticks(range(len(reasons)), [method for method, _, _ in reasons])
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.grid(visible=False, axis="y")

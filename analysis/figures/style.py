@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK = "#1c2024"
@@ -190,14 +191,32 @@ def sheet(width: float, height: float) -> Figure:
 def percent_axis(axes: Axes, low: float = 0.0, high: float = 1.0) -> None:
     """Vertical axis of shares 0..1 printed as percent, with a little air above the largest value."""
     axes.set_ylim(low, min(1.0, high) + 0.01 if high >= 1.0 else high)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_label(value, high)))
 
 
 def percent_label(value: float, high: float) -> str:
     """Tick text for a share, with decimals only where the axis is so short that it needs them."""
     digits = 0 if high > 0.08 else 1 if high > 0.01 else 2
-    return f"{100 * value:.{digits}f}%"
+    return f"{round(100 * value, digits):g}%"
+
+
+def row_major(handles: Sequence[Line2D], columns: int) -> list[Line2D]:
+    """Legend handles so ordered that matplotlib, which fills columns first, shows them in order by row."""
+    rows = -(-len(handles) // columns)
+    return (
+        [handle for column in range(columns) for handle in handles[column::columns]]
+        if rows > 1
+        else [*handles]
+    )
+
+
+def name_methods(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
+    """The legend of a whole figure, above it, in order by row."""
+    columns = min(columns, len(handles))
+    figure.legend(
+        handles=row_major(handles, columns), loc="outside upper left", ncols=columns, columnspacing=1.8
+    )
 
 
 def log_axis(axis: Axis) -> None:
