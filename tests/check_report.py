@@ -1,0 +1,73 @@
+"""Check that a sweep's output folder holds a whole report: `python tests/check_report.py OUTPUT --runs N --methods …`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+_SECTIONS = ("verdict", "accuracy", "stability", "samples")
+_FIGURES = ("accuracy", "stability", "final-and-best")
+
+
+def problems(output: Path, runs: int, methods: list[str]) -> list[str]:
+    """What is missing or wrong, in words; empty for a whole report."""
+    found = []
+    for page in sorted((output / "reports").glob("*/index.html")):
+        found += _page_problems(page, methods)
+        found += _file_problems(page.parent, methods)
+        break
+    else:
+        found.append(f"{output}: no report")
+    states = [json.loads(p.read_text())["status"] for p in (output / "runs").glob("*/run.json")]
+    if states != ["FINISHED"] * runs:
+        found.append(f"runs: expected {runs} finished ones, found {states}")
+    if not (output / "mlflow.db").exists():
+        found.append("no MLflow store")
+    return found
+
+
+def _page_problems(page: Path, methods: list[str]) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    found = [f"{page}: no section {name}" for name in _SECTIONS if f'id="{name}"' not in text]
+    found += [f"{page}: {name} is not named" for name in methods if name not in text]
+    if re.search(r"(?:src|href)=[\"']?(?:https?:)?//", text):
+        found.append(f"{page}: loads something from the network")
+    if text.count("data:image/png;base64,") + text.count("<svg") < len(_FIGURES):
+        found.append(f"{page}: figures are missing")
+    return found
+
+
+def _file_problems(report: Path, methods: list[str]) -> list[str]:
+    found = []
+    for name in _FIGURES:
+        for suffix, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+            path = report / "figures" / f"{name}{suffix}"
+            if not path.exists() or not path.read_bytes().startswith(start):
+                found.append(f"{path}: missing or broken")
+    with (report / "tables" / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if len(rows) != 1 + len(methods):
+        found.append(f"results.csv: {len(rows) - 1} rows for {len(methods)} methods")
+    if not (report / "report.md").read_text(encoding="utf-8").strip():
+        found.append("report.md: empty")
+    return found
+
+
+def main() -> None:
+    """Print what is wrong and exit with 1, or say that all is there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("--methods", nargs="+", required=True)
+    arguments = parser.parse_args()
+    found = problems(arguments.output, arguments.runs, arguments.methods)
+    print("\n".join(found) or f"{arguments.output}: the report is whole")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
