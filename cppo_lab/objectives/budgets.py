@@ -20,29 +20,24 @@ def effective_budget(divergence: Tensor, mask: Tensor, spec: BudgetSpec, size: f
     return torch.minimum(spec.ceiling * floor, torch.maximum(floor, typical))
 
 
-def allowance(weights: Tensor, mask: Tensor, budget: Tensor, delta: float, spec: BudgetSpec) -> Tensor:
-    """What the prefix up to and including t may cost, in weighted divergence [B, T].
+def allowance(prefix_weight: Tensor, mask: Tensor, budget: Tensor, delta: float, spec: BudgetSpec) -> Tensor:
+    """What the prefix up to and including t may cost, in weighted divergence [B, T]; `prefix_weight` is W_t.
 
     slack threshold (Eq. 8): delta + delta_b W_{t-1}. slack none (Eq. 5): delta_b W_t, and no limit at the
     last token, which has no suffix. terminal: the last token's allowance, at every token. Infinite for kind
     none.
     """
     if spec.kind == "none":
-        return torch.full_like(weights, torch.inf)
-    total = weights.cumsum(-1)
-    before = shift_right(total)
+        return torch.full_like(prefix_weight, torch.inf)
+    # The largest finite number allows a prefix of weight zero nothing, where infinity times zero would be NaN.
+    rate = budget.clamp(max=torch.finfo(budget.dtype).max).unsqueeze(-1)
+    if spec.slack == "none":
+        return (rate * prefix_weight).masked_fill(_is_last(mask), torch.inf)
+    before = shift_right(prefix_weight)
     if spec.kind == "terminal":
-        last_weight = (weights * _is_last(mask)).sum(-1, keepdim=True)
-        before = (total[:, -1:] - last_weight).expand_as(weights)
-    if spec.slack == "threshold":
-        return delta + _product(budget.unsqueeze(-1), before)
-    return _product(budget.unsqueeze(-1), total).masked_fill(_is_last(mask), torch.inf)
+        before = (before * _is_last(mask)).sum(-1, keepdim=True).expand_as(prefix_weight)
+    return (rate * before).add_(delta)
 
 
 def _is_last(mask: Tensor) -> Tensor:
     return mask & (positions(mask) == mask.sum(-1, keepdim=True))
-
-
-def _product(budget: Tensor, weight: Tensor) -> Tensor:
-    # An infinite budget for a prefix of weight zero allows nothing, where the plain product would be NaN.
-    return torch.where(weight > 0, budget * weight, torch.zeros_like(weight))

@@ -4,12 +4,14 @@ Binary: DPPO (arXiv 2602.04879). Top-K reduced: the same, section on Top-K. k2, 
 By data processing binary <= top-K (union) <= exact, for TV and for KL. All are detached and non-negative.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.batch import FullDistributions, TopK
+from cppo_lab.objectives.batch import ZERO_LOGP, FullDistributions, TopK
 from cppo_lab.objectives.coordinates import DivergenceKind, DivergenceSpec
-from cppo_lab.objectives.log_ratios import log_ratio, read_logp
+from cppo_lab.objectives.log_ratios import log_ratio
 
 MAX_PROBABILITY = 1 - 1e-7
 """Probabilities are kept below 1 by the resolution of float32 before log(1 - p)."""
@@ -34,20 +36,21 @@ def divergence(
     """
     if kind == "none":
         return None
+    sampled = (anchor_logp, logp)
+    if spec.direction == "reverse":
+        sampled = sampled[::-1]
     if kind.startswith("topk"):
         if topk is None:
             raise ValueError(f"divergence.kind {kind} needs the top-K log-probabilities, TokenBatch.topk")
-        pair = topk_atoms(topk, logp, anchor_logp, mask, replace_last=spec.atoms == "replace")
+        values = _topk(_TERMS[kind.removeprefix("topk_")], spec, topk, sampled)
     elif kind.startswith("exact"):
         if full is None:
             raise ValueError(f"divergence.kind {kind} needs the full distributions, TokenBatch.full")
-        pair = read_logp(full.rollout_logp, mask), read_logp(full.policy_logp, mask)
+        p_logp, q_logp = _directed(full.rollout_logp, full.policy_logp, spec)
+        values = _TERMS[kind.removeprefix("exact_")](p_logp.exp(), q_logp.exp(), p_logp, q_logp).sum(-1)
     else:
-        pair = anchor_logp, logp
-    if spec.direction == "reverse":
-        pair = pair[1], pair[0]
-    values = _RULES[kind](*pair)
-    return values.clamp(min=0).masked_fill(~mask, 0.0)
+        values = _SAMPLED[kind](*sampled)
+    return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)
 
 
 def binary_tv(p_logp: Tensor, q_logp: Tensor) -> Tensor:
@@ -62,14 +65,14 @@ def binary_kl(p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return p * (p_logp - q_logp) + (1 - p) * rest
 
 
-def total_variation(p_logp: Tensor, q_logp: Tensor) -> Tensor:
-    """Half the L1 distance over the last dimension; [B, T, N] -> [B, T]."""
-    return 0.5 * (p_logp.exp() - q_logp.exp()).abs().sum(-1)
+def tv_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
+    """What each atom adds to the total variation distance; any shape."""
+    return (p - q).abs_().mul_(0.5)
 
 
-def kullback_leibler(p_logp: Tensor, q_logp: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension; [B, T, N] -> [B, T]."""
-    return (p_logp.exp() * (p_logp - q_logp)).sum(-1)
+def kl_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
+    """What each atom adds to KL(p || q); any shape."""
+    return (p_logp - q_logp).mul_(p)
 
 
 def k2(p_logp: Tensor, q_logp: Tensor) -> Tensor:
@@ -83,37 +86,42 @@ def k3(p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return torch.expm1(log_rho) - log_rho
 
 
-def topk_atoms(
-    topk: TopK, logp: Tensor, anchor_logp: Tensor, mask: Tensor, *, replace_last: bool
-) -> tuple[Tensor, Tensor]:
-    """log p and log q over the reduced atoms [B, T, K + 2]: top K, sampled token if outside, and the rest.
+def _topk(
+    terms: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    spec: DivergenceSpec,
+    topk: TopK,
+    sampled: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Over the reduced atoms: the top K, the sampled token where it is not among them, and all others as one.
 
-    Slots not in use have probability 0 in both. With `replace_last` a sampled token from outside takes the
-    place of the least likely of the K, whose mass falls to the rest.
+    Under atoms `replace` a sampled token from outside takes the place of the least likely of the K under mu,
+    whose mass falls to the others. Positions outside the mask may give anything.
     """
+    p_logp, q_logp = _directed(topk.rollout_logp, topk.policy_logp, spec)
+    p, q = p_logp.exp(), q_logp.exp()
+    value = terms(p, q, p_logp, q_logp).sum(-1)
+    p_rest, q_rest = 1 - p.sum(-1), 1 - q.sum(-1)
     outside = ~topk.contains_sampled
-    atoms = []
-    for listed, sampled in ((topk.rollout_logp, anchor_logp), (topk.policy_logp, logp)):
-        listed_logp = read_logp(listed, mask)
-        if replace_last:
-            last = topk.rollout_logp.argmin(-1, keepdim=True)
-            removed = torch.zeros_like(listed_logp, dtype=torch.bool).scatter(-1, last, outside.unsqueeze(-1))
-            listed_logp = listed_logp.masked_fill(removed, -torch.inf)
-        extra = sampled.masked_fill(~outside, -torch.inf).unsqueeze(-1)
-        named = torch.cat([listed_logp, extra], -1)
-        rest = (1 - named.exp().sum(-1, keepdim=True)).clamp(min=MIN_REST).log()
-        atoms.append(torch.cat([named, rest], -1))
-    p_logp, q_logp = (read_logp(values, mask) for values in atoms)
-    return p_logp, q_logp
+    if spec.atoms == "replace":
+        last = topk.rollout_logp.argmin(-1, keepdim=True)
+        removed = [atoms.gather(-1, last).squeeze(-1) for atoms in (p, q, p_logp, q_logp)]
+        value = value - terms(*removed) * outside
+        p_rest, q_rest = p_rest + removed[0] * outside, q_rest + removed[1] * outside
+    p_sampled, q_sampled = (values.exp() for values in sampled)
+    value = value + terms(p_sampled, q_sampled, *sampled) * outside
+    p_rest = (p_rest - p_sampled * outside).clamp(min=MIN_REST)
+    q_rest = (q_rest - q_sampled * outside).clamp(min=MIN_REST)
+    return value + terms(p_rest, q_rest, p_rest.log(), q_rest.log())
 
 
-_RULES = {
-    "binary_tv": binary_tv,
-    "binary_kl": binary_kl,
-    "topk_tv": total_variation,
-    "topk_kl": kullback_leibler,
-    "exact_tv": total_variation,
-    "exact_kl": kullback_leibler,
-    "k2": k2,
-    "k3": k3,
-}
+def _directed(rollout_logp: Tensor, policy_logp: Tensor, spec: DivergenceSpec) -> tuple[Tensor, Tensor]:
+    """log p and log q in float32 at least, minus infinity read as ZERO_LOGP, in the direction asked for."""
+    pair = []
+    for values in (rollout_logp, policy_logp):
+        wide = values.detach().to(torch.promote_types(values.dtype, torch.float32))
+        pair.append(wide.clamp(min=ZERO_LOGP))
+    return (pair[0], pair[1]) if spec.direction == "forward" else (pair[1], pair[0])
+
+
+_TERMS = {"tv": tv_terms, "kl": kl_terms}
+_SAMPLED = {"binary_tv": binary_tv, "binary_kl": binary_kl, "k2": k2, "k3": k3}

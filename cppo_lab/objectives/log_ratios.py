@@ -10,12 +10,12 @@ MAX_LOG_RATIO = 20.0
 
 
 def read_logp(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` [..., T] or [..., T, K] in float32 at least, 0 outside `mask`, minus infinity as ZERO_LOGP.
+    """`values` [B, T] in float32 at least, 0 outside `mask`, minus infinity as ZERO_LOGP.
 
     The gradient is zero where a value was replaced, so that padding may hold anything.
     """
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    inside = wide.masked_fill(~(mask if mask.dim() == wide.dim() else mask.unsqueeze(-1)), 0.0)
+    inside = wide.masked_fill(~mask, 0.0)
     return inside.masked_fill(inside == -torch.inf, ZERO_LOGP)
 
 

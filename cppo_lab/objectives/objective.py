@@ -62,10 +62,11 @@ class TokenObjective:
     effective_budget: Tensor | None
     """[B] delta_b in force."""
     prefix_cost: Tensor | None
-    """S_t, inclusive."""
+    """S_t, inclusive; constant across holes and padding."""
     prefix_weight: Tensor | None
-    """W_t, inclusive."""
+    """W_t, inclusive; constant across holes and padding."""
     violation: Tensor | None
+    """x_t of Eq. 19; None under the hard gate."""
     correction: Tensor | None
     """Factor against the mismatch of trainer and sampler; None when off."""
     thresholds: Thresholds

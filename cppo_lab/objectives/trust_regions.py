@@ -31,13 +31,14 @@ class Decision:
     weights: Tensor | None = None
     """[B, T] w_t."""
     prefix_cost: Tensor | None = None
-    """[B, T] S_t, inclusive."""
+    """[B, T] S_t, inclusive; constant across holes and padding."""
     prefix_weight: Tensor | None = None
-    """[B, T] W_t, inclusive."""
+    """[B, T] W_t, inclusive; constant across holes and padding."""
     budget: Tensor | None = None
     """[B] delta_b in force."""
     violation: Tensor | None = None
-    """[B, T] the score x_t of Eq. 19; at most 1 where the hard rule keeps a token."""
+    """[B, T] the score x_t of Eq. 19, at most 1 where the hard rule keeps a token; None under the hard
+    gate."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def divergence_threshold(
     divergence: Tensor, away: Tensor, mask: Tensor, spec: TrustRegionSpec, delta: float
 ) -> Decision:
     """DPPO: drop tokens that move away from the anchor and have D_t > delta."""
-    violation = divergence / delta
-    gate = _gate(violation, divergence <= delta, away, mask, spec)
+    violation = None if spec.gate == "hard" else divergence / delta
+    gate = _gate(violation, divergence <= delta, away, mask, spec, divergence.dtype)
     threshold = torch.full_like(divergence, delta).masked_fill(~mask, 0.0)
     return Decision(
         gate=gate,
@@ -121,12 +122,13 @@ def sequence_region(
     if mean_divergence is not None and at.delta_mean is not None:
         mean = row_mean(mean_divergence, mask).unsqueeze(-1)
         keep, violation = keep & (mean <= at.delta_mean), torch.maximum(violation, mean / at.delta_mean)
-    keep, violation = keep.expand_as(mask), violation.expand_as(reference)
+    keep = keep.expand_as(mask)
+    score = None if spec.gate == "hard" else violation.expand_as(reference).masked_fill(~mask, 0.0)
     return Decision(
-        gate=_gate(violation, keep, mask, mask, spec),
+        gate=_gate(score, keep, mask, mask, spec, reference.dtype),
         by_threshold=mask & ~keep,
         by_budget=torch.zeros_like(mask),
-        violation=violation.masked_fill(~mask, 0.0),
+        violation=score,
     )
 
 
@@ -150,37 +152,47 @@ def prefix_budget(
     prefix_cost, prefix_weight = cost.cumsum(-1), weights.cumsum(-1)
     size = 0.0 if at.budget is None else at.budget
     budget = effective_budget(divergence, mask, spec.budget, size)
-    allowed = allowance(weights, mask, budget, at.delta, spec.budget)
+    allowed = allowance(prefix_weight, mask, budget, at.delta, spec.budget)
     if spec.budget.kind == "terminal":
         charged = prefix_cost[:, -1:].expand_as(cost)
         charged_before = charged - cost
     else:
         charged, charged_before = prefix_cost, shift_right(prefix_cost)
     threshold = (allowed - charged_before).clamp(max=at.delta)
-    # At allowance zero (strict form, budget zero) any cost is an infinite violation and no cost is none.
-    excess = torch.where(allowed > 0, charged / allowed, torch.where(charged > 0, torch.inf, 0.0))
-    violation = torch.maximum(cost / at.delta, excess)
-    violated = away & mask & ~(cost <= threshold)
+    within = cost <= threshold
+    violation = None
+    if spec.gate != "hard":
+        # At allowance zero (strict form, budget zero) any cost is an infinite violation and no cost is none.
+        excess = torch.where(allowed > 0, charged / allowed, torch.where(charged > 0, torch.inf, 0.0))
+        violation = torch.maximum(cost / at.delta, excess).masked_fill(~mask, 0.0)
+    violated = away & mask & ~within
     return Decision(
-        gate=_gate(violation, cost <= threshold, away, mask, spec),
+        gate=_gate(violation, within, away, mask, spec, cost.dtype),
         by_threshold=violated & (cost > at.delta),
         by_budget=violated & (cost <= at.delta),
         threshold=threshold.masked_fill(~mask, 0.0),
         weights=weights,
-        prefix_cost=prefix_cost.masked_fill(~mask, 0.0),
-        prefix_weight=prefix_weight.masked_fill(~mask, 0.0),
+        prefix_cost=prefix_cost,
+        prefix_weight=prefix_weight,
         budget=None if spec.budget.kind == "none" else budget,
-        violation=violation.masked_fill(~mask, 0.0),
+        violation=violation,
     )
 
 
-def _gate(violation: Tensor, keep: Tensor, subject: Tensor, mask: Tensor, spec: TrustRegionSpec) -> Tensor:
-    """The gate of tokens `subject` to the region; the hard gate follows `keep`, the soft ones the score."""
-    if spec.gate == "hard":
-        passed = keep.to(violation.dtype)
-    elif spec.gate == "inverse":
+def _gate(
+    violation: Tensor | None,
+    within: Tensor,
+    subject: Tensor,
+    mask: Tensor,
+    spec: TrustRegionSpec,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The gate of the tokens `subject` to the region; the hard gate follows `within`, the soft ones x."""
+    if violation is None:
+        return (mask & (within | ~subject)).to(dtype)
+    if spec.gate == "inverse":
         passed = 1 / violation.clamp(min=1)
     else:
         share = torch.sigmoid(spec.gate_temperature * (violation.clamp(min=1) - 1))
         passed = 4 * share * (1 - share)
-    return torch.where(subject, passed, torch.ones_like(passed)) * mask
+    return passed.masked_fill(~subject, 1.0) * mask

@@ -30,51 +30,53 @@ def position_weights(
     lengths = mask.sum(-1, keepdim=True)
     horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
     steps = (horizon - 1).clamp(min=1).to(dtype)
-    from_start = ((position - 1).to(dtype) / steps).clamp(0, 1)
-    from_end = ((horizon - position).to(dtype) / steps).clamp(0, 1)
-    return _SCHEDULES[spec.kind](from_start, from_end, spec).masked_fill(~mask, 0.0)
+    if spec.kind in ("reversed", "remaining_horizon"):
+        fraction = (horizon - position).to(dtype).div_(steps)
+    else:
+        fraction = (position - 1).to(dtype).div_(steps)
+    weights = _SCHEDULES[spec.kind](fraction.clamp_(0, 1), spec)
+    if spec.kind == "remaining_horizon":
+        # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
+        weights = weights.masked_fill((horizon == 1) & (position == 1), 1.0)
+    return weights.masked_fill_(~mask, 0.0)
 
 
-def _uniform(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.ones_like(from_start)
+def _uniform(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return torch.ones_like(fraction)
 
 
-def _linear(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return 1 - (1 - spec.w_min) * from_start
+def _linear(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return 1 - (1 - spec.w_min) * fraction
 
 
-def _reversed(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return 1 - (1 - spec.w_min) * from_end
+def _cosine(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return spec.w_min + (1 - spec.w_min) * (1 + torch.cos(math.pi * fraction)) / 2
 
 
-def _cosine(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return spec.w_min + (1 - spec.w_min) * (1 + torch.cos(math.pi * from_start)) / 2
+def _exponential(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return torch.exp(math.log(spec.w_min) * fraction)
 
 
-def _exponential(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.exp(math.log(spec.w_min) * from_start)
+def _step(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return torch.ones_like(fraction).masked_fill(fraction >= spec.step_at, spec.w_min)
 
 
-def _step(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.ones_like(from_start).masked_fill(from_start >= spec.step_at, spec.w_min)
+def _floored(fraction: Tensor, spec: WeightSpec) -> Tensor:
+    return fraction.clamp(min=spec.w_min)
 
 
-def _remaining_horizon(from_start: Tensor, from_end: Tensor, spec: WeightSpec) -> Tensor:
-    # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
-    alone = (from_start == 0) & (from_end == 0)
-    return from_end.clamp(min=spec.w_min).masked_fill(alone, 1.0)
-
-
-_SCHEDULES: dict[str, Callable[[Tensor, Tensor, WeightSpec], Tensor]] = {
+_SCHEDULES: dict[str, Callable[[Tensor, WeightSpec], Tensor]] = {
     "uniform": _uniform,
     "linear": _linear,
     "shuffled": _linear,
-    "reversed": _reversed,
+    "reversed": _linear,
     "cosine": _cosine,
     "exponential": _exponential,
     "step": _step,
-    "remaining_horizon": _remaining_horizon,
+    "remaining_horizon": _floored,
 }
+"""Functions of the fraction of the response already made; of what remains for reversed and
+remaining_horizon."""
 
 _PROBED_LENGTHS = (2, 3, 5, 17, 128, 1024)
 

@@ -84,12 +84,11 @@ def observed(batch: TokenBatch, objective: TokenObjective) -> dict[str, Tensor |
         "c": objective.threshold,
         "x": objective.violation,
         "budget_reject": objective.masked_by_budget,
+        "toward": objective.toward,
         "delta_b_seq": objective.effective_budget,
     }
     if objective.violation is not None:
-        away = mask & ~objective.toward
-        found["toward"] = objective.toward
-        found["gate"] = objective.gate if not (objective.gate.eq(0) & away).any() else None
+        found["gate"] = objective.gate
     if objective.weights is not None and objective.divergence is not None:
         found["Z"] = objective.weights * objective.divergence
     return found
