@@ -31,7 +31,10 @@ DEFAULT_BASELINES = ("dppo_tv", "dppo", "grpo", "ppo", "pg")
 
 @dataclass(frozen=True)
 class RunResult:
-    """Numbers of one counted run; accuracies in 0..1, NaN where nothing was recorded."""
+    """Numbers of one counted run; accuracies in 0..1, NaN where nothing was recorded.
+
+    evaluation_stderr is the binomial standard error of its last evaluation, final_error that of `final`.
+    """
 
     run_id: str
     pair: str
@@ -45,6 +48,7 @@ class RunResult:
     kl_p90: float
     masked_share: float
     evaluation_stderr: float
+    final_error: float
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Comparison:
     label: str
     baseline: str
     pairs: int
+    differences: tuple[float, ...]
     difference: Estimate | None
     p_t: float
     p_sign_flip: float
@@ -228,9 +233,9 @@ def _method_result(
         failed=int((rows["status"] == "FAILED").sum()),
         diverged=int(rows["diverged"].sum()),
         start=_estimate(starts),
-        final=_estimate(finals),
+        final=_estimate(finals, _least_sd([run.final_error for run in runs])),
         gain=_estimate(finals - starts),
-        best=_estimate(np.array([run.best for run in runs])),
+        best=_estimate(np.array([run.best for run in runs]), _least_sd([r.evaluation_stderr for r in runs])),
         area=_estimate(np.array([run.area for run in runs])),
         interquartile=stats.interquartile_mean(finals) if len(finals) else math.nan,
         interquartile_interval=stats.stratified_bootstrap_interval(finals, generator) if enough else None,
@@ -263,6 +268,9 @@ def _run_result(
         kl_p90=float(np.percentile(kl, 90)) if len(kl) else math.nan,
         masked_share=float(masked.mean()) if len(masked) else math.nan,
         evaluation_stderr=float(stderr[-1]) if len(stderr) else math.nan,
+        final_error=float(np.sqrt((stderr[-last:] ** 2).sum()) / len(stderr[-last:]))
+        if len(stderr)
+        else math.nan,
     )
 
 
@@ -290,31 +298,35 @@ def _panel(
 
 def compare(treatment: MethodResult, baseline: MethodResult, generator: np.random.Generator) -> Comparison:
     """Paired comparison of final accuracies; Holm's p is left equal to the raw one."""
-    theirs = {run.pair: run.final for run in baseline.runs}
-    matched = [(run.final, theirs[run.pair]) for run in treatment.runs if run.pair in theirs]
+    theirs = {run.pair: run for run in baseline.runs}
+    matched = [(run, theirs[run.pair]) for run in treatment.runs if run.pair in theirs]
     improvement = math.nan
     if treatment.runs and baseline.runs:
         improvement = stats.probability_of_improvement(treatment.values("final"), baseline.values("final"))
     if not matched:
+        nan = math.nan
         return Comparison(
-            treatment.label,
-            baseline.label,
-            0,
-            None,
-            math.nan,
-            math.nan,
-            math.nan,
-            improvement,
-            math.nan,
-            None,
+            label=treatment.label,
+            baseline=baseline.label,
+            pairs=0,
+            differences=(),
+            difference=None,
+            p_t=nan,
+            p_sign_flip=nan,
+            p_holm=nan,
+            improvement=improvement,
+            smallest_resolvable=nan,
+            pairs_needed=None,
         )
-    first, second = (np.array(side) for side in zip(*matched, strict=True))
-    paired = stats.paired_difference(first, second, generator)
+    first, second = (np.array([run.final for run in side]) for side in zip(*matched, strict=True))
+    errors = [math.hypot(mine.final_error, other.final_error) for mine, other in matched]
+    paired = stats.paired_difference(first, second, generator, least_sd=_least_sd(errors))
     difference = paired.difference
     return Comparison(
         label=treatment.label,
         baseline=baseline.label,
         pairs=len(matched),
+        differences=tuple(float(value) for value in first - second),
         difference=difference,
         p_t=paired.p_t,
         p_sign_flip=paired.p_sign_flip,
@@ -334,9 +346,15 @@ def with_holm(comparisons: list[Comparison]) -> tuple[Comparison, ...]:
     )
 
 
-def _estimate(values: np.ndarray) -> Estimate | None:
+def _estimate(values: np.ndarray, least_sd: float = 0.0) -> Estimate | None:
     finite = values[np.isfinite(values)]
-    return stats.t_interval(finite) if len(finite) else None
+    return stats.t_interval(finite, least_sd=least_sd) if len(finite) else None
+
+
+def _least_sd(errors: list[float]) -> float:
+    """Root mean square of the evaluation errors that are known; 0 when none is."""
+    known = np.array([error for error in errors if math.isfinite(error)])
+    return float(np.sqrt((known**2).mean())) if len(known) else 0.0
 
 
 def _column(frame: pd.DataFrame, key: str) -> np.ndarray:

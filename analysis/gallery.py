@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.figures import accuracy, intervals, profiles, stability
+from analysis.figures import accuracy, differences, intervals, profiles, stability
 from analysis.figures.accuracy import MOST_BANDS
 from analysis.figures.stability import MOST_POINTS
 from analysis.findings import ACCURACY, KL, Findings
@@ -33,6 +33,7 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
     return [
         _accuracy(study),
         _intervals(study, findings),
+        _differences(study, findings),
         *(_stability(study, panel) for panel in study.grouping.panels),
         _kl(study),
         *_profiles(study),
@@ -102,6 +103,20 @@ def _intervals(study: Study, findings: Findings) -> Exhibit:
         else "Cannot be drawn: no run has finished."
     )
     return Exhibit("final-and-best", "accuracy", "Final and best accuracy", caption, figure)
+
+
+def _differences(study: Study, findings: Findings) -> Exhibit:
+    figure = differences.against_baseline(study, findings)
+    pairs = sorted({comparison.pairs for comparison in findings.comparisons if comparison.pairs})
+    caption = (
+        "Final accuracy minus that of the baseline, run by run on the same seed and starting policy. Ticks "
+        f"are pairs, bars 95% Student t intervals over pairs (n = {' or '.join(map(str, pairs))} "
+        f"{'pair' if pairs == [1] else 'pairs'}; a point without a bar is one pair). A bar that crosses "
+        "zero, or a Holm-adjusted p of 0.05 or more, is not resolved."
+        if figure
+        else "Cannot be drawn: no method shares a seed and a starting policy with the baseline."
+    )
+    return Exhibit("against-baseline", "accuracy", "Against the baseline", caption, figure)
 
 
 def _stability(study: Study, panel: str) -> Exhibit:

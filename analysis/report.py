@@ -147,7 +147,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
 
     def joined(values: list[str]) -> str:
         seen = Counter(value for value in values if value)
-        return ", ".join(seen)
+        return "; ".join(seen)
 
     models = [
         f"{model['name']} ({int(model['parameters']):,} parameters)".replace(",", "\u202f")

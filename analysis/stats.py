@@ -24,7 +24,10 @@ EXACT_SIGN_FLIPS = 14
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds and its interval; `low` and `high` are NaN when n gives none (n < 2)."""
+    """A mean over n seeds and its interval; `low` and `high` are NaN when n gives none (n < 2).
+
+    `sd` is the spread the interval was made with: the sample's, or the known measurement error if that is larger.
+    """
 
     mean: float
     low: float
@@ -50,9 +53,11 @@ class PairedDifference:
     p_sign_flip: float
 
 
-def t_interval(values: Array, level: float = LEVEL) -> Estimate:
+def t_interval(values: Array, level: float = LEVEL, *, least_sd: float = 0.0) -> Estimate:
     """Mean of `values` [n] with Student's t interval; zero spread gives a zero-width interval.
 
+    least_sd: the spread that measurement error alone must cause. Two or three seeds can agree by chance far
+    better than their evaluations are exact; their spread is then raised to this.
     Raises ValueError for an empty or non-finite array.
     """
     sample = _finite(values)
@@ -60,7 +65,7 @@ def t_interval(values: Array, level: float = LEVEL) -> Estimate:
     mean = float(sample.mean())
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n, math.nan)
-    sd = float(sample.std(ddof=1))
+    sd = max(float(sample.std(ddof=1)), least_sd)
     half = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, sd)
 
@@ -99,25 +104,33 @@ def stratified_bootstrap_interval(
 
 
 def paired_difference(
-    treatment: Array, baseline: Array, generator: np.random.Generator, level: float = LEVEL
+    treatment: Array,
+    baseline: Array,
+    generator: np.random.Generator,
+    level: float = LEVEL,
+    *,
+    least_sd: float = 0.0,
 ) -> PairedDifference:
-    """Difference of `treatment` [n] and `baseline` [n], entry i of both from the same seed and starting
-    policy.
+    """`treatment` [n] minus `baseline` [n], entry i of both from the same seed and starting policy.
+
+    least_sd: the spread of a difference that measurement error alone must cause, see `t_interval`.
     """
     first, second = _finite(treatment), _finite(baseline)
     if first.shape != second.shape:
         raise ValueError(f"paired values must match: {len(first)} against {len(second)}.")
     differences = first - second
-    estimate = t_interval(differences, level)
-    return PairedDifference(estimate, paired_t_p(differences), sign_flip_p(differences, generator))
+    estimate = t_interval(differences, level, least_sd=least_sd)
+    return PairedDifference(
+        estimate, paired_t_p(differences, least_sd=least_sd), sign_flip_p(differences, generator)
+    )
 
 
-def paired_t_p(differences: Array) -> float:
+def paired_t_p(differences: Array, *, least_sd: float = 0.0) -> float:
     """Two-sided p of Student's t test on `differences` [n]; NaN below two, 1 or 0 without spread."""
     sample = _finite(differences)
     if len(sample) < 2:
         return math.nan
-    sd = float(sample.std(ddof=1))
+    sd = max(float(sample.std(ddof=1)), least_sd)
     if sd == 0.0:
         return 1.0 if sample[0] == 0.0 else 0.0
     t = float(sample.mean()) / (sd / math.sqrt(len(sample)))

@@ -8,6 +8,9 @@ from analysis.findings import Comparison, Findings, MethodResult, PanelFindings
 from analysis.numbers import listed, percent, percent_range, plural, points, points_range
 from analysis.runs import Study
 
+# An interval wider than this share of the whole range says nothing worth a place in the first sentence.
+USELESS_WIDTH = 0.5
+
 
 def verdict(panel: PanelFindings) -> list[str]:
     """Sentences for one panel, the most important first."""
@@ -79,6 +82,9 @@ def method_of_statistics(findings: Findings) -> list[str]:
         f"Final accuracy is {final}. Intervals are 95% Student t intervals over seeds at every n: a "
         "bootstrap over two to five seeds can only redraw those few values and covers too rarely. They are "
         "cut to 0 to 100%. They describe new seeds on the same held-out problems.",
+        "Two or three seeds can agree by chance better than their evaluations are exact. The spread used "
+        "for an interval or test is therefore never smaller than the binomial error of the evaluations "
+        "behind it.",
         f"Best in window is the highest of a run's evaluations at steps 1 to {findings.window}, averaged "
         f"over seeds. Picking the best of {findings.evaluations_in_window} noisy evaluations overshoots; "
         "the column beside it says by how much it would do so if accuracy were flat. The final value has "
@@ -133,6 +139,8 @@ def _gain(result: MethodResult) -> str:
 def _interval_and_n(result: MethodResult) -> str:
     if result.final is None or not result.final.has_interval:
         return f" (n = {result.n})"
+    if result.final.high - result.final.low > USELESS_WIDTH:
+        return f" (n = {result.n}, too few seeds for a useful interval)"
     return f" (95% interval {percent_range(result.final)}, n = {result.n})"
 
 

@@ -113,7 +113,12 @@ def _interval(axes: Axes, estimate: Estimate, y: float, look: style.Look, *, fil
     if estimate.has_interval:
         low, high = max(0.0, estimate.low), min(1.0, estimate.high)
         axes.plot(
-            [low, high], [y, y], color=look.color, linewidth=2.4 if filled else 1.0, alpha=0.9, zorder=3
+            [low, high],
+            [y, y],
+            color=look.color,
+            linewidth=2.4 if filled else 1.0,
+            alpha=0.9 if estimate.n > 2 else 0.4,
+            zorder=3,
         )
     axes.plot(
         estimate.mean,

@@ -118,6 +118,22 @@ def test_without_a_wish_a_divergence_threshold_is_the_baseline() -> None:
     assert found.method == "dppo_tv"
 
 
+def test_evaluation_error_enters_the_spread(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
+    run = findings.results[0].runs[0]
+    stderr = study.metrics["eval/heldout/stderr"].dropna().to_numpy()[-3:]
+    assert run.final_error == pytest.approx(np.sqrt((stderr**2).sum()) / 3)
+
+
+def test_the_interval_is_left_out_of_the_first_sentence_when_it_says_nothing(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(1, 2))
+    leader = findings.panels[0].leader
+    assert leader is not None
+    assert leader.final is not None
+    assert leader.final.high - leader.final.low > words.USELESS_WIDTH
+    assert "too few seeds for a useful interval" in words.verdict(findings.panels[0])[0]
+
+
 def test_a_seed_that_died_is_carried_on_at_its_last_value() -> None:
     nan = math.nan
     curves = Curves(

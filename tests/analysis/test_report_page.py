@@ -57,13 +57,20 @@ def html(written: ReportFiles) -> str:
 
 
 def test_every_file_said_to_be_written_is_there_and_not_empty(written: ReportFiles) -> None:
-    assert len(written.all) > 15
+    assert len(written.all) > 17
     assert all(path.stat().st_size > 100 for path in written.all)
 
 
 def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles) -> None:
     names = {path.stem for path in written.figures}
-    assert names == {"accuracy", "final-and-best", "stability", "accuracy-against-kl", "positions"}
+    assert names == {
+        "accuracy",
+        "final-and-best",
+        "against-baseline",
+        "stability",
+        "accuracy-against-kl",
+        "positions",
+    }
     for path in written.figures:
         data = path.read_bytes()
         if path.suffix == ".pdf":

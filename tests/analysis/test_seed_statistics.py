@@ -14,7 +14,8 @@ from scipy import stats as scipy_stats
 
 from analysis import stats
 
-finite = st.floats(min_value=-1e3, max_value=1e3, allow_nan=False, width=32)
+# Thousandths: whether two sums are equal must not hang on rounding.
+finite = st.integers(-1000, 1000).map(lambda thousandths: thousandths / 1000)
 samples = st.lists(finite, min_size=2, max_size=9)
 
 
@@ -271,3 +272,18 @@ def test_splitting_one_method_in_two_finds_a_difference_no_more_often_than_it_ma
     found = sum(stats.paired_t_p(first - second) < 0.05 for first, second in finals)
     # Three binomial standard errors above 5% of 1,000.
     assert found / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_spread_is_never_taken_as_smaller_than_the_known_measurement_error() -> None:
+    lucky = np.array([0.6000, 0.6001])
+    floored = stats.t_interval(lucky, least_sd=0.02)
+    assert floored.sd == 0.02
+    assert floored.high - floored.mean == pytest.approx(math.tan(math.pi * 0.475) * 0.02 / math.sqrt(2))
+    spread = np.array([0.5, 0.7])
+    assert stats.t_interval(spread, least_sd=0.02) == stats.t_interval(spread)
+
+
+def test_two_pairs_that_agree_by_luck_are_no_evidence(generator: np.random.Generator) -> None:
+    first, second = np.array([0.742, 0.617]), np.array([0.766, 0.642])
+    assert stats.paired_difference(first, second, generator).p_t < 0.05
+    assert stats.paired_difference(first, second, generator, least_sd=0.012).p_t > 0.15
