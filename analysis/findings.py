@@ -114,7 +114,8 @@ class Comparison:
         if not self.difference.has_interval:
             return "not resolved (one pair)"
         if not self.resolved:
-            return "not resolved"
+            crosses = self.difference.low <= 0 <= self.difference.high
+            return "not resolved" if crosses else "not resolved after Holm"
         return "higher" if self.difference.mean > 0 else "lower"
 
 
@@ -131,7 +132,7 @@ class PanelFindings:
 
     @property
     def winner(self) -> MethodResult | None:
-        """The leader, only if its lead over every other method is resolved (Holm over all pairs)."""
+        """The leader, only if its lead over every other method is resolved."""
         return self.leader if self.leader is not None and not self.not_resolved_from else None
 
 
@@ -291,8 +292,15 @@ def _panel(
     leader = ranked[0] if len(ranked) > 1 else None
     unresolved: tuple[str, ...] = ()
     if leader is not None:
+        # Comparisons with the baseline were planned, whoever leads; all others are picked after seeing who does.
         pairs = with_holm([compare(a, b, generator) for a, b in combinations(ranked, 2)])
-        unresolved = tuple(c.baseline for c in pairs if c.label == leader.label and not c.resolved)
+        planned = {frozenset((c.label, c.baseline)): c for c in comparisons}
+        deciding = [
+            (c.baseline, planned.get(frozenset((c.label, c.baseline)), c))
+            for c in pairs
+            if c.label == leader.label
+        ]
+        unresolved = tuple(other for other, comparison in deciding if not comparison.resolved)
     return PanelFindings(panel, results, comparisons, base.label if base else None, leader, unresolved)
 
 

@@ -92,8 +92,9 @@ def method_of_statistics(findings: Findings) -> list[str]:
         "Differences are paired: same run seed and same starting policy on both sides, Student t interval "
         "and t test over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called "
         "resolved only if its interval excludes zero and the adjusted p is below 0.05. The sign-flip p "
-        "cannot fall below 2/2ⁿ. A method is said to lead only if it is resolved from every other, "
-        "Holm-adjusted over all pairs.",
+        "cannot fall below 2/2ⁿ. A lead is called resolved only if it is so over every other method: "
+        "against the baseline as above, against the others Holm-adjusted over all pairs of methods, since "
+        "who leads is known only after looking.",
         "A run has collapsed when its final accuracy is below half of its starting accuracy. KL is "
         "summarised by its median and 90th percentile over steps: its maximum is made by single rare "
         "tokens.",
@@ -172,9 +173,9 @@ def _seen(comparison: Comparison) -> str:
     if comparison.difference.n < 2:
         return text
     if comparison.pairs_needed is None:
-        return f"{text}; more than 1,000 would be needed"
+        return f"{text}; more than 1,000 would be needed at this spread"
     if comparison.pairs_needed > comparison.pairs:
-        return f"{text}; about {comparison.pairs_needed} would be needed"
+        return f"{text}; about {comparison.pairs_needed} would be needed at this spread"
     return text
 
 

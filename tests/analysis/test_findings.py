@@ -11,9 +11,10 @@ from run_folders import Fault, write_sweep
 
 from analysis import words
 from analysis.curves import Curves, cumulative
-from analysis.findings import ACCURACY, Findings, baseline_of, find
+from analysis.findings import ACCURACY, Comparison, Findings, baseline_of, find
 from analysis.grouping import Group
 from analysis.runs import Study, load_study
+from analysis.stats import Estimate
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
@@ -57,6 +58,21 @@ def test_a_method_far_ahead_of_every_other_is_named(tmp_path: Path) -> None:
     assert panel.winner is not None
     assert panel.winner.label == "dppo_tv"
     assert "its lead over every other method is resolved" in words.verdict(panel)[0]
+
+
+def test_a_leading_baseline_is_judged_by_the_comparisons_made_with_it(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("pg", "dppo_tv", "grpo"), seeds=range(3), baseline="grpo")
+    panel = findings.panels[0]
+    assert panel.leader is not None
+    assert panel.leader.label == panel.baseline == "grpo"
+    assert set(panel.not_resolved_from) == {c.label for c in panel.comparisons if not c.resolved}
+
+
+def test_an_interval_beside_zero_that_holm_does_not_pass_says_so() -> None:
+    difference = Estimate(mean=0.05, low=0.01, high=0.09, n=3, sd=0.02)
+    comparison = Comparison("a", "b", 3, (0.05,) * 3, difference, 0.03, 0.25, 0.09, 1.0, 0.1, 3)
+    assert comparison.verdict == "not resolved after Holm"
+    assert not comparison.resolved
 
 
 def test_a_single_seed_resolves_nothing(tmp_path: Path) -> None:
