@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 # Longer "numbers" are no answer to a word problem; refusing them keeps the comparison cheap.
 _MAX_DIGITS = 64
-_MARKED = re.compile(r"####\s*([^\n]*)")
+_MARKED = re.compile(r"#{4,}\s*((?:(?!####)[^\n])*)")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+", re.ASCII)
+# The default context would round to 28 digits.
+_EXACT = Context(prec=_MAX_DIGITS)
 _WRAPPING = re.compile(r"^[\s$€£]*|[\s.%]*$")
 
 
@@ -40,7 +42,7 @@ def parse_number(text: str) -> Decimal | None:
 
 def normalised(number: Decimal) -> str:
     """`18`, `18.0` and `18.00` are one number; this is its one spelling."""
-    return format(number.normalize() + 0, "f")
+    return format(_EXACT.plus(_EXACT.normalize(number)), "f")
 
 
 def marked_answer(completion: str) -> str | None:

@@ -46,7 +46,8 @@ def _local_rows(path: Path) -> list[Any]:
             return pd.read_parquet(path).to_dict("records")
         import json
 
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A JSON text may hold U+2028 and its like unescaped; only a newline ends a row.
+        lines = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line.strip()]
     except (ValueError, OSError) as error:
         # pyarrow's errors derive from ValueError, as do json's and those of decoding.
@@ -105,7 +106,13 @@ class Gsm8kTask:
                 )
             training, heldout = training[: -self.heldout], training[-self.heldout :]
         kept_back = {problem.prompt for problem in heldout}
-        return tuple(p for p in training if p.prompt not in kept_back), tuple(heldout)
+        kept = tuple(problem for problem in training if problem.prompt not in kept_back)
+        if not kept:
+            raise UserError(
+                f"task.path={self.path}: leaves no problem to train on without the held-out ones; "
+                "give a task.heldout_path of other problems."
+            )
+        return kept, tuple(heldout)
 
     def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
         """See `Task.training_problems`; every epoch visits all problems in an order of its own."""
