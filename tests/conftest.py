@@ -1,0 +1,74 @@
+"""Fixtures that all tests share: one thread, a clean environment, and a policy warmed up once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CPPO_LAB_OUTPUT", "CPPO_LAB_PARENT_RUN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def warmed_up(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An output folder that holds the tiny starting policy; made once for all test processes."""
+    from tiny_runs import tiny_config
+
+    from cppo_lab.policies.starting import starting_policy
+    from cppo_lab.quiet import quiet_libraries
+    from cppo_lab.tasks.build import build_task
+
+    base = tmp_path_factory.getbasetemp()
+    output = (base if worker_id == "master" else base.parent) / "warmed_up"
+    quiet_libraries()
+    config = tiny_config(output)
+    starting_policy(config, build_task(config.task))
+    return output
+
+
+@pytest.fixture
+def output(tmp_path: Path, warmed_up: Path) -> Path:
+    """An output folder of the test's own in which the tiny starting policy is cached already."""
+    shutil.copytree(warmed_up / "policies", tmp_path / "out" / "policies")
+    return tmp_path / "out"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside a checkout; what needs it is skipped where it is absent."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the data sets are not there: no folder {Path(*folder.parts[-2:])} beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def invoke(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `cppo-lab …` in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        from cppo_lab.cli import main
+
+        monkeypatch.setattr("sys.argv", ["cppo-lab", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

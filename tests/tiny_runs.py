@@ -1,0 +1,154 @@
+"""Runs small enough for a test: seconds each, but long enough that the policy really learns."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cppo_lab
+from cppo_lab.compose import compose_run
+from cppo_lab.config import RunConfig
+from cppo_lab.experiment import run_folder
+from cppo_lab.policies.loading import Policy
+from cppo_lab.policies.starting import load_starting_policy, starting_policy
+from cppo_lab.rollouts.native import NativeEngine
+from cppo_lab.tasks.build import build_task
+from cppo_lab.trainer import Parts, Trainer
+
+# One-step problems: a policy of 120 warm-up updates solves about a tenth of them, so that most groups of eight
+# hold both right and wrong responses and every step takes updates.
+STARTING_POLICY = (
+    "task.steps=1",
+    "task.heldout=64",
+    "warmup.longest=1",
+    "warmup.steps=120",
+    "warmup.band=null",
+    "warmup.max_steps=120",
+)
+TINY = (
+    *STARTING_POLICY,
+    "trainer.steps=3",
+    "trainer.prompts_per_step=6",
+    "trainer.group_size=8",
+    "trainer.prompts_per_minibatch=2",
+    "trainer.epochs=1",
+    "trainer.evaluation_problems=32",
+    "trainer.checkpoint_every=1",
+    "tracking=none",
+)
+# One update on random weights: for tests in which nothing needs to be learnt.
+UNTRAINED = ("warmup.steps=1", "warmup.max_steps=1")
+
+ROOT = Path(cppo_lab.__file__).resolve().parents[1]
+
+
+def tiny_config(output: Path, *overrides: str) -> RunConfig:
+    """The configuration of a tiny run that writes to `output`; later overrides replace earlier ones."""
+    return compose_run([*TINY, f"paths.output='{output}'", *overrides])
+
+
+def starting(config: RunConfig) -> Policy:
+    """The starting policy of `config`, loaded anew."""
+    return load_starting_policy(config, starting_policy(config, build_task(config.task)))
+
+
+def engine_for(policy: Policy, **settings: Any) -> NativeEngine:
+    """A native engine with the policy's weights."""
+    return NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token, **settings)
+
+
+def trainer_for(config: RunConfig) -> Trainer:
+    """A trainer in this process, at its first step, with a run folder in which logs can be written."""
+    policy = starting(config)
+    engine = engine_for(policy, weights=config.engine.weights, batch_size=config.engine.batch_size)
+    judge = engine if config.engine.weights == "same" else engine_for(policy)
+    folder = run_folder(config)
+    folder.create(config.model_dump(mode="python"))
+    return Trainer(config, Parts(build_task(config.task), policy, engine, judge, folder))
+
+
+def same_weights(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two state dicts hold the same names and the same bits."""
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """The environment of a command: this lab, one thread, nothing inherited that changes where it writes."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("CPPO_LAB_", "MLFLOW_", "HYDRA_"))
+    }
+    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"} | extra
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line `cppo-lab …` for a process of its own."""
+    return [sys.executable, "-m", "cppo_lab", *arguments]
+
+
+def lab(
+    *arguments: str, cwd: Path, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `cppo-lab …` in a process of its own, to its end."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def start_lab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start `cppo-lab …` in a process group of its own and return at once."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 180) -> None:
+    """Wait until `condition`; fails when the process ends before, or the time runs out."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if process.poll() is not None:
+            output = process.communicate()[0]
+            raise AssertionError(f"the command ended too early with {process.returncode}:\n{output}")
+        if time.monotonic() > deadline:
+            process.send_signal(signal.SIGKILL)
+            raise AssertionError("what the test waits for did not happen in time")
+        time.sleep(0.02)
+
+
+def one_run_folder(output: Path) -> Path:
+    """The only run folder below `output`."""
+    folders = [path for path in (output / "runs").iterdir() if path.is_dir()]
+    assert len(folders) == 1, folders
+    return folders[0]
+
+
+def files_with_times(root: Path, patterns: Sequence[str] = ("**/*",)) -> dict[str, tuple[int, bytes]]:
+    """Modification time and content of every file below `root`, to see whether anything was rewritten."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
+        for pattern in patterns
+        for path in root.glob(pattern)
+        if path.is_file()
+    }
