@@ -146,7 +146,10 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     engine = _native_engine(config, policy, config.engine.weights)
     # A policy is judged at full precision, whatever the rollouts were sampled with.
     judge = engine if config.engine.weights == "same" else _native_engine(config, policy, "same")
-    trainer = Trainer(config, Parts(task, policy, engine, judge, folder), on_step)
+    reference = None
+    if config.algo.requirements.needs_reference:
+        reference = load_starting_policy(config, start).network.requires_grad_(False)
+    trainer = Trainer(config, Parts(task, policy, engine, judge, folder, reference), on_step)
     trainer.run()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,16 +12,21 @@ from torch import Tensor
 
 from cppo_lab.config import RunConfig
 from cppo_lab.experience import Experience, live_groups, minibatch_order
+from cppo_lab.objectives.advantages import value_loss
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.diagnostics import Diagnostics
 from cppo_lab.objectives.objective import token_objective
 from cppo_lab.objectives.profiles import PositionProfiler
+from cppo_lab.objectives.spec import AggregationSpec
 from cppo_lab.objectives.thresholds import MaskedShareController
+from cppo_lab.policies.critic import Critic
 from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.logprobs import token_statistics
+from cppo_lab.policies.logprobs import hidden_statistics, response_hidden
 
 Metrics = dict[str, float]
+
+_TOKEN_MEAN = AggregationSpec(kind="token_mean")
 
 
 class Diverged(Exception):
@@ -29,117 +34,151 @@ class Diverged(Exception):
 
 
 class Learner:
-    """Owns the optimizer, and the counts and factors that a checkpoint must hold."""
+    """Owns the optimizer and the critic, and the counts and factors that a checkpoint must hold."""
 
     def __init__(self, config: RunConfig, policy: Policy) -> None:
         self.config, self.policy = config, policy
         self.algo = config.algo.with_horizon(config.task.response_limit)
-        self.optimizer = torch.optim.AdamW(
-            policy.network.parameters(),
-            lr=config.trainer.lr,
-            betas=config.trainer.betas,
-            weight_decay=config.trainer.weight_decay,
-        )
+        self.critic: Critic | None = None
+        if self.algo.requirements.needs_values:
+            self.critic = Critic(policy.network, self.algo.critic.backbone)
+        self.optimizer = self._make_optimizer()
         self.updates = 0
         self.trained_tokens = 0
-        self._controller = MaskedShareController(self._controlled_schedule())
-
-    def _controlled_schedule(self) -> Any:
         region = self.algo.trust_region
-        controlled = region.schedule.kind == "target_share"
-        return region.schedule if controlled else region.budget.schedule
+        controlled = region.schedule if region.schedule.kind == "target_share" else region.budget.schedule
+        self._controller = MaskedShareController(controlled)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        trainer = self.config.trainer
+        groups = [{"params": list(self.policy.network.parameters()), "base_lr": trainer.lr}]
+        if self.critic is not None:
+            rate = self.algo.critic.learning_rate or trainer.lr
+            groups.append({"params": self.critic_parameters(), "base_lr": rate})
+        return torch.optim.AdamW(
+            groups, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
+        )
+
+    def critic_parameters(self) -> list[torch.nn.Parameter]:
+        """The critic's own parameters."""
+        return [] if self.critic is None else list(self.critic.parameters())
 
     def learn(self, experience: Experience, step: int, profiler: PositionProfiler | None = None) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite."""
         network = self.policy.network.train()
-        diagnostics = Diagnostics()
-        losses, norms = [], []
+        taken = _Updates(Diagnostics(), profiler)
         live = live_groups(experience, self.algo)
         for epoch in range(self.config.trainer.epochs):
             for rows in minibatch_order(self.config, live, step, epoch):
-                loss, norm = self._update(experience, rows, step, diagnostics, profiler)
-                losses.append(loss)
-                norms.append(norm)
+                self._update(experience, rows, step, taken)
         network.eval()
-        found = diagnostics.result()
+        metrics = taken.diagnostics.result() | taken.metrics(self.config.trainer.grad_clip or math.inf)
+        metrics["train/lr"] = self.config.trainer.lr * self._warmup_factor()
         if self.algo.requirements.needs_threshold_controller:
-            found["mask/threshold_factor"] = self._controller.factor
-            self._controller.update(found["mask/share"])
-        return found | self._update_metrics(losses, norms)
+            metrics["mask/threshold_factor"] = self._controller.factor
+            self._controller.update(metrics["mask/share"])
+        return metrics
 
-    def _update_metrics(self, losses: list[float], norms: list[float]) -> Metrics:
-        count = len(norms)
-        clip = self.config.trainer.grad_clip or math.inf
-        return {
-            "train/updates": float(count),
-            "train/loss": sum(losses) / count if count else math.nan,
-            "train/grad_norm": sum(norms) / count if count else math.nan,
-            "train/grad_norm_max": max(norms, default=math.nan),
-            "train/grad_clipped_share": sum(norm > clip for norm in norms) / count if count else math.nan,
-            "train/lr": self._lr(),
-        }
-
-    def _update(
-        self,
-        experience: Experience,
-        rows: Tensor,
-        step: int,
-        diagnostics: Diagnostics,
-        profiler: PositionProfiler | None,
-    ) -> tuple[float, float]:
-        """One optimizer update on the responses `rows` [N]; returns the loss and the gradient norm."""
+    def _update(self, experience: Experience, rows: Tensor, step: int, taken: _Updates) -> None:
+        """One optimizer update on the responses `rows` [N]."""
         trainer = self.config.trainer
-        whole = denominator(experience.rollout.response_mask[rows], self.algo.aggregation)
+        mask = experience.loss_mask[rows]
+        policy_whole = denominator(mask, self.algo.aggregation)
+        value_whole = denominator(mask, _TOKEN_MEAN)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total = value_total = 0.0
         for part in rows.split(trainer.microbatch_sequences or len(rows)):
-            batch = self.token_batch(experience, part)
-            objective = token_objective(
-                batch,
-                self.algo,
-                progress=step / max(1, trainer.steps - 1),
-                step=step,
-                threshold_factor=self._controller.factor,
-            )
-            loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, whole)
-            loss.backward()
+            loss, value = self._losses(experience, part, step, policy_whole, value_whole, taken)
+            combined = loss if value is None else loss + self.algo.critic.coefficient * value
+            combined.backward()
             total += float(loss.detach())
-            diagnostics.update(batch, objective)
-            if profiler is not None:
-                profiler.update(batch, objective)
-        parameters = self.policy.network.parameters()
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.grad_clip or math.inf))
-        if not math.isfinite(total) or not math.isfinite(norm):
+            value_total += 0.0 if value is None else float(value.detach())
+        norm = self._clipped_norm(self.policy.network.parameters())
+        critic_norm = self._clipped_norm(self.critic_parameters())
+        if not all(map(math.isfinite, (total, value_total, norm, critic_norm))):
             raise Diverged(
                 f"diverged at step {step + 1}, update {self.updates + 1}: "
                 f"loss {total:g}, gradient norm {norm:g}"
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = group["base_lr"] * self._warmup_factor()
         self.optimizer.step()
         self.updates += 1
-        self.trained_tokens += int(experience.rollout.response_mask[rows].sum())
-        return total, norm
+        self.trained_tokens += int(mask.sum())
+        taken.add(total, norm, None if self.critic is None else (value_total, critic_norm))
 
-    def _lr(self) -> float:
+    def _losses(
+        self,
+        experience: Experience,
+        rows: Tensor,
+        step: int,
+        policy_whole: Tensor,
+        value_whole: Tensor,
+        taken: _Updates,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The policy's and the critic's share of the minibatch's losses, from the responses `rows` [N]."""
+        batch, values = self.token_batch(experience, rows)
+        objective = token_objective(
+            batch,
+            self.algo,
+            progress=step / max(1, self.config.trainer.steps - 1),
+            step=step,
+            threshold_factor=self._controller.factor,
+        )
+        taken.diagnostics.update(batch, objective)
+        if taken.profiler is not None:
+            taken.profiler.update(batch, objective)
+        loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
+        if values is None or experience.values is None or experience.returns is None:
+            return loss, None
+        width = values.shape[1]
+        error = value_loss(
+            values,
+            experience.values[rows, :width],
+            experience.returns[rows, :width],
+            self.algo.critic.value_clip,
+        )
+        value = aggregate(error, batch.response_mask, _TOKEN_MEAN, value_whole)
+        if step < self.algo.critic.warmup_steps:
+            # The critic learns first; a product with 0 keeps the policy's gradients defined and zero.
+            loss = loss * 0.0
+        return loss, value
+
+    def _clipped_norm(self, parameters: Iterable[torch.nn.Parameter]) -> float:
+        """Global L2 norm of the gradients before clipping; they are clipped in place."""
+        limit = self.config.trainer.grad_clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+
+    def _warmup_factor(self) -> float:
         warmup = self.config.trainer.lr_warmup_updates
-        return self.config.trainer.lr * (min(1.0, (self.updates + 1) / warmup) if warmup else 1.0)
+        return min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
 
-    def token_batch(self, experience: Experience, rows: Tensor) -> TokenBatch:
-        """The policy's present view of the responses `rows` [N], with everything the method asks for."""
+    def token_batch(self, experience: Experience, rows: Tensor) -> tuple[TokenBatch, Tensor | None]:
+        """The policy's present view of the responses `rows` [N], with all the method asks for; the values [N, T]."""
         rollout = experience.rollout.rows(rows)
         needs = self.algo.requirements
         width = rollout.response_mask.shape[1]
-        statistics = token_statistics(
+        inputs = (rollout.tokens, rollout.attention_mask, rollout.prompt_width)
+        hidden = response_hidden(self.policy.network, *inputs)
+        values = None
+        if self.critic is not None:
+            shared = self.critic.is_shared
+            values = (
+                self.critic.of_hidden(hidden) if shared else self.critic.values(self.policy.network, *inputs)
+            )
+        statistics = hidden_statistics(
             self.policy.network,
-            rollout.tokens,
-            rollout.attention_mask,
-            rollout.prompt_width,
+            hidden,
+            rollout.responses,
             temperature=self.config.trainer.temperature,
             chosen=rollout.topk_ids if needs.needs_topk else None,
             full=needs.needs_full_distribution,
             entropy_gradient=needs.needs_entropy,
         )
+
+        def cut(columns: Tensor | None) -> Tensor | None:
+            return None if columns is None else columns[rows, :width]
+
         topk = full = None
         if (
             statistics.chosen_logp is not None
@@ -150,23 +189,25 @@ class Learner:
             topk = TopK(rollout.topk_logp, statistics.chosen_logp, contains)
         if statistics.log_distribution is not None and rollout.log_distribution is not None:
             full = FullDistributions(rollout.log_distribution, statistics.log_distribution)
-        order = experience.weight_order
-        return TokenBatch(
+        batch = TokenBatch(
             logp=statistics.logp,
             rollout_logp=rollout.logp,
-            advantages=experience.advantages[rows],
-            response_mask=rollout.response_mask,
-            old_logp=experience.old_logp[rows, :width],
+            advantages=experience.advantages[rows, :width],
+            response_mask=experience.loss_mask[rows, :width],
+            old_logp=cut(experience.old_logp),
+            reference_logp=cut(experience.reference_logp),
             entropy=statistics.entropy,
             topk=topk,
             full=full,
-            weight_order=None if order is None else order[rows, :width],
+            weight_order=cut(experience.weight_order),
         )
+        return batch, values
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the policy's weights."""
         return {
             "optimizer": self.optimizer.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
             "updates": self.updates,
             "trained_tokens": self.trained_tokens,
             "controller": self._controller.state_dict(),
@@ -175,8 +216,46 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
         self.updates, self.trained_tokens = state["updates"], state["trained_tokens"]
         self._controller.load_state_dict(state["controller"])
+
+
+@dataclass
+class _Updates:
+    """What the updates of one step did."""
+
+    diagnostics: Diagnostics
+    profiler: PositionProfiler | None
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    critic: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
+        """Note one update: loss and gradient norm of the policy, and those of the critic."""
+        self.losses.append(loss)
+        self.norms.append(norm)
+        if critic is not None:
+            self.critic.append(critic)
+
+    def metrics(self, clip: float) -> Metrics:
+        """Means over the updates; NaN when there was none."""
+        metrics = {
+            "train/updates": float(len(self.norms)),
+            "train/loss": _mean(self.losses),
+            "train/grad_norm": _mean(self.norms),
+            "train/grad_norm_max": max(self.norms, default=math.nan),
+            "train/grad_clipped_share": _mean([float(norm > clip) for norm in self.norms]),
+        }
+        if self.critic:
+            metrics["critic/loss"] = _mean([loss for loss, _ in self.critic])
+            metrics["critic/grad_norm"] = _mean([norm for _, norm in self.critic])
+        return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def profile_rows(profiler: PositionProfiler, step: int) -> list[dict[str, Any]]:

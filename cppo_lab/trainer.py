@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
+from cppo_lab.collection import Collector
 from cppo_lab.config import RunConfig
 from cppo_lab.evaluation import Evaluation, evaluate
-from cppo_lab.experience import Experience, collect
+from cppo_lab.experience import Experience
 from cppo_lab.learner import Learner, Metrics, profile_rows
 from cppo_lab.objectives.profiles import PositionProfiler
 from cppo_lab.policies.loading import Policy
@@ -25,13 +28,17 @@ OnStep = Callable[[int, Mapping[str, Any]], None]
 
 @dataclass
 class Parts:
-    """What a run is made of besides its configuration. `judge` samples from the policy at full precision."""
+    """What a run is made of besides its configuration.
+
+    `judge` samples from the policy at full precision; `reference` is the frozen policy of KL regularisers.
+    """
 
     task: Task
     policy: Policy
     engine: RolloutEngine
     judge: RolloutEngine
     folder: RunFolder
+    reference: nn.Module | None = None
 
 
 class Trainer:
@@ -40,6 +47,15 @@ class Trainer:
     def __init__(self, config: RunConfig, parts: Parts, on_step: OnStep | None = None) -> None:
         self.config, self.parts, self._on_step = config, parts, on_step
         self.learner = Learner(config, parts.policy)
+        self.collector = Collector(
+            config,
+            self.learner.algo,
+            parts.task,
+            parts.policy,
+            parts.engine,
+            parts.reference,
+            self.learner.critic,
+        )
         self.step = 0
         self.sampled_tokens = 0
         self.best_accuracy = -math.inf
@@ -86,7 +102,7 @@ class Trainer:
     def _sample_ahead(self, step: int) -> None:
         """Sample the rollout that training step `step` will learn from, with the weights of now."""
         self.parts.engine.load_weights(self.parts.policy.network, self.learner.updates)
-        experience = collect(self.config, self.learner.algo, self.parts, step)
+        experience = self.collector.collect(step)
         self.sampled_tokens += experience.sampled_tokens
         self.pending.append(experience)
 

@@ -78,6 +78,59 @@ def head_statistics(
     return TokenStatistics(*columns)
 
 
+def response_hidden(policy: nn.Module, tokens: Tensor, attention_mask: Tensor, prompt_width: int) -> Tensor:
+    """The decoder's states [B, T, d] from which each response token of `tokens` [B, P + T] is predicted.
+
+    `tokens` are left-padded prompts of width P followed by T response positions; `attention_mask` [B, P + T] marks
+    real tokens.
+    """
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    states: Tensor = policy.get_decoder()(  # type: ignore[operator]
+        input_ids=tokens[:, :-1],
+        attention_mask=attention_mask[:, :-1],
+        position_ids=positions[:, :-1],
+        use_cache=False,
+    ).last_hidden_state
+    return states[:, prompt_width - 1 :]
+
+
+def hidden_statistics(
+    policy: nn.Module,
+    hidden: Tensor,
+    responses: Tensor,
+    *,
+    temperature: float = 1.0,
+    chosen: Tensor | None = None,
+    full: bool = False,
+    entropy_gradient: bool = False,
+) -> TokenStatistics:
+    """Statistics of `responses` [B, T] from the states `hidden` [B, T, d] that `response_hidden` gave.
+
+    Logits are divided by `temperature`, as in sampling. `chosen` [B, T, K] asks for further token ids'
+    log-probabilities; `full` for the whole distributions [B, T, V]. Values at padding are meaningless and finite.
+    """
+    head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator]
+    shape = responses.shape
+    flat = head_statistics(
+        hidden.flatten(0, 1),
+        head,
+        responses.reshape(-1),
+        None if chosen is None else chosen.flatten(0, 1),
+        temperature,
+        entropy_gradient,
+    )
+    distribution = None
+    if full:
+        with torch.no_grad():
+            distribution = torch.log_softmax(head(hidden.detach()).float() / temperature, dim=-1)
+    return TokenStatistics(
+        logp=flat.logp.view(shape),
+        entropy=flat.entropy.view(shape),
+        chosen_logp=None if flat.chosen_logp is None else flat.chosen_logp.view(*shape, -1),
+        log_distribution=distribution,
+    )
+
+
 def token_statistics(
     policy: nn.Module,
     tokens: Tensor,
@@ -89,38 +142,13 @@ def token_statistics(
     full: bool = False,
     entropy_gradient: bool = False,
 ) -> TokenStatistics:
-    """Statistics of the responses in `tokens` [B, P + T] (left-padded prompts of width P, then T positions).
-
-    `attention_mask` [B, P + T] marks real tokens; logits are divided by `temperature`, as in sampling. `chosen`
-    [B, T, K] asks for further token ids' log-probabilities; `full` for the whole distributions [B, T, V].
-    Values at padding are meaningless and finite; mask them.
-    """
-    rows, width = tokens.shape
-    responses = tokens[:, prompt_width:]
-    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    hidden = policy.get_decoder()(  # type: ignore[operator]
-        input_ids=tokens[:, :-1],
-        attention_mask=attention_mask[:, :-1],
-        position_ids=positions[:, :-1],
-        use_cache=False,
-    ).last_hidden_state[:, prompt_width - 1 :]
-    head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator]
-    length = width - prompt_width
-    flat = head_statistics(
-        hidden.reshape(rows * length, -1),
-        head,
-        responses.reshape(-1),
-        None if chosen is None else chosen.reshape(rows * length, -1),
-        temperature,
-        entropy_gradient,
-    )
-    distribution = None
-    if full:
-        with torch.no_grad():
-            distribution = torch.log_softmax(head(hidden.detach()).float() / temperature, dim=-1)
-    return TokenStatistics(
-        logp=flat.logp.view(rows, length),
-        entropy=flat.entropy.view(rows, length),
-        chosen_logp=None if flat.chosen_logp is None else flat.chosen_logp.view(rows, length, -1),
-        log_distribution=distribution,
+    """`response_hidden` and `hidden_statistics` in one."""
+    return hidden_statistics(
+        policy,
+        response_hidden(policy, tokens, attention_mask, prompt_width),
+        tokens[:, prompt_width:],
+        temperature=temperature,
+        chosen=chosen,
+        full=full,
+        entropy_gradient=entropy_gradient,
     )

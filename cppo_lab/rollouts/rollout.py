@@ -78,6 +78,33 @@ class Rollout:
         return tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined]
 
 
+def joined(rollouts: Sequence[Rollout], pad: int) -> Rollout:
+    """Rollouts of the same weights as one, their prompts padded on the left and responses on the right."""
+    prompt = max(r.prompt_width for r in rollouts)
+    length = max(r.response_mask.shape[1] for r in rollouts)
+    columns: dict[str, Any] = {}
+    for field in fields(Rollout):
+        values = [getattr(r, field.name) for r in rollouts]
+        if isinstance(values[0], Tensor):
+            fill = pad if field.name == "tokens" else 0
+            wide = field.name in ("tokens", "attention_mask")
+            grown = [
+                _grown(v, prompt - r.prompt_width if wide else 0, length - r.response_mask.shape[1], fill)
+                for v, r in zip(values, rollouts, strict=True)
+            ]
+            columns[field.name] = torch.cat(grown)
+    return replace(rollouts[0], prompt_width=prompt, **columns)
+
+
+def _grown(values: Tensor, left: int, right: int, fill: int) -> Tensor:
+    """`values` [B, T, ...] with columns of `fill` before and after; [B] as it is."""
+    if values.dim() == 1:
+        return values
+    sides = [(values.shape[0], n, *values.shape[2:]) for n in (left, right)]
+    before, after = (values.new_full(side, fill) for side in sides)
+    return torch.cat([before, values, after], dim=1)
+
+
 class RolloutEngine(Protocol):
     """What the trainer and the evaluation need of a sampler."""
 

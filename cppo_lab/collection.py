@@ -1,0 +1,206 @@
+"""Collecting experience: sample, grade, and turn rewards into a learning signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cppo_lab.config import RunConfig
+from cppo_lab.experience import Experience
+from cppo_lab.objectives.advantages import token_advantages, zero_variance
+from cppo_lab.objectives.diagnostics import mismatch
+from cppo_lab.objectives.overlong import overlong_penalty, without_truncated
+from cppo_lab.objectives.regularisers import kl_estimate
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.policies.critic import Critic
+from cppo_lab.policies.loading import Policy
+from cppo_lab.policies.logprobs import token_statistics
+from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
+from cppo_lab.streams import Stream, stream_seed, torch_stream
+from cppo_lab.tasks.grading import Verdict
+from cppo_lab.tasks.problem import Problem, Task
+
+# Responses that the trainer looks at together when it re-reads a rollout without gradients.
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class GradedRollout:
+    """A rollout of N prompts x G responses, its rewards [N, G] after shaping, and who was right, bool [N, G]."""
+
+    rollout: Rollout
+    problems: Sequence[Problem]
+    verdicts: Sequence[Verdict]
+    rewards: Tensor
+    correct: Tensor
+
+    def groups(self, kept: Tensor) -> GradedRollout:
+        """The groups of `kept` [n] (numbers), whole."""
+        size = self.rewards.shape[1]
+        rows = (kept.unsqueeze(-1) * size + torch.arange(size)).flatten()
+        return GradedRollout(
+            self.rollout.rows(rows),
+            [self.problems[i] for i in kept.tolist()],
+            [self.verdicts[i] for i in rows.tolist()],
+            self.rewards[kept],
+            self.correct[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Makes the experience of one training step after the other. `reference` and `critic` only where needed."""
+
+    config: RunConfig
+    algo: AlgoSpec
+    task: Task
+    policy: Policy
+    engine: RolloutEngine
+    reference: nn.Module | None = None
+    critic: Critic | None = None
+
+    def collect(self, step: int) -> Experience:
+        """The experience of `step` (from 0), sampled with the engine's present weights."""
+        graded, sampled_tokens, metrics = self._sample_live(step)
+        rollout = graded.rollout
+        network, temperature = self.policy.network, self.config.trainer.temperature
+        old_logp = recomputed_logp(network, rollout, temperature)
+        reference_logp = None
+        if self.reference is not None:
+            reference_logp = recomputed_logp(self.reference, rollout, temperature)
+        values = None if self.critic is None else recomputed_values(self.critic, network, rollout)
+        regulariser = self.algo.regulariser
+        kl = None
+        if reference_logp is not None and regulariser.kl_where == "reward":
+            kl = kl_estimate(regulariser.kl_kind, old_logp, reference_logp)
+        loss_mask = without_truncated(rollout.response_mask, ~rollout.finished, self.algo.overlong)
+        advantages, returns = token_advantages(
+            graded.rewards, loss_mask, self.algo.advantage, values=values, kl=kl, regulariser=regulariser
+        )
+        return Experience(
+            rollout=rollout,
+            problems=graded.problems,
+            verdicts=graded.verdicts,
+            rewards=graded.rewards,
+            loss_mask=loss_mask,
+            advantages=advantages,
+            old_logp=old_logp,
+            reference_logp=reference_logp,
+            values=values,
+            returns=returns,
+            weight_order=self._weight_order(rollout, step),
+            sampled_tokens=sampled_tokens,
+            metrics=metrics | mismatch(old_logp, rollout.logp, rollout.response_mask),
+        )
+
+    def _sample_live(self, step: int) -> tuple[GradedRollout, int, dict[str, float]]:
+        """The groups to keep, the tokens sampled for them, and the metrics of everything that was sampled."""
+        sampling = self.algo.dynamic_sampling
+        if sampling.kind != "refill":
+            graded = self._sample(step)
+            return graded, int(graded.rollout.response_mask.sum()), rollout_metrics([graded])
+        wanted = self.config.trainer.prompts_per_step
+        rounds: list[GradedRollout] = []
+        kept: list[GradedRollout] = []
+        while len(rounds) < sampling.max_rounds and sum(len(k.problems) for k in kept) < wanted:
+            graded = self._sample(step * sampling.max_rounds + len(rounds))
+            rounds.append(graded)
+            judged = graded.correct.float() if sampling.metric == "accuracy" else graded.rewards
+            live = (~zero_variance(judged)).nonzero().flatten()
+            kept.append(graded.groups(live[: wanted - sum(len(k.problems) for k in kept)]))
+        kept = [k for k in kept if k.problems]
+        tokens = sum(int(r.rollout.response_mask.sum()) for r in rounds)
+        metrics = rollout_metrics(rounds) | {"train/sampling_rounds": float(len(rounds))}
+        # With nothing to learn from, the last round is taken as it is: its advantages are all zero.
+        return (_together(kept, self.policy.pad_token) if kept else rounds[-1]), tokens, metrics
+
+    def _sample(self, position: int) -> GradedRollout:
+        """Sample and grade the prompts at `position` of the prompt stream."""
+        trainer, seeds = self.config.trainer, self.config.seeds
+        problems = self.task.training_problems(position, trainer.prompts_per_step, seeds.prompts)
+        prompts = [self.policy.prompt_ids(p.prompt) for p in problems for _ in range(trainer.group_size)]
+        limit = self.config.task.response_limit
+        settings = SamplingSettings(
+            max_new_tokens=limit,
+            temperature=trainer.temperature,
+            topk=self.algo.requirements.needs_topk or 0,
+            full=self.algo.requirements.needs_full_distribution,
+            seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
+        )
+        rollout = self.engine.sample(prompts, settings)
+        verdicts = [
+            self.task.grade(text, problems[row // trainer.group_size])
+            for row, text in enumerate(rollout.texts(self.policy.tokenizer))
+        ]
+        shape, device = (-1, trainer.group_size), rollout.logp.device
+        earned = torch.tensor([v.reward for v in verdicts], device=device)
+        shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)
+        return GradedRollout(rollout, problems, verdicts, shaped.view(shape), (earned > 0).view(shape))
+
+    def _weight_order(self, rollout: Rollout, step: int) -> Tensor | None:
+        if not self.algo.requirements.needs_weight_order:
+            return None
+        generator = torch_stream(self.config.seeds.shuffled_weights, Stream.SHUFFLED_WEIGHTS, step)
+        return torch.rand(rollout.response_mask.shape, generator=generator).to(rollout.logp.device)
+
+
+def _together(parts: Sequence[GradedRollout], pad: int) -> GradedRollout:
+    return GradedRollout(
+        joined([part.rollout for part in parts], pad),
+        [problem for part in parts for problem in part.problems],
+        [verdict for part in parts for verdict in part.verdicts],
+        torch.cat([part.rewards for part in parts]),
+        torch.cat([part.correct for part in parts]),
+    )
+
+
+@torch.no_grad()
+def recomputed_logp(network: nn.Module, rollout: Rollout, temperature: float) -> Tensor:
+    """log-probabilities [B, T] of a rollout's tokens under `network`, as the trainer computes them; 0 at padding."""
+    logp = torch.zeros_like(rollout.logp)
+    for rows in torch.arange(len(logp)).split(_ROWS_AT_ONCE):
+        part = rollout.rows(rows)
+        found = token_statistics(
+            network, part.tokens, part.attention_mask, part.prompt_width, temperature=temperature
+        ).logp
+        logp[rows, : found.shape[1]] = torch.where(part.response_mask, found, 0.0)
+    return logp
+
+
+@torch.no_grad()
+def recomputed_values(critic: Critic, network: nn.Module, rollout: Rollout) -> Tensor:
+    """The critic's values [B, T] of a rollout's states; 0 at padding."""
+    values = torch.zeros_like(rollout.logp)
+    for rows in torch.arange(len(values)).split(_ROWS_AT_ONCE):
+        part = rollout.rows(rows)
+        found = critic.values(network, part.tokens, part.attention_mask, part.prompt_width)
+        values[rows, : found.shape[1]] = torch.where(part.response_mask, found, 0.0)
+    return values
+
+
+def rollout_metrics(rounds: Sequence[GradedRollout]) -> dict[str, float]:
+    """Rewards, lengths and groups of everything that was sampled for a step."""
+    rewards = torch.cat([r.rewards.flatten() for r in rounds])
+    correct = torch.cat([r.correct for r in rounds])
+    lengths = torch.cat([r.rollout.lengths for r in rounds]).float()
+    finished = torch.cat([r.rollout.finished for r in rounds])
+    parsed = [verdict.parsed is not None for r in rounds for verdict in r.verdicts]
+    right = correct.flatten()
+    same = torch.cat([zero_variance(r.rewards) for r in rounds])
+    return {
+        "train/accuracy": float(right.float().mean()),
+        "train/reward_mean": float(rewards.mean()),
+        "train/reward_std": float(rewards.std()),
+        "train/zero_variance_groups": float(same.float().mean()),
+        "train/all_wrong_groups": float((~correct.any(-1)).float().mean()),
+        "train/all_right_groups": float(correct.all(-1).float().mean()),
+        "train/unparsed_share": 1 - sum(parsed) / len(parsed),
+        "rollout/length_mean": float(lengths.mean()),
+        "rollout/length_max": float(lengths.max()),
+        "rollout/length_correct_mean": float(lengths[right].mean()) if right.any() else math.nan,
+        "rollout/truncated_share": float((~finished).float().mean()),
+    }
