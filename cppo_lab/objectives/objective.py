@@ -15,7 +15,7 @@ from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.log_ratios import log_ratio, moves_away, read_logp
 from cppo_lab.objectives.regularisers import regulariser_loss
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.objectives.surrogates import importance_ratio, surrogate_loss
+from cppo_lab.objectives.surrogates import SurrogateInputs, importance_ratio, surrogate_loss
 from cppo_lab.objectives.thresholds import Thresholds, thresholds_at
 from cppo_lab.objectives.trust_regions import ClipWindow, Decision
 
@@ -103,9 +103,8 @@ def token_objective(
         algo.divergence.kind, algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full
     )
     decision = _decide(batch, algo, distance, logp.detach(), anchor_logp, ratio.detach(), away, at, window)
-    policy_loss = surrogate_loss(
-        logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, window, algo.surrogate
-    )
+    inputs = SurrogateInputs(logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, window)
+    policy_loss = surrogate_loss(inputs, algo.surrogate)
     factor = _correction(batch, algo, logp.detach(), advantages)
     if factor is not None:
         policy_loss = policy_loss * factor

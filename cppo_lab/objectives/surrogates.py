@@ -4,6 +4,9 @@ PPO (arXiv 1707.06347), CISPO (MiniMax-M1), MinPRO (arXiv 2601.22718), GSPO (arX
 (arXiv 2507.20673), SAPO (arXiv 2511.20347), DRPO (arXiv 2606.09821), CTPO (arXiv 2605.07331).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,24 @@ from cppo_lab.objectives.coordinates import SurrogateSpec
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO
 from cppo_lab.objectives.prefixes import positions, row_mean, shift_right
 from cppo_lab.objectives.trust_regions import ClipWindow
+
+
+@dataclass(frozen=True)
+class SurrogateInputs:
+    """What a surrogate may read, all [B, T]; `logp`, `log_ratios` and `ratio` carry gradient."""
+
+    logp: Tensor
+    anchor_logp: Tensor
+    log_ratios: Tensor
+    """log(pi / anchor) of each token."""
+    ratio: Tensor
+    """The importance ratio of `importance_ratio`."""
+    advantages: Tensor
+    mask: Tensor
+    gate: Tensor
+    """The trust region's factor on the gradient."""
+    window: ClipWindow | None
+    """Bounds of the ratio; present under ratio_clip, which clipped and geometric require."""
 
 
 def importance_ratio(log_ratios: Tensor, mask: Tensor, spec: SurrogateSpec) -> Tensor:
@@ -41,63 +62,86 @@ def _context(own: Tensor, mask: Tensor, spec: SurrogateSpec) -> Tensor:
     return torch.zeros_like(own)
 
 
-def surrogate_loss(
-    logp: Tensor,
-    anchor_logp: Tensor,
-    log_ratios: Tensor,
-    ratio: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    gate: Tensor,
-    window: ClipWindow | None,
-    spec: SurrogateSpec,
-) -> Tensor:
-    """The loss of each token [B, T] to minimise, gated; only `logp`, `log_ratios` and `ratio` carry gradient.
+def surrogate_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """The loss of each token [B, T] to minimise; anything outside the mask.
 
     The clipped kinds keep their constant clipped value where the gradient is cut; the others give 0 at
-    dropped tokens. `window` is needed by the clipped kinds.
+    dropped tokens.
     """
-    if spec.kind == "clipped":
-        assert window is not None, "clipped was validated to come with ratio_clip"
-        return clipped_loss(ratio, advantages, window)
-    if spec.kind == "geometric":
-        assert window is not None, "geometric was validated to come with ratio_clip"
-        return geometric_loss(log_ratios, advantages, mask, window)
-    if spec.kind == "truncated":
-        weight = ratio.detach().clamp(spec.ratio_low, spec.ratio_high)
-        return -advantages * gate * weight * logp
-    if spec.kind == "log_probability":
-        return -advantages * gate * logp
-    if spec.kind == "sapo":
-        positive = torch.full_like(ratio, spec.tau_positive)
-        temperature = positive.masked_fill(advantages <= 0, spec.tau_negative)
-        return -advantages * gate * torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature
-    if spec.kind == "quadratic":
-        scale = anchor_logp.exp() if spec.penalty_scale == "anchor_probability" else torch.ones_like(ratio)
-        penalty = advantages.abs() * scale * (ratio - 1).square() / (2 * spec.penalty_epsilon)
-        return gate * (-advantages * ratio + penalty)
-    return -advantages * gate * ratio
+    return _KINDS[spec.kind](inputs, spec)
 
 
-def clipped_loss(ratio: Tensor, advantages: Tensor, window: ClipWindow) -> Tensor:
-    """PPO's max(-A r, -A clip(r)), bounded by -A * dual where A < 0."""
-    low = torch.as_tensor(window.low, dtype=ratio.dtype, device=ratio.device)
-    high = torch.as_tensor(window.high, dtype=ratio.dtype, device=ratio.device)
+def ratio_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """-A rho, gated."""
+    return -inputs.advantages * inputs.gate * inputs.ratio
+
+
+def truncated_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """CISPO: -sg[clamp(rho)] A log pi, gated. A token beyond the bounds keeps a gradient of bounded size."""
+    weight = inputs.ratio.detach().clamp(spec.ratio_low, spec.ratio_high)
+    return -inputs.advantages * inputs.gate * weight * inputs.logp
+
+
+def log_probability_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """REINFORCE: -A log pi, gated."""
+    return -inputs.advantages * inputs.gate * inputs.logp
+
+
+def sapo_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """SAPO: -A (4 / tau) sigmoid(tau (rho - 1)); the temperature depends on the sign of A."""
+    positive = torch.full_like(inputs.ratio, spec.tau_positive)
+    temperature = positive.masked_fill(inputs.advantages <= 0, spec.tau_negative)
+    soft = torch.sigmoid(temperature * (inputs.ratio - 1)) * 4 / temperature
+    return -inputs.advantages * inputs.gate * soft
+
+
+def quadratic_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """DRPO: -A rho + |A| mu(a) (rho - 1)^2 / (2 epsilon), gated; SPO without the factor mu(a)."""
+    penalty = inputs.advantages.abs() * (inputs.ratio - 1).square() / (2 * spec.penalty_epsilon)
+    if spec.penalty_scale == "anchor_probability":
+        penalty = penalty * inputs.anchor_logp.exp()
+    return inputs.gate * (-inputs.advantages * inputs.ratio + penalty)
+
+
+def clipped_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
+    """PPO: max(-A r, -A clip(r)), bounded by -A * dual where A < 0."""
+    low, high = _bounds(inputs)
+    advantages, ratio = inputs.advantages, inputs.ratio
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(low, high))
-    if window.dual is None:
+    if inputs.window is None or inputs.window.dual is None:
         return loss
-    return torch.where(advantages < 0, torch.minimum(loss, -advantages * window.dual), loss)
+    return torch.where(advantages < 0, torch.minimum(loss, -advantages * inputs.window.dual), loss)
 
 
-def geometric_loss(log_ratios: Tensor, advantages: Tensor, mask: Tensor, window: ClipWindow) -> Tensor:
+def geometric_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
     """GMPO: -A exp(mean_t x_t), with x_t clipped one-sidedly by the sign of A before the mean.
 
     Each token holds the value of its response, and the gradient of its own x_t.
     """
-    low = torch.as_tensor(window.low, dtype=log_ratios.dtype, device=log_ratios.device).log()
-    high = torch.as_tensor(window.high, dtype=log_ratios.dtype, device=log_ratios.device).log()
-    sign = advantages.sign()
-    one_sided = sign * torch.minimum(sign * log_ratios, sign * log_ratios.clamp(low, high))
-    one_sided = one_sided.masked_fill(~mask, 0.0)
-    value = row_mean(one_sided.detach(), mask).unsqueeze(-1)
-    return -advantages * (value + one_sided - one_sided.detach()).exp()
+    low, high = (bound.log() for bound in _bounds(inputs))
+    sign = inputs.advantages.sign()
+    clipped = inputs.log_ratios.clamp(low, high)
+    one_sided = sign * torch.minimum(sign * inputs.log_ratios, sign * clipped)
+    one_sided = one_sided.masked_fill(~inputs.mask, 0.0)
+    value = row_mean(one_sided.detach(), inputs.mask).unsqueeze(-1)
+    return -inputs.advantages * (value + one_sided - one_sided.detach()).exp()
+
+
+def _bounds(inputs: SurrogateInputs) -> tuple[Tensor, Tensor]:
+    assert inputs.window is not None, "the clipped kinds were validated to come with ratio_clip"
+    low, high = (
+        torch.as_tensor(bound, dtype=inputs.ratio.dtype, device=inputs.ratio.device)
+        for bound in (inputs.window.low, inputs.window.high)
+    )
+    return low, high
+
+
+_KINDS: dict[str, Callable[[SurrogateInputs, SurrogateSpec], Tensor]] = {
+    "ratio": ratio_loss,
+    "clipped": clipped_loss,
+    "truncated": truncated_loss,
+    "log_probability": log_probability_loss,
+    "geometric": geometric_loss,
+    "sapo": sapo_loss,
+    "quadratic": quadratic_loss,
+}
