@@ -10,19 +10,18 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from analysis.folders import RunRecord, number, read_object, read_run, steps_of
 from analysis.grouping import Grouping, group_runs, infer_axes
 
 DIVERGED = re.compile(r"\bnan\b|\binf\b|non-?finite|not finite|infinite|diverg", re.IGNORECASE)
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NothingToReport(ValueError):
@@ -57,21 +56,6 @@ class Study:
     notes: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """One run as its folder tells it; `info` is run.json, `config` is flat, `notes` what was unreadable."""
-
-    run_id: str
-    folder: Path
-    info: dict[str, Any]
-    config: dict[str, Any]
-    axes: dict[str, str]
-    metrics: list[dict[str, Any]]
-    timings: list[dict[str, Any]]
-    profiles: list[dict[str, Any]]
-    notes: tuple[str, ...]
-
-
 def known_sweeps(output_root: Path) -> list[str]:
     """Names of the sweeps recorded under `output_root`, newest first."""
     files = sorted((output_root / "sweeps").glob("*/sweep.json"))
@@ -101,90 +85,10 @@ def load_study(
     return _study_of_sweep(output_root, name)
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become JSON text so that values compare and print."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{path}."))
-        elif isinstance(value, (list, dict)):
-            flat[path] = json.dumps(value)
-        else:
-            flat[path] = value
-    return flat
-
-
-def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Objects of a JSON Lines file and how many lines could not be read.
-
-    A run that was killed leaves a half-written last line; reading a live run must not fail because of it.
-    """
-    if not path.is_file():
-        return [], 0
-    rows: list[dict[str, Any]] = []
-    broken = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                broken += 1
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                broken += 1
-    return rows, broken
-
-
-def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | None = None) -> RunRecord:
-    """One run folder; a folder that does not exist yet gives a record with status PENDING."""
-    notes: list[str] = []
-    info = _read_object(folder / "run.json", notes) or {}
-    if not folder.is_dir():
-        info = {"status": "PENDING"}
-        notes.clear()
-    config: dict[str, Any] = {}
-    config_path = folder / "config.yaml"
-    if config_path.is_file():
-        try:
-            loaded = yaml.load(config_path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-            config = flatten(loaded) if isinstance(loaded, dict) else {}
-        except yaml.YAMLError:
-            notes.append(f"{folder.name}: config.yaml is not valid YAML and was left out.")
-    metrics, broken = read_json_lines(folder / "metrics.jsonl")
-    if broken:
-        lines = "1 unreadable line" if broken == 1 else f"{broken} unreadable lines"
-        notes.append(f"{folder.name}: {lines} in metrics.jsonl left out.")
-    timings, _ = read_json_lines(folder / "timings.jsonl")
-    profiles, _ = read_json_lines(folder / "profiles.jsonl")
-    identity = run_id or str(info.get("run_id") or folder.name)
-    return RunRecord(identity, folder, info, config, axes or {}, metrics, timings, profiles, tuple(notes))
-
-
-def steps_of(records: Iterable[RunRecord]) -> int:
-    """Largest training step any record holds; 0 when only the starting policy was evaluated."""
-    return max((int(row.get("step") or 0) for record in records for row in record.metrics), default=0)
-
-
-def read_samples(folder: Path) -> tuple[int | None, list[dict[str, Any]]]:
-    """Step and rows of the last sample file of a run; (None, []) when it wrote none."""
-    files = sorted((folder / "samples").glob("step_*.jsonl"))
-    for path in reversed(files):
-        rows, _ = read_json_lines(path)
-        digits = re.sub(r"\D", "", path.stem)
-        if rows:
-            return (int(digits) if digits else None), rows
-    return None, []
-
-
 def _study_of_sweep(output_root: Path, name: str) -> Study:
     notes: list[str] = []
     path = output_root / "sweeps" / name / "sweep.json"
-    sweep = _read_object(path, notes)
+    sweep = read_object(path, notes)
     if sweep is None:
         raise NothingToReport(f"sweep {name}: {path} is not readable JSON.")
     listed = sweep.get("runs") or []
@@ -305,12 +209,12 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
     model = info.get("model") or {}
     tokens = info.get("tokens") or {}
     evaluated = any(
-        _number(row.get("eval/heldout/accuracy")) is not None for row in record.metrics if row.get("step")
+        number(row.get("eval/heldout/accuracy")) is not None for row in record.metrics if row.get("step")
     )
     member = grouping.membership[record.run_id]
     last = max((int(row.get("step") or 0) for row in record.metrics), default=0)
     first = next((row for row in record.metrics if row.get("step") == 0), {})
-    starting_accuracy = _number(first.get("eval/heldout/accuracy"))
+    starting_accuracy = number(first.get("eval/heldout/accuracy"))
     row: dict[str, Any] = {
         "run_id": record.run_id,
         "folder": record.folder,
@@ -323,22 +227,22 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
         "group": member.label,
         "pair": f"{start.get('recipe')}|{start.get('seed')}|{member.seeds}",
         "seeds": member.seeds,
-        "steps": _number(info.get("steps")),
-        "steps_done": _number(info.get("steps_done")) if info.get("steps_done") is not None else float(last),
+        "steps": number(info.get("steps")),
+        "steps_done": number(info.get("steps_done")) if info.get("steps_done") is not None else float(last),
         "last_step": last,
-        "updates": _number(info.get("updates")),
-        "tokens_sampled": _number(tokens.get("sampled")),
-        "tokens_trained": _number(tokens.get("trained")),
-        "duration_s": _number(info.get("duration_s")),
-        "attempts": _number(info.get("attempts")),
+        "updates": number(info.get("updates")),
+        "tokens_sampled": number(tokens.get("sampled")),
+        "tokens_trained": number(tokens.get("trained")),
+        "duration_s": number(info.get("duration_s")),
+        "attempts": number(info.get("attempts")),
         "model": model.get("name"),
-        "parameters": _number(model.get("parameters")),
+        "parameters": number(model.get("parameters")),
         "task": info.get("task"),
         "starting_recipe": start.get("recipe"),
         "starting_seed": start.get("seed"),
         "starting_accuracy": starting_accuracy
         if starting_accuracy is not None
-        else _number(start.get("accuracy")),
+        else number(start.get("accuracy")),
         "device": info.get("device"),
         "started_at": info.get("started_at"),
     }
@@ -388,23 +292,11 @@ def _profile_frame(records: list[RunRecord]) -> pd.DataFrame:
                 }
                 for column in columns:
                     values = profile.get(column) or []
-                    row[column] = _number(values[index]) if index < len(values) else None
+                    row[column] = number(values[index]) if index < len(values) else None
                 rows.append(row)
     frame = pd.DataFrame(rows, columns=["run_id", "step", "kind", "low", "high", *columns])
     frame[["low", "high", *columns]] = frame[["low", "high", *columns]].apply(pd.to_numeric, errors="coerce")
     return frame
-
-
-def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    if not path.is_file():
-        notes.append(f"{path.parent.name}: {path.name} is missing.")
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        notes.append(f"{path.parent.name}: {path.name} is not readable JSON.")
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _unknown_sweep(name: str, known: list[str], output_root: Path) -> str:
@@ -422,12 +314,6 @@ def _created_at(path: Path) -> tuple[str, float]:
     except (ValueError, AttributeError):
         created = ""
     return created, path.stat().st_mtime
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if value == value else None
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.runs import Study, read_samples
+from analysis.folders import read_samples
+from analysis.runs import Study
 
 MOST_CHARACTERS = 900
 MOST_METHODS = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,34 +33,30 @@ class LineName:
 
 def accuracy_against_steps(study: Study) -> Figure | None:
     """Mean held-out accuracy per method with its band, seeds as thin lines; one axes per panel."""
-    panels = study.grouping.panels
-    columns = min(len(panels), 2)
-    rows = math.ceil(len(panels) / columns)
-    with style.house_style():
-        figure = style.sheet(7.6 if columns == 1 else 10.4, 4.3 if rows == 1 else 3.5 * rows)
-        drawn = False
-        top = _top(study)
-        looks = style.looks_of(study.grouping.methods)
-        for index, panel in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, index + 1)
-            drawn |= _accuracy_panel(axes, study, panel, looks, top)
-        return figure if drawn else None
+    return _one_axes_per_panel(study, _accuracy_panel)
 
 
 def accuracy_against_kl(study: Study) -> Figure | None:
     """Held-out accuracy against the cumulative k3 KL from the rollout policies, one axes per panel."""
+    return _one_axes_per_panel(study, _kl_panel)
+
+
+def _one_axes_per_panel(
+    study: Study, draw: Callable[[Axes, Study, str, dict[str, style.Look], float], bool]
+) -> Figure | None:
+    """The figure of a study with one or several panels; None when `draw` found nothing to draw in any."""
     panels = study.grouping.panels
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     with style.house_style():
         figure = style.sheet(7.6 if columns == 1 else 10.4, 4.3 if rows == 1 else 3.5 * rows)
-        drawn = False
-        top = _top(study)
         looks = style.looks_of(study.grouping.methods)
-        for index, panel in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, index + 1)
-            drawn |= _kl_panel(axes, study, panel, looks, top)
-        return figure if drawn else None
+        top = _top(study)
+        drawn = [
+            draw(figure.add_subplot(rows, columns, index + 1), study, panel, looks, top)
+            for index, panel in enumerate(panels)
+        ]
+        return figure if any(drawn) else None
 
 
 def _accuracy_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look], top: float) -> bool:

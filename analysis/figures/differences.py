@@ -101,22 +101,7 @@ def _rows(
             markeredgewidth=0.8,
             zorder=4,
         )
-        for offset, text, weight, color in (
-            (8, points(difference.mean), "bold", style.INK),
-            (52, comparison.verdict, "normal", style.SOFT_INK),
-        ):
-            axes.annotate(
-                text,
-                xy=(1.0, row),
-                xycoords=("axes fraction", "data"),
-                xytext=(offset, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9 if weight == "bold" else 8,
-                fontweight=weight,
-                color=color,
-                annotation_clip=False,
-            )
+        style.margin_notes(axes, row, points(difference.mean), comparison.verdict)
     axes.set_xlim(low, high)
     axes.set_ylim(len(comparisons) - 0.5, -0.6)
     axes.set_yticks(range(len(comparisons)), [methods[comparison.label] for comparison in comparisons])

@@ -72,28 +72,8 @@ def _rows(axes: Axes, ranked: list[MethodResult], looks: dict[str, style.Look]) 
         if best is not None:
             _interval(axes, best, row + 0.2, look, filled=False)
         dead = f", {result.diverged} diverged" if result.diverged else ""
-        axes.annotate(
-            f"{100 * final.mean:.1f}%" if final else "",
-            xy=(1.0, row - 0.05),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            fontweight="bold",
-            annotation_clip=False,
-        )
-        axes.annotate(
-            f"n = {result.n}{dead}",
-            xy=(1.0, row - 0.05),
-            xycoords=("axes fraction", "data"),
-            xytext=(50, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=style.SOFT_INK,
-            annotation_clip=False,
-        )
+        share = f"{100 * final.mean:.1f}%" if final else ""
+        style.margin_notes(axes, row - 0.05, share, f"n = {result.n}{dead}")
     axes.set_ylim(len(ranked) - 0.45, -0.6)
     axes.set_yticks(range(len(ranked)), [result.group.method for result in ranked])
     axes.tick_params(axis="y", labelsize=9.5, labelcolor=style.INK)

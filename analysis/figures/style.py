@@ -119,29 +119,41 @@ DASHED = (4.0, 1.6)
 DOTTED = (1.2, 1.6)
 DASH_DOT = (5.0, 1.5, 1.2, 1.5)
 
+# Kin share a colour: policy gradients orange-red, ratio clipping yellow, DPPO blue, CPPO green.
 LOOKS = {
     "pg": Look("#d55e00", "X", SOLID),
-    "pg_ratio": Look("#d55e00", "P", DASHED),
     "reinforce": Look("#d55e00", "<", DASHED),
+    "reinforce_pp": Look("#d55e00", ">", DASH_DOT),
+    "reinforce_pp_baseline": Look("#d55e00", "d", DOTTED),
+    "rloo": Look("#4d4d4d", "v", SOLID),
     "ppo": Look("#8c6d1f", "v", SOLID),
     "grpo": Look("#e69f00", "s", SOLID),
+    "grpo_tis": Look("#e69f00", "P", DASH_DOT),
     "dapo": Look("#e69f00", "D", DASHED),
     "dr_grpo": Look("#e69f00", "p", DOTTED),
+    "icepop": Look("#8c6d1f", "D", DASHED),
     "dppo_tv": Look("#0072b2", "^", SOLID),
     "dppo_kl": Look("#0072b2", "v", DASHED),
-    "dppo_topk_tv": Look("#56b4e9", "^", DASHED),
-    "dppo_topk_kl": Look("#56b4e9", "v", DOTTED),
+    "dppo_topk_tv": Look("#56b4e9", "^", SOLID),
+    "dppo_topk_kl": Look("#56b4e9", "v", DASHED),
+    "drpo": Look("#56b4e9", "d", DASH_DOT),
     "cppo": Look("#009e73", "o", SOLID),
     "cppo_binary": Look("#009e73", "h", DASHED),
-    "cppo_fixed_budget": Look("#3b7d23", "o", DASH_DOT),
+    "cppo_kl": Look("#009e73", "p", DASH_DOT),
+    "cppo_soft": Look("#009e73", "d", DOTTED),
+    "cppo_fixed_budget": Look("#3b7d23", "o", SOLID),
+    "cppo_no_budget": Look("#3b7d23", "h", DASHED),
+    "cppo_no_weights": Look("#3b7d23", "p", DASH_DOT),
+    "cppo_shuffled": Look("#3b7d23", "d", DOTTED),
     "cispo": Look("#cc79a7", "D", SOLID),
     "minpro": Look("#cc79a7", "p", DASHED),
     "gspo": Look("#7a5195", "P", SOLID),
     "gmpo": Look("#7a5195", "p", DASHED),
-    "trm": Look("#00707a", "d", SOLID),
-    "sapo": Look("#4d4d4d", "h", SOLID),
-    "tvpo": Look("#00707a", "<", DASHED),
-    "ctpo": Look("#3b7d23", ">", SOLID),
+    "trm_max": Look("#00707a", "d", SOLID),
+    "trm_avg": Look("#00707a", "s", DASHED),
+    "trm_max_avg": Look("#00707a", "P", DASH_DOT),
+    "sapo": Look("#4d4d4d", "h", DASHED),
+    "ctpo": Look("#4d4d4d", ">", DASH_DOT),
 }
 SPARE = tuple(
     Look(color, marker, dashes)
@@ -233,6 +245,26 @@ def step_axis(axes: Axes, last: float) -> None:
     """Horizontal axis of training steps 0..last, whole numbers only."""
     axes.set_xlim(-0.02 * last, last * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def margin_notes(axes: Axes, height: float, value: str, remark: str) -> None:
+    """A value and a remark to the right of the axes, at `height` of its vertical axis."""
+    for offset, text, size, weight, color in (
+        (8, value, 9, "bold", INK),
+        (54, remark, 8, "normal", SOFT_INK),
+    ):
+        axes.annotate(
+            text,
+            xy=(1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(offset, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=size,
+            fontweight=weight,
+            color=color,
+            annotation_clip=False,
+        )
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -224,6 +224,12 @@ def test_a_method_keeps_its_look_whoever_stands_beside_it() -> None:
     assert alone["my_rule"] == style.looks_of(["my_rule", "cppo"])["my_rule"]
 
 
+def test_every_named_method_of_the_lab_has_a_look_of_its_own() -> None:
+    names = {path.stem for path in (Path(__file__).parents[2] / "conf" / "algo").glob("[!_]*.yaml")}
+    assert names
+    assert names <= set(style.LOOKS)
+
+
 def test_no_two_methods_look_alike() -> None:
     methods = [*style.LOOKS, *(f"rule_{index}" for index in range(10))]
     looks = style.looks_of(methods)

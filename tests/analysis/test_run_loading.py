@@ -9,8 +9,9 @@ import pytest
 from run_folders import Fault, write_run, write_sweep
 
 from analysis.findings import find
+from analysis.folders import read_json_lines
 from analysis.grouping import group_runs, infer_axes, is_seed_axis, tidy
-from analysis.runs import NothingToReport, known_sweeps, load_study, read_json_lines
+from analysis.runs import NothingToReport, known_sweeps, load_study
 
 
 def test_every_planned_run_is_there_with_its_status(tmp_path: Path) -> None:
