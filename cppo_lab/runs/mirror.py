@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from cppo_lab.config import RunConfig, Tracking
@@ -26,7 +27,7 @@ class NoMirror:
         """Nothing to do."""
 
 
-class _Mirror:
+class _Mirror(ABC):
     """Sends what is new every so many seconds. A store that fails meanwhile is said once and tried again."""
 
     def __init__(self, tracking: Tracking, output: Path) -> None:
@@ -37,8 +38,9 @@ class _Mirror:
         prepare_store(uri, output)
         self.store = Store(uri, tracking.experiment, output)
 
-    def folders(self) -> list[RunFolder]:
-        raise NotImplementedError
+    @abstractmethod
+    def runs(self) -> list[tuple[RunFolder, str]]:
+        """The run folders to mirror, each with the name to give its MLflow run."""
 
     @property
     def parent(self) -> str | None:
@@ -53,8 +55,8 @@ class _Mirror:
     def send(self) -> None:
         """Send what is new."""
         try:
-            for folder in self.folders():
-                self.store.mirror(folder, self.parent)
+            for folder, name in self.runs():
+                self.store.mirror(folder, self.parent, name)
         except UserError:
             raise
         except Exception as error:
@@ -82,9 +84,9 @@ class SweepMirror(_Mirror):
         )
         sweep.write_manifest(tracking_uri=self.store.uri, mlflow_run_id=self.run_id)
 
-    def folders(self) -> list[RunFolder]:
-        """The folders of all runs."""
-        return [run.folder for run in self._sweep.runs]
+    def runs(self) -> list[tuple[RunFolder, str]]:
+        """All runs, by their axis values."""
+        return [(run.folder, run.label) for run in self._sweep.runs]
 
     @property
     def parent(self) -> str | None:
@@ -104,9 +106,9 @@ class RunMirror(_Mirror):
         super().__init__(config.tracking, config.paths.output)
         self._folder, self._parent = folder, parent
 
-    def folders(self) -> list[RunFolder]:
-        """The one folder."""
-        return [self._folder]
+    def runs(self) -> list[tuple[RunFolder, str]]:
+        """The one run."""
+        return [(self._folder, self._folder.info.get("name", self._folder.path.name))]
 
     @property
     def parent(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class PlannedRun:
     axes: Mapping[str, str]
     config: RunConfig
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
         """Where the run is, or will be."""
         return run_folder(self.config)

@@ -84,14 +84,20 @@ class Store:
         if found is not None:
             return str(found.experiment_id)
         location = (output / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-        return str(self._client.create_experiment(name, artifact_location=location))
+        # MLflow's page then opens on runs and metrics rather than on its tools for language-model applications.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def parent_run(self, name: str, params: Mapping[str, Any], known: str | None = None) -> str:
         """The MLflow run of a sweep: `known` if it still exists, else a new one."""
         if known and self._exists(known):
             self._client.set_terminated(known, "RUNNING")
             return known
-        run = self._client.create_run(self.experiment_id, run_name=name, tags={"cppo_lab.kind": "sweep"})
+        run = self._client.create_run(
+            self.experiment_id,
+            run_name=name,
+            tags={"cppo_lab.kind": "sweep", "mlflow.source.name": "cppo-lab sweep"},
+        )
         for key, value in flat(params).items():
             self._client.log_param(run.info.run_id, key, value)
         return str(run.info.run_id)
@@ -111,7 +117,7 @@ class Store:
         except MlflowException:
             return False
 
-    def mirror(self, folder: RunFolder, parent: str | None) -> None:
+    def mirror(self, folder: RunFolder, parent: str | None, name: str) -> None:
         """Send what is new in a run folder: params once, metrics by step, status, and at the end the artifacts."""
         info = folder.info
         if not info:
@@ -121,7 +127,7 @@ class Store:
         if state.get("uri") != self.uri or not self._exists(state["run_id"]):
             state = {
                 "uri": self.uri,
-                "run_id": self._create(folder, info, parent),
+                "run_id": self._create(folder, info, parent, name),
                 "step": -1,
                 "status": None,
             }
@@ -135,12 +141,17 @@ class Store:
             state["status"] = status
         write_atomically(state_file, json.dumps(state))
 
-    def _create(self, folder: RunFolder, info: Mapping[str, Any], parent: str | None) -> str:
+    def _create(self, folder: RunFolder, info: Mapping[str, Any], parent: str | None, name: str) -> str:
         import yaml
         from mlflow.entities import Param
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        tags = {"cppo_lab.kind": "run", "cppo_lab.run_id": info["run_id"], "cppo_lab.method": info["method"]}
+        tags = {
+            "cppo_lab.kind": "run",
+            "mlflow.source.name": "cppo-lab train",
+            "cppo_lab.run_id": info["run_id"],
+            "cppo_lab.method": info["method"],
+        }
         if info["git"]["commit"]:
             tags |= {
                 "mlflow.source.git.commit": info["git"]["commit"],
@@ -149,9 +160,7 @@ class Store:
         tags |= {f"version.{name}": version for name, version in info["versions"].items()}
         if parent:
             tags[MLFLOW_PARENT_RUN_ID] = parent
-        run_id = str(
-            self._client.create_run(self.experiment_id, run_name=info["name"], tags=tags).info.run_id
-        )
+        run_id = str(self._client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
         config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
         params = [Param(key, value) for key, value in flat(config).items()]
         for start in range(0, len(params), 100):
