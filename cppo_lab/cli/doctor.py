@@ -111,11 +111,10 @@ def _folders(output: Path) -> list[Finding]:
 
 
 def _store(output: Path) -> Finding:
-    from cppo_lab.runs.tracking import Store, prepare_store, tracking_uri
+    from cppo_lab.runs.tracking import Store, tracking_uri
 
     uri = tracking_uri(None, output)
     try:
-        prepare_store(uri, output)
         Store(uri, "cppo-lab", output)
     except (UserError, OSError) as error:
         return ("tracking store", "problem", str(error))

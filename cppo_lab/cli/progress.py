@@ -68,6 +68,7 @@ class SweepProgress:
         """Bring one event to the screen."""
         if event.kind == "started":
             self._since[event.job] = time.monotonic()
+            self._advance(event.job, 0, self._steps.get(event.job), "", "steps")
             self._say(f"{self._label(event.job)}: started")
         elif event.kind == "warmup":
             done, planned, loss = event.content
@@ -82,7 +83,7 @@ class SweepProgress:
         else:
             self._end(event)
 
-    def _advance(self, job: str, done: int, planned: int, note: str, unit: str) -> None:
+    def _advance(self, job: str, done: int, planned: int | None, note: str, unit: str) -> None:
         if job not in self._bars:
             self._bars[job] = self._progress.add_task(self._label(job), total=planned, note="", rate=unit)
         spent = time.monotonic() - self._since.get(job, time.monotonic())

@@ -159,7 +159,10 @@ def _mirror(sweep: Sweep) -> Any:
 
     tracking = sweep.runs[0].config.tracking
     sweep.write_manifest()
-    return SweepMirror(sweep, tracking) if tracking.enabled else NoMirror()
+    if not tracking.enabled:
+        return NoMirror()
+    with console().status("Opening the MLflow store …"):
+        return SweepMirror(sweep, tracking)
 
 
 def _through_hydra(sweep: Sweep, merged: Sequence[str], config_dir: Path | None) -> None:

@@ -12,7 +12,7 @@ from cppo_lab.config import RunConfig, Tracking
 from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.sweeps import Sweep
-from cppo_lab.runs.tracking import Store, prepare_store, tracking_uri
+from cppo_lab.runs.tracking import Store, tracking_uri
 
 
 class NoMirror:
@@ -35,7 +35,6 @@ class _Mirror(ABC):
         self._last = 0.0
         self._complained = False
         uri = tracking_uri(tracking.uri, output)
-        prepare_store(uri, output)
         self.store = Store(uri, tracking.experiment, output)
 
     @abstractmethod

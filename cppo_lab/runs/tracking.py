@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cppo_lab.runs.folder import RunFolder, write_atomically
 
 MIRROR_FILE = "mlflow.json"
 _BATCH = 500
+_LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
 
@@ -60,10 +61,8 @@ class Store:
         os.environ.pop("MLFLOW_RUN_ID", None)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        import logging
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        check_sqlite(uri)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         self.uri = uri
@@ -200,27 +199,21 @@ class Store:
         self._client.set_terminated(run_id, status)
 
 
-def prepare_store(uri: str, output: Path) -> None:
-    """Create and migrate a SQLite store in a process of its own, so that a locked file cannot hang the caller."""
-    if not uri.startswith("sqlite:"):
+def check_sqlite(uri: str) -> None:
+    """Refuse a SQLite store that is locked, not writable or no database, without the long waits of its users.
+
+    Raises UserError. Does nothing for another store, or for a file that does not exist yet.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.exists():
         return
-    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, uri],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=output,
-        )
-    except subprocess.TimeoutExpired as error:
+        with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        locked = "locked by another process" if "locked" in str(error) else str(error)
         raise UserError(
-            f"tracking.uri={uri}: the store is locked by another process; close it and try again."
-        ) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(
-            f"tracking.uri={uri}: the MLflow store cannot be used ({last[:200]}); "
+            f"tracking.uri={uri}: the MLflow store cannot be used ({locked}); "
             "correct it, or go on without it by tracking=none."
-        )
+        ) from error
