@@ -124,6 +124,7 @@ class PanelFindings:
     """Results of one panel, with the method of highest mean final accuracy and who it is resolved against."""
 
     panel: str
+    yardstick: Yardstick
     results: tuple[MethodResult, ...]
     comparisons: tuple[Comparison, ...]
     baseline: str | None
@@ -137,13 +138,21 @@ class PanelFindings:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """`final_evaluations` and `window` are the same for every run, so that the numbers compare."""
+class Yardstick:
+    """What `final` (mean of so many last evaluations) and `best` (within steps 1..window) mean in one panel; the
+    same for each of its runs, so that their numbers compare.
+    """
 
-    panels: tuple[PanelFindings, ...]
     final_evaluations: int
     window: int
     evaluations_in_window: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Results of every panel, in the order of the study."""
+
+    panels: tuple[PanelFindings, ...]
 
     @property
     def results(self) -> tuple[MethodResult, ...]:
@@ -157,22 +166,22 @@ class Findings:
 def find(study: Study, seed: int = 0) -> Findings:
     """All results and comparisons of a study; `seed` drives the bootstrap and drawn sign flips."""
     generator = np.random.default_rng(seed)
-    counted = study.runs[study.runs["counted"]]
     per_run = evaluations(study)
-    lengths = [int((per_run[run_id][0] >= 1).sum()) for run_id in counted.index]
-    last = 3 if lengths and min(lengths) >= 4 else 1
-    finished = counted[counted["status"] == "FINISHED"]
-    ends = [int(per_run[run_id][0].max()) for run_id in finished.index]
-    window = study.window or min(ends, default=int(study.metrics["step"].max()))
-    results = [
-        _method_result(study, group, per_run, last, window, generator) for group in study.grouping.groups
-    ]
-    panels = tuple(
-        _panel(study, panel, tuple(r for r in results if r.group.panel == panel), generator)
-        for panel in study.grouping.panels
-    )
-    inside = [int(((per_run[i][0] >= 1) & (per_run[i][0] <= window)).sum()) for i in finished.index]
-    return Findings(panels, last, window, min(inside, default=0))
+    return Findings(tuple(_panel(study, panel, per_run, generator) for panel in study.grouping.panels))
+
+
+def yardstick(study: Study, panel: str, per_run: dict[str, tuple[np.ndarray, np.ndarray]]) -> Yardstick:
+    """What final and best mean in `panel`: set by its finished runs, so that a run that died early changes it for
+    no other; by all its counted runs where none finished.
+    """
+    rows = study.runs[(study.runs["panel"] == panel) & study.runs["counted"]]
+    finished = rows[rows["status"] == "FINISHED"]
+    steps = [per_run[str(run_id)][0] for run_id in (finished if len(finished) else rows).index]
+    shortest = min((int((taken >= 1).sum()) for taken in steps), default=0)
+    recorded = study.metrics["step"].max()
+    window = study.window or min((int(taken.max()) for taken in steps), default=int(recorded))
+    inside = min((int(((taken >= 1) & (taken <= window)).sum()) for taken in steps), default=0)
+    return Yardstick(3 if shortest >= 4 else 1, window, inside)
 
 
 def evaluations(study: Study) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -214,15 +223,12 @@ def _method_result(
     study: Study,
     group: Group,
     per_run: dict[str, tuple[np.ndarray, np.ndarray]],
-    last: int,
-    window: int,
+    measure: Yardstick,
     generator: np.random.Generator,
 ) -> MethodResult:
     rows = study.runs[study.runs["group"] == group.label]
     counted = rows[rows["counted"]]
-    runs = tuple(
-        _run_result(study, str(run_id), per_run[str(run_id)], last, window) for run_id in counted.index
-    )
+    runs = tuple(_run_result(study, str(run_id), per_run[str(run_id)], measure) for run_id in counted.index)
     finals = np.array([run.final for run in runs])
     starts = np.array([run.start for run in runs])
     enough = len(finals) >= 4
@@ -244,9 +250,10 @@ def _method_result(
 
 
 def _run_result(
-    study: Study, run_id: str, curve: tuple[np.ndarray, np.ndarray], last: int, window: int
+    study: Study, run_id: str, curve: tuple[np.ndarray, np.ndarray], measure: Yardstick
 ) -> RunResult:
     steps, values = curve
+    last, window = measure.final_evaluations, measure.window
     after = steps >= 1
     final = stats.final_value(values[after], last)
     start = float(study.runs["starting_accuracy"].astype(float)[run_id])
@@ -276,9 +283,16 @@ def _run_result(
 
 
 def _panel(
-    study: Study, panel: str, results: tuple[MethodResult, ...], generator: np.random.Generator
+    study: Study,
+    panel: str,
+    per_run: dict[str, tuple[np.ndarray, np.ndarray]],
+    generator: np.random.Generator,
 ) -> PanelFindings:
     groups = study.grouping.groups
+    measure = yardstick(study, panel, per_run)
+    results = tuple(
+        _method_result(study, group, per_run, measure, generator) for group in study.grouping.in_panel(panel)
+    )
     by_label = {result.label: result for result in results}
     base_group = baseline_of(results[0].group, groups, study.baseline) if results else None
     base = by_label.get(base_group.label) if base_group else None
@@ -301,7 +315,9 @@ def _panel(
             if c.label == leader.label
         ]
         unresolved = tuple(other for other, comparison in deciding if not comparison.resolved)
-    return PanelFindings(panel, results, comparisons, base.label if base else None, leader, unresolved)
+    return PanelFindings(
+        panel, measure, results, comparisons, base.label if base else None, leader, unresolved
+    )
 
 
 def compare(treatment: MethodResult, baseline: MethodResult, generator: np.random.Generator) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -13,6 +14,9 @@ from analysis.figures.stability import MOST_POINTS
 from analysis.findings import ACCURACY, KL, Findings
 from analysis.numbers import listed
 from analysis.runs import Study
+from analysis.tables import final_in_words, window_in_words
+
+MOST_SLUG = 48
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,10 @@ def _accuracy(study: Study) -> Exhibit:
 
 def _intervals(study: Study, findings: Findings) -> Exhibit:
     figure = intervals.final_and_best(study, findings)
-    last = findings.final_evaluations
-    final = f"the mean of the last {last} evaluations" if last > 1 else "the last evaluation"
     caption = (
-        f"Final accuracy ({final}; filled, with the seeds as ticks above) and best accuracy within steps 1 "
-        f"to {findings.window} (hollow). Bars are 95% Student t intervals over seeds, cut to 0 to 100%; a "
-        "point without a bar has one seed. The dashed line is the mean starting policy. Best-in-window "
+        f"Final accuracy ({final_in_words(findings)}; filled, with the seeds as ticks above) and best accuracy "
+        f"within {window_in_words(findings)} (hollow). Bars are 95% Student t intervals over seeds, cut to 0 to "
+        "100%; a point without a bar has one seed. The dashed line is the mean starting policy. Best-in-window "
         "overshoots by selection."
         if figure
         else "Cannot be drawn: no run has finished."
@@ -185,4 +187,6 @@ def _deaths(study: Study) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"
+    """A short file name for a panel; a long one is cut and told apart by a checksum."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"
+    return slug if len(slug) <= MOST_SLUG else f"{slug[:MOST_SLUG]}-{zlib.crc32(text.encode()):08x}"

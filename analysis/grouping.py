@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 METHOD_AXES = ("algo", "algo.name")
-# A named choice fixes every key below it, so those keys are no axes of their own.
-NAMED_CHOICES = ("algo.name", "model.name", "task.name", "engine.name")
+# What a person would name first when asked how two runs differ.
+NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.weights")
 # Keys that say where or how a run was executed, not what it computed.
 NOT_AXES = ("tracking", "launcher", "paths", "hydra", "output", "device", "name", "sweep")
 
@@ -108,19 +108,17 @@ def group_runs(
 def infer_axes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Configuration keys that differ between runs picked by hand and so play the part of a sweep's axes.
 
-    A key that a named choice (algo.name, model.name, ...) already determines is left out.
+    Named choices (algo.name, task.kind, ...) come first; a key whose value follows from one axis already found,
+    as the trust region follows from the algorithm, is no axis of its own.
     """
-    keys = sorted({key for config in configs for key in config})
+    keys = sorted({key for config in configs for key in config}, key=lambda key: (key.count("."), key))
     differing = [key for key in keys if key.split(".")[0] not in NOT_AXES and _differs(configs, key)]
-    named = [key for key in NAMED_CHOICES if key in differing]
-    axes = list(named)
-    for key in differing:
-        if key in named:
-            continue
-        owner = next((name for name in named if key.split(".")[0] == name.split(".")[0]), None)
-        if owner is None or not _determined(configs, key, owner):
+    seeds = [key for key in differing if is_seed_axis(key)]
+    axes: list[str] = []
+    for key in [*(name for name in NAMED_CHOICES if name in differing), *differing]:
+        if key not in axes and key not in seeds and not _follows(configs, key, axes):
             axes.append(key)
-    return axes
+    return axes + [key for index, key in enumerate(seeds) if not _follows(configs, key, seeds[:index])]
 
 
 def tidy(value: str) -> str:
@@ -136,16 +134,22 @@ def tidy(value: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted name where that is still unambiguous, otherwise the whole name."""
-    last = [name.split(".")[-1] for name in names]
+    """The last telling part of each dotted name where that is unambiguous, otherwise the whole name.
+
+    `trainer.lr` is lr; a `kind` or `name` says nothing alone, so `task.kind` is task.
+    """
+    telling = [name.removesuffix(".kind").removesuffix(".name").split(".")[-1] for name in names]
     return {
-        name: part if last.count(part) == 1 and part != "name" else name
-        for name, part in zip(names, last, strict=True)
+        name: part if telling.count(part) == 1 else name for name, part in zip(names, telling, strict=True)
     }
 
 
 def _differs(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
     return len({repr(config.get(key)) for config in configs}) > 1
+
+
+def _follows(configs: Sequence[Mapping[str, Any]], key: str, others: Sequence[str]) -> bool:
+    return any(_determined(configs, key, other) for other in others)
 
 
 def _determined(configs: Sequence[Mapping[str, Any]], key: str, owner: str) -> bool:

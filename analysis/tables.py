@@ -14,6 +14,7 @@ from analysis.grouping import is_seed_axis
 from analysis.numbers import (
     NONE,
     count,
+    listed,
     p_value,
     percent,
     percent_range,
@@ -60,13 +61,10 @@ def results_table(findings: Findings) -> Table:
     """The one table beside the verdict."""
     compared = {comparison.label: comparison for comparison in findings.comparisons}
     baselines = {panel.baseline for panel in findings.panels}
-    overshoot = (
-        stats.expected_maximum_of_normals(findings.evaluations_in_window)
-        if findings.evaluations_in_window
-        else 0.0
-    )
     rows = []
     for panel in findings.panels:
+        inside = panel.yardstick.evaluations_in_window
+        overshoot = stats.expected_maximum_of_normals(inside) if inside else 0.0
         ranked = sorted(panel.results, key=lambda r: r.final.mean if r.final else -math.inf, reverse=True)
         for result in ranked:
             comparison = compared.get(result.label)
@@ -94,12 +92,10 @@ def results_table(findings: Findings) -> Table:
                     Cell("baseline" if is_baseline else comparison.verdict if comparison else NONE),
                 )
             )
-    last = findings.final_evaluations
-    final = f"mean of the last {last} evaluations" if last > 1 else "last evaluation"
     return Table(
         "results",
-        f"Held-out accuracy per method, highest first. Final: {final}; 95% Student t intervals over n seeds. "
-        "Differences are paired by seed and starting policy, in percentage points.",
+        f"Held-out accuracy per method, highest first. Final: {final_in_words(findings)}; 95% Student t intervals "
+        "over n seeds. Differences are paired by seed and starting policy, in percentage points.",
         (
             ("method", False),
             ("n", True),
@@ -116,6 +112,24 @@ def results_table(findings: Findings) -> Table:
         ),
         tuple(rows),
     )
+
+
+def final_in_words(findings: Findings) -> str:
+    """Which evaluations make the final accuracy, panel by panel where they differ."""
+    return _by_panel(
+        findings,
+        [
+            f"the mean of the last {panel.yardstick.final_evaluations} evaluations"
+            if panel.yardstick.final_evaluations > 1
+            else "the last evaluation"
+            for panel in findings.panels
+        ],
+    )
+
+
+def window_in_words(findings: Findings) -> str:
+    """Steps among which the best evaluation is looked for, panel by panel where they differ."""
+    return _by_panel(findings, [f"steps 1 to {panel.yardstick.window}" for panel in findings.panels])
 
 
 def comparisons_table(findings: Findings) -> Table | None:
@@ -334,6 +348,13 @@ def setting(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+def _by_panel(findings: Findings, texts: list[str]) -> str:
+    if len(set(texts)) == 1:
+        return texts[0]
+    named = [f"{text} for {panel.panel}" for panel, text in zip(findings.panels, texts, strict=True)]
+    return listed(named)
 
 
 def _has_config(study: Study) -> pd.Series:

@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.findings import Comparison, Findings, MethodResult, PanelFindings
 from analysis.numbers import listed, percent, percent_range, plural, points, points_range
 from analysis.runs import Study
+from analysis.tables import final_in_words, window_in_words
 
 # An interval wider than this share of the whole range says nothing worth a place in the first sentence.
 USELESS_WIDTH = 0.5
@@ -74,21 +75,16 @@ def caveats(study: Study, findings: Findings) -> list[str]:
 
 def method_of_statistics(findings: Findings) -> list[str]:
     """How the numbers were made, for the reader who checks."""
-    last = findings.final_evaluations
-    final = (
-        f"the mean of the last {last} evaluations of a run" if last > 1 else "the last evaluation of a run"
-    )
     lines = [
-        f"Final accuracy is {final}. Intervals are 95% Student t intervals over seeds at every n: a "
-        "bootstrap over two to five seeds can only redraw those few values and covers too rarely. They are "
-        "cut to 0 to 100%. They describe new seeds on the same held-out problems.",
+        f"Final accuracy is {final_in_words(findings)} of a run. Intervals are 95% Student t intervals over seeds "
+        "at every n: a bootstrap over two to five seeds can only redraw those few values and covers too rarely. "
+        "They are cut to 0 to 100%. They describe new seeds on the same held-out problems.",
         "Two or three seeds can agree by chance better than their evaluations are exact. The spread used "
         "for an interval or test is therefore never smaller than the binomial error of the evaluations "
         "behind it.",
-        f"Best in window is the highest of a run's evaluations at steps 1 to {findings.window}, averaged "
-        f"over seeds. Picking the best of {findings.evaluations_in_window} noisy evaluations overshoots; "
-        "the column beside it says by how much it would do so if accuracy were flat. The final value has "
-        "no such bias.",
+        f"Best in window is the highest of a run's evaluations within {window_in_words(findings)}, averaged over "
+        "seeds. Picking the best of several noisy evaluations overshoots; the column beside it says by how much it "
+        "would do so if accuracy were flat. The final value has no such bias.",
         "Differences are paired: same run seed and same starting policy on both sides, Student t interval "
         "and t test over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called "
         "resolved only if its interval excludes zero and the adjusted p is below 0.05. The sign-flip p "
@@ -112,7 +108,7 @@ def _leader(panel: PanelFindings, counted: list[MethodResult]) -> str:
     if panel.leader is None or panel.leader.final is None:
         only = counted[0]
         return (
-            f"{only.label} ended at "
+            f"{only.group.method} ended at "
             f"{percent(only.final.mean if only.final else None)}{_interval_and_n(only)}, {_gain(only)}. "
             "There is no other method to compare with."
         )

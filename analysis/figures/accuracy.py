@@ -82,7 +82,7 @@ def _accuracy_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style
         names.append(LineName("starting policy", axes.get_xlim()[1], level, None))
     axes.set_xlabel("training step")
     axes.set_ylabel("held-out accuracy")
-    axes.set_title(panel)
+    style.panel_title(axes, panel)
     _name_lines(axes, names, top, last)
     return True
 
@@ -258,7 +258,7 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
         handles.append(start)
     axes.set_xlabel("KL spent so far (nats per token, summed over steps, log scale)")
     axes.set_ylabel("held-out accuracy")
-    axes.set_title(panel)
+    style.panel_title(axes, panel)
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
     return True
 

@@ -34,7 +34,7 @@ def against_baseline(study: Study, findings: Findings) -> Figure | None:
         for index, (panel, rows) in enumerate(panels):
             axes = figure.add_subplot(grid[index, 0])
             _rows(axes, rows, looks, methods, low, high)
-            axes.set_title(panel.panel)
+            style.panel_title(axes, panel.panel)
             if index == len(panels) - 1:
                 base = methods.get(panel.baseline or "", panel.baseline)
                 axes.set_xlabel(f"points of final accuracy above or below {base}")

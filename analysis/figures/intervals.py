@@ -35,7 +35,7 @@ def final_and_best(study: Study, findings: Findings) -> Figure | None:
                 reverse=True,
             )
             _rows(axes, ranked, looks)
-            axes.set_title(panel.panel)
+            style.panel_title(axes, panel.panel)
             if index == len(panels) - 1:
                 axes.set_xlabel("held-out accuracy")
             else:

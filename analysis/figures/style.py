@@ -7,6 +7,7 @@ distinguishable under the common colour deficiencies; marker and line repeat the
 
 from __future__ import annotations
 
+import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -245,6 +246,11 @@ def step_axis(axes: Axes, last: float) -> None:
     """Horizontal axis of training steps 0..last, whole numbers only."""
     axes.set_xlim(-0.02 * last, last * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def panel_title(axes: Axes, panel: str) -> None:
+    """The name of a panel above its axes, on as many lines as it needs."""
+    axes.set_title("\n".join(textwrap.wrap(panel, 56)))
 
 
 def margin_notes(axes: Axes, height: float, value: str, remark: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folders import Fault, write_sweep
+from run_folders import Fault, write_run, write_sweep
 
 from analysis import words
 from analysis.curves import Curves, cumulative
@@ -15,6 +15,7 @@ from analysis.findings import ACCURACY, Comparison, Findings, baseline_of, find
 from analysis.grouping import Group
 from analysis.runs import Study, load_study
 from analysis.stats import Estimate
+from analysis.tables import final_in_words, window_in_words
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
@@ -26,13 +27,13 @@ def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
 def test_final_accuracy_is_the_mean_of_the_last_three_evaluations(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
     recorded = study.metrics[ACCURACY].dropna().tolist()
-    assert findings.final_evaluations == 3
+    assert findings.panels[0].yardstick.final_evaluations == 3
     assert findings.results[0].runs[0].final == pytest.approx(np.mean(recorded[-3:]))
 
 
 def test_with_fewer_than_four_evaluations_the_last_one_is_final(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,), steps=6, evaluate_every=2)
-    assert findings.final_evaluations == 1
+    assert findings.panels[0].yardstick.final_evaluations == 1
     assert findings.results[0].runs[0].final == study.metrics[ACCURACY].dropna().iloc[-1]
 
 
@@ -106,7 +107,25 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
 
 def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5)})
-    assert findings.window == 12
+    assert findings.panels[0].yardstick.window == 12
+
+
+def test_a_run_that_died_early_changes_the_meaning_of_final_for_no_other(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3)})
+    assert findings.panels[0].yardstick.final_evaluations == 3
+
+
+def test_panels_of_different_length_have_yardsticks_of_their_own(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0,), learning_rates=(1e-4, 2e-4))
+    for folder, algo in ((folders[1], "grpo"), (folders[3], "cppo")):
+        write_run(folder, run_id=folder.name.split("-")[1], algo=algo, seed=0, rate=2e-4, steps=4)
+    findings = find(load_study(tmp_path, "quickstart"))
+    assert [panel.yardstick.window for panel in findings.panels] == [12, 4]
+    assert [panel.yardstick.final_evaluations for panel in findings.panels] == [3, 1]
+    assert final_in_words(findings) == (
+        "the mean of the last 3 evaluations for lr=1e-4 and the last evaluation for lr=2e-4"
+    )
+    assert window_in_words(findings) == "steps 1 to 12 for lr=1e-4 and steps 1 to 4 for lr=2e-4"
 
 
 def test_a_mid_sweep_report_has_no_final_and_says_so(tmp_path: Path) -> None:

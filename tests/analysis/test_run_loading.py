@@ -11,6 +11,7 @@ from run_folders import Fault, write_run, write_sweep
 from analysis.findings import find
 from analysis.folders import read_json_lines
 from analysis.grouping import group_runs, infer_axes, is_seed_axis, tidy
+from analysis.report import write_report
 from analysis.runs import NothingToReport, known_sweeps, load_study
 
 
@@ -78,7 +79,7 @@ def test_a_sweep_of_one_algorithm_names_its_methods_by_the_other_axis() -> None:
         for seed in ("0", "1")
     }
     grouping = group_runs(axes, runs, dict.fromkeys(runs, "cppo"))
-    assert grouping.methods == ("kind=linear", "kind=uniform")
+    assert grouping.methods == ("weights=linear", "weights=uniform")
     assert grouping.panels == ("",)
     assert grouping.membership["linear0"].seeds == "seed=0"
 
@@ -108,7 +109,27 @@ def test_axes_of_chosen_runs_are_the_keys_no_named_choice_determines() -> None:
         for rate in (1e-4, 2e-4)
         for seed in (0, 1)
     ]
-    assert infer_axes(configs) == ["algo.name", "seed", "trainer.lr"]
+    assert infer_axes(configs) == ["algo.name", "trainer.lr", "seed"]
+
+
+def test_what_follows_from_the_task_is_no_axis_of_chosen_runs() -> None:
+    configs = [
+        {"task.kind": kind, "task.path": path, "trainer.steps": steps, "seed": seed, "seeds.prompts": seed}
+        for kind, path, steps in (("chain", None, 12), ("gsm8k", "train.jsonl", 3))
+        for seed in (0, 1)
+    ]
+    assert infer_axes(configs) == ["task.kind", "seed"]
+
+
+def test_long_axis_values_still_make_file_names(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("pg", "grpo"), seeds=(0,), learning_rates=(2e-4, 4e-4))
+    for folder in folders:
+        path = folder / "config.yaml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("lr: 0.0004", f"lr: {'long' * 90}"), encoding="utf-8")
+    files = write_report(tmp_path, run_folders=folders, formats=("png",))
+    assert all(len(path.name) < 80 for path in files.figures)
+    assert len({path.name for path in files.figures}) == len(files.figures)
 
 
 def test_chosen_run_folders_are_grouped_like_a_sweep(tmp_path: Path) -> None:
