@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,15 @@ def _known_keys() -> list[str]:
 
 def _schema_sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
     details = error.errors(include_url=False)
-    # A key's own error says more than the tree-level rule that failed with it.
-    detail = max(details, key=lambda d: len(d["loc"]))
+    # A key's own error says more than a rule about several keys; the first is nearest to what was typed, since
+    # other keys may take their values from it.
+    detail = next((d for d in details if d["type"] != "value_error"), details[0])
     path = _path(detail["loc"], tree)
     key = ".".join(path)
     kind, message, value = detail["type"], detail["msg"], detail["input"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        siblings = _fields_at(path[:-1])
+        unknown = {tuple(_path(d["loc"], tree)) for d in details if d["type"] == kind}
+        siblings = _known_fields_at(path[:-1], tree, unknown)
         return f"{key}={value}: unknown key; allowed here are {', '.join(siblings)}.{near_miss(path[-1], siblings)}"
     if kind == "value_error":
         sentence = message.removeprefix("Value error, ")
@@ -136,7 +138,7 @@ def _schema_sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
 
 
 def _tidy(sentence: str) -> str:
-    return re.sub(r"^(\S+) = ", r"\1=", sentence).rstrip(".")
+    return re.sub(r"^(\S+) = ", r"\1=", sentence).replace("=None:", "=null:", 1).rstrip(".")
 
 
 def _shown(value: Any) -> str:
@@ -166,17 +168,11 @@ def _path(loc: Sequence[int | str], tree: Mapping[str, Any]) -> list[str]:
     return path
 
 
-def _fields_at(path: Sequence[str]) -> list[str]:
-    """The keys that the lab's own choices have at a place of the tree."""
-    found: set[str] = set()
-    choices = [f"{path[0]}={name}" for name in group_options(path[0])] if path and path[0] in groups() else []
-    for choice in choices or [""]:
-        try:
-            node: Any = compose_tree([choice] if choice else [])
-        except UserError:
-            # A choice with a mandatory value cannot be composed alone.
-            continue
-        for part in path:
-            node = node.get(part, {}) if isinstance(node, Mapping) else {}
-        found |= set(node) if isinstance(node, Mapping) else set()
-    return sorted(found)
+def _known_fields_at(
+    path: Sequence[str], tree: Mapping[str, Any], unknown: Container[tuple[str, ...]]
+) -> list[str]:
+    """The keys at a place of the tree without the unknown ones: every choice file names all keys of its group."""
+    node: Any = tree
+    for part in path:
+        node = node.get(part, {}) if isinstance(node, Mapping) else {}
+    return sorted(key for key in node if (*path, key) not in unknown) if isinstance(node, Mapping) else []

@@ -28,8 +28,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def input_files(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of every local file the run reads: data files, and the weights of a local model folder."""
+def input_hashes(config: RunConfig) -> list[str]:
+    """SHA-256 of every local file the run reads, by role: training data, held-out data, a local model's files."""
     paths = [
         Path(p) for p in (getattr(config.task, "path", None), getattr(config.task, "heldout_path", None)) if p
     ]
@@ -37,7 +37,7 @@ def input_files(config: RunConfig) -> dict[str, str]:
         paths += sorted(
             p for p in Path(config.model.path).iterdir() if p.suffix in (".safetensors", ".bin", ".json")
         )
-    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+    return [file_sha256(path) for path in paths if path.is_file()]
 
 
 def resolved_device(device: str) -> str:
@@ -62,8 +62,7 @@ def run_id(config: RunConfig) -> str:
     for key in ("path", "heldout_path"):
         if content["task"].get(key):
             content["task"][key] = "file"
-    hashes = sorted(input_files(config).values())
-    return digest({"version": RESULT_VERSION, "config": content, "inputs": hashes})
+    return digest({"version": RESULT_VERSION, "config": content, "inputs": input_hashes(config)})
 
 
 def starting_policy_id(config: RunConfig) -> str:
@@ -79,6 +78,6 @@ def starting_policy_id(config: RunConfig) -> str:
         "task": task,
         "device": resolved_device(config.trainer.device),
         "threads": config.trainer.threads,
-        "inputs": sorted(input_files(config).values()),
+        "inputs": input_hashes(config),
     }
     return digest(content)
