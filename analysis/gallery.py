@@ -37,7 +37,7 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
     return [
         _accuracy(study),
         _intervals(study, findings),
-        _differences(study, findings),
+        *([_differences(study, findings)] if findings.comparisons else []),
         *(_stability(study, panel) for panel in study.grouping.panels),
         _kl(study),
         *_profiles(study),
