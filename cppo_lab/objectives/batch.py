@@ -66,8 +66,8 @@ class TokenBatch:
 
     def __post_init__(self) -> None:
         shape = tuple(self.logp.shape)
-        if len(shape) != 2:
-            raise ValueError(f"logp has shape {shape}: must be [B, T]")
+        if len(shape) != 2 or shape[1] == 0:
+            raise ValueError(f"logp has shape {shape}: must be [B, T] with at least one column")
         if self.response_mask.dtype != torch.bool:
             raise ValueError(f"response_mask has dtype {self.response_mask.dtype}: must be torch.bool")
         for name in (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cppo_lab.objectives.coordinates import WeightSpec
+from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.prefixes import positions
 
 
@@ -92,6 +93,13 @@ def theorem_one_admits(spec: WeightSpec) -> bool:
     horizon = _PROBED_LENGTHS[-1] if spec.horizon == "own" else spec.horizon
     lengths = {length for length in (*_PROBED_LENGTHS, horizon) if length <= horizon}
     return all(_admitted_at(spec, length) for length in lengths)
+
+
+def admitted(algo: AlgoSpec) -> str | None:
+    """`admitted` or `not admitted` by Theorem 1, for a method's position weights; None where it has none."""
+    if algo.trust_region.kind != "prefix_budget":
+        return None
+    return "admitted" if theorem_one_admits(algo.trust_region.weights) else "not admitted"
 
 
 def _admitted_at(spec: WeightSpec, length: int) -> bool:

@@ -98,6 +98,47 @@ def test_a_batch_without_any_token_has_loss_zero() -> None:
         )
 
 
+@pytest.mark.parametrize("name", BINARY)
+def test_nan_inside_the_mask_stays_visible_in_the_loss(name: str) -> None:
+    batch = batch_of([[-0.5, float("nan"), -0.5]], [[-0.6, -0.6, -0.6]], [1.0])
+    assert torch.isnan(token_objective(batch, method(name)).loss).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logp": torch.zeros(2)}, r"logp has shape \(2,\): must be \[B, T\]"),
+        ({"logp": torch.zeros(2, 0)}, r"at least one column"),
+        ({"rollout_logp": torch.zeros(2, 4)}, r"rollout_logp has shape \(2, 4\): must be \(2, 3\)"),
+        ({"advantages": torch.zeros(3)}, r"advantages has shape \(3,\): must be \(2, 3\) or \(2,\)"),
+        ({"response_mask": torch.ones(2, 3)}, r"response_mask has dtype torch\.float32: must be torch\.bool"),
+        (
+            {"topk": TopK(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5), torch.zeros(2, 3) > 0)},
+            r"topk has shape",
+        ),
+    ],
+)
+def test_batches_of_unequal_shapes_are_refused(change: dict[str, object], message: str) -> None:
+    parts = {
+        "logp": torch.zeros(2, 3),
+        "rollout_logp": torch.zeros(2, 3),
+        "advantages": torch.zeros(2),
+        "response_mask": torch.ones(2, 3) > 0,
+    }
+    with pytest.raises(ValueError, match=message):
+        TokenBatch(**{**parts, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("grpo", "old_logp"), ("cppo", "topk"), ("icepop", "old_logp"), ("cppo_shuffled", "topk")],
+)
+def test_a_missing_tensor_is_named(name: str, missing: str) -> None:
+    batch = replace(batch_of([[-0.5]], [[-0.6]], [1.0]), old_logp=None)
+    with pytest.raises(ValueError, match=missing):
+        token_objective(batch, method(name))
+
+
 def test_a_response_of_one_token_meets_the_token_level_test_only() -> None:
     algo = method("cppo_binary")
     kept = token_objective(batch_of([[-0.50]], [[-0.55]], [1.0]), algo)
