@@ -95,6 +95,7 @@ def _attempt(
 
 def _open(config: RunConfig, folder: RunFolder) -> None:
     """Write run.json and the uncommitted changes for this attempt."""
+    from cppo_lab.objectives.weights import admitted
     from cppo_lab.runs.provenance import device_name, git_state, uncommitted_diff, versions
 
     device = resolved_device(config.trainer.device)
@@ -116,6 +117,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         started_at=earlier.get("started_at", _now()),
         device=f"{device} ({device_name(device)})",
         cost_key=cost_key(config),
+        theorem_1=admitted(config.algo),
         versions=versions(),
         git=git_state(),
     )

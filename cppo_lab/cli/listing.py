@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, seconds, table
-from cppo_lab.compose import compose_tree, group_options
+from cppo_lab.compose import compose_tree, group_options, validate
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
 
 
@@ -56,81 +56,38 @@ def _about(path: Path) -> str:
     return comments[0] if comments else ""
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _algo(name: str) -> dict[str, Any]:
+def _algo(name: str) -> AlgoSpec:
     known = group_options("algo")
     if name not in known:
         raise one_of("method", name, known)
-    algo: dict[str, Any] = compose_tree([f"algo={name}"])["algo"]
-    return algo
+    return validate(compose_tree([f"algo={name}"])).algo
 
 
 def methods() -> list[dict[str, Any]]:
     """Every named method by its coordinates."""
+    from cppo_lab.objectives.describe import summary
+    from cppo_lab.objectives.weights import admitted
+
     rows = []
     for name in group_options("algo"):
         algo = _algo(name)
-        region = algo["trust_region"]
-        rows.append(
-            {
-                "name": name,
-                "anchor": algo["anchor"],
-                "advantage": algo["advantage"]["kind"],
-                "divergence": algo["divergence"]["kind"],
-                "trust region": _region(region),
-                "surrogate": algo["surrogate"]["kind"]
-                + ("" if algo["surrogate"]["ratio"] == "token" else f" ({algo['surrogate']['ratio']})"),
-                "aggregation": algo["aggregation"]["kind"],
-                "paper": algo["paper"],
-            }
-        )
+        coordinates = {key.replace("_", " "): value for key, value in summary(algo).items()}
+        rows.append({"name": name, **coordinates, "theorem 1": admitted(algo), "paper": algo.paper})
     return rows
 
 
-def _region(region: Mapping[str, Any]) -> str:
-    parts = [region["kind"]]
-    if region["delta"] is not None:
-        parts.append(f"δ={region['delta']:g}")
-    if region["delta_mean"] is not None:
-        parts.append(f"δ_mean={region['delta_mean']:g}")
-    if region["clip_low"] is not None:
-        parts.append(f"[{region['clip_low']:g}, {region['clip_high']:g}]")
-    if region["kind"] == "prefix_budget":
-        weights, budget = region["weights"], region["budget"]
-        parts.append(f"w={weights['kind']}")
-        parts.append("no budget" if budget["kind"] == "none" else f"{budget['kind']} δ_b={budget['size']:g}")
-    if region["gate"] != "hard":
-        parts.append(f"{region['gate']} gate")
-    return " ".join(parts)
-
-
 def _show_difference(first: str, second: str, as_json: bool) -> None:
-    left, right = flat(_algo(first)), flat(_algo(second))
-    rows = [
-        {"coordinate": key, first: left.get(key), second: right.get(key)}
-        for key in left | right
-        if left.get(key) != right.get(key) and key not in ("name", "paper")
-    ]
+    from cppo_lab.objectives.describe import difference
+
+    found = difference(_algo(first), _algo(second))
+    rows = [{"coordinate": key, first: left, second: right} for key, (left, right) in found.items()]
     if as_json:
         print_json(rows)
     elif not rows:
         console().print(f"{first} and {second} are the same point.")
     else:
-        _show(
-            [{k: "null" if v is None else v for k, v in row.items()} for row in rows],
-            f"{first} → {second}",
-            False,
-        )
+        shown = [{k: "null" if v is None else v for k, v in row.items()} for row in rows]
+        _show(shown, f"{first} → {second}", False)
 
 
 def models() -> list[dict[str, Any]]:

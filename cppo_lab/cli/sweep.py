@@ -16,6 +16,7 @@ from cppo_lab.cli.console import console, count, print_json, seconds, table
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.errors import UserError
 from cppo_lab.experiment import writable
+from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import cost
 from cppo_lab.policies.starting import is_ready
 from cppo_lab.runs.scheduler import Event, Outcome, jobs_for, run_jobs
@@ -57,6 +58,7 @@ def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_j
                         "run": run.folder.path.name,
                         "overrides": run.overrides,
                         "state": state,
+                        "theorem_1": admitted(run.config.algo),
                         **vars(estimate),
                     }
                     for run, state, estimate in rows
@@ -80,6 +82,10 @@ def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_j
     console().print(shown)
     if sweep.file.question:
         console().print(f"\n{sweep.file.question}", markup=False)
+    verdicts = {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}
+    for method, verdict in verdicts.items():
+        if verdict:
+            console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
     waiting = [estimate.time_s for _, state, estimate in rows if state != "FINISHED"]
     known = [time for time in waiting if time is not None]
     workers = default_jobs()

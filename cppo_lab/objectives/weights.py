@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cppo_lab.objectives.coordinates import WeightSpec
-from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.prefixes import positions
+from cppo_lab.objectives.spec import AlgoSpec
 
 
 def position_weights(

@@ -151,6 +151,8 @@ class Store:
             "cppo_lab.run_id": info["run_id"],
             "cppo_lab.method": info["method"],
         }
+        if info.get("theorem_1"):
+            tags["cppo_lab.theorem_1"] = info["theorem_1"]
         if info["git"]["commit"]:
             tags |= {
                 "mlflow.source.git.commit": info["git"]["commit"],
