@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config import RunConfig
+from cppo_lab.config import PretrainedModel, RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
+from cppo_lab.policies.folders import check_model_folder, is_local
 from cppo_lab.rollouts.formats import WeightFormat
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.identity import resolved_device, run_id
@@ -165,6 +166,20 @@ def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> 
         weights=weights,
         batch_size=config.engine.batch_size,
     )
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Refuse local data files and model folders that cannot be read, before any work starts.
+
+    Raises UserError. What the hub holds is checked when it is loaded.
+    """
+    from cppo_lab.tasks.build import build_task
+
+    model = config.model
+    if isinstance(model, PretrainedModel) and is_local(model.path):
+        check_model_folder(model.path)
+    if getattr(config.task, "path", None) or getattr(config.task, "heldout_path", None):
+        build_task(config.task).heldout_problems()
 
 
 def writable(output: Path) -> None:

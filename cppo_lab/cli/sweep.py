@@ -15,7 +15,7 @@ from rich.text import Text
 from cppo_lab.cli.console import console, count, print_json, seconds, table
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import writable
+from cppo_lab.experiment import check_inputs, writable
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import cost
 from cppo_lab.policies.starting import is_ready
@@ -106,6 +106,11 @@ def run_sweep(
 ) -> None:
     """Do the runs that are not finished, then write the report."""
     sweep, merged = load_sweep(name, overrides, config_dir)
+    for config in {
+        run.config.task.model_dump_json() + run.config.model.model_dump_json(): run.config
+        for run in sweep.runs
+    }.values():
+        check_inputs(config)
     writable(sweep.output)
     waiting = [run for run in sweep.runs if run.folder.status != "FINISHED"]
     done = len(sweep.runs) - len(waiting)

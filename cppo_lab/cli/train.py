@@ -10,7 +10,7 @@ from cppo_lab.cli.console import console
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.compose import compose_run
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import run, run_folder, writable
+from cppo_lab.experiment import check_inputs, run, run_folder, writable
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.runs.mirror import NoMirror, RunMirror
 from cppo_lab.runs.scheduler import Event
@@ -19,6 +19,7 @@ from cppo_lab.runs.scheduler import Event
 def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:
     """Compose, validate and do one run."""
     config = compose_run(overrides, config_dir)
+    check_inputs(config)
     writable(config.paths.output)
     folder = run_folder(config)
     if folder.status == "FINISHED":

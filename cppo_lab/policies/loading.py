@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cppo_lab.errors import UserError
+from cppo_lab.policies.folders import check_model_folder, is_local
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,6 @@ class Policy:
         return int(self.tokenizer.eos_token_id)
 
 
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path}: no config.json there; a model folder in Hugging Face format is needed.")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise UserError(f"{path}: the model folder has no weights (*.safetensors).")
-
-
 def load_policy(
     path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> Policy:
@@ -54,12 +47,9 @@ def load_policy(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # A hub id never starts like a path; what does is meant to be a folder.
-    local = Path(path).exists() or path.startswith((".", "/", "~"))
+    local = is_local(path)
     if local:
-        if not Path(path).is_dir():
-            raise UserError(f"{path}: no such model folder.")
-        _check_folder(Path(path))
+        check_model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
         network = AutoModelForCausalLM.from_pretrained(
