@@ -127,7 +127,6 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
 def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warmup: Progress | None) -> None:
     import torch
 
-    from cppo_lab.policies.loading import load_policy
     from cppo_lab.policies.starting import load_starting_policy, starting_policy
     from cppo_lab.tasks.build import build_task
     from cppo_lab.trainer import Parts, Trainer
@@ -136,11 +135,7 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     task = build_task(config.task)
     start = starting_policy(config, task, on_warmup)
     checkpoints = folder.checkpoints()
-    if checkpoints:
-        device = resolved_device(config.trainer.device)
-        policy = load_policy(str(checkpoints[-1][1]), device=device)
-    else:
-        policy = load_starting_policy(config, start)
+    policy = load_starting_policy(config, start, checkpoints[-1][1] if checkpoints else None)
     parameters = sum(parameter.numel() for parameter in policy.network.parameters())
     folder.update_info(
         starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},

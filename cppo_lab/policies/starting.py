@@ -76,15 +76,19 @@ def _make(
     (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
-def load_starting_policy(config: RunConfig, start: StartingPolicy) -> Policy:
-    """The starting policy on the run's device: float32, or the dtype that a pretrained model's config asks for."""
+def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: Path | None = None) -> Policy:
+    """The starting policy, or a checkpoint of the run that began with it, on the run's device.
+
+    float32, or the dtype that a pretrained model's config asks for.
+    """
     import torch
 
     device = resolved_device(config.trainer.device)
-    if isinstance(config.model, PretrainedModel):
-        dtype = getattr(torch, config.model.dtype)
-        policy = load_policy(config.model.path, revision=config.model.revision, dtype=dtype, device=device)
-        if config.model.gradient_checkpointing:
-            policy.network.gradient_checkpointing_enable()
-        return policy
-    return load_policy(start.path, device=device)
+    path = start.path if checkpoint is None else str(checkpoint)
+    if not isinstance(config.model, PretrainedModel):
+        return load_policy(path, device=device)
+    revision = config.model.revision if checkpoint is None else None
+    policy = load_policy(path, revision=revision, dtype=getattr(torch, config.model.dtype), device=device)
+    if config.model.gradient_checkpointing:
+        policy.network.gradient_checkpointing_enable()
+    return policy
