@@ -145,7 +145,10 @@ class Collector:
         if not self.algo.requirements.needs_weight_order:
             return None
         generator = torch_stream(self.config.seeds.shuffled_weights, Stream.SHUFFLED_WEIGHTS, step)
-        return torch.rand(rollout.response_mask.shape, generator=generator).to(rollout.logp.device)
+        rows, width = rollout.response_mask.shape
+        # Drawn for the longest possible response: a row's keys depend on no other row's length.
+        keys = torch.rand((rows, self.config.task.response_limit), generator=generator)
+        return keys[:, :width].to(rollout.logp.device)
 
 
 def _together(parts: Sequence[GradedRollout], pad: int) -> GradedRollout:
