@@ -72,11 +72,13 @@ def sweep(
     * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 seed=range(0,3)`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
-    from cppo_lab.cli.sweep import run_sweep, show_plan
-
     if dry_run:
+        from cppo_lab.cli.plan import show_plan
+
         show_plan(name, _with_output(overrides, output), config_dir, as_json=False)
         return
+    from cppo_lab.cli.sweep import run_sweep
+
     run_sweep(name, _with_output(overrides, output), config_dir, jobs, report)
 
 
@@ -178,7 +180,7 @@ def plan(
 
     Example: `cppo-lab plan quickstart seed=range(0,5)`
     """
-    from cppo_lab.cli.sweep import show_plan
+    from cppo_lab.cli.plan import show_plan
 
     show_plan(name, _with_output(overrides, output), config_dir, as_json)
 

@@ -1,104 +1,24 @@
-"""`sweep` and `plan`."""
+"""`sweep`: do what is not done yet, and report."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.text import Text
-
-from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.cli.console import console
+from cppo_lab.cli.plan import default_jobs, load_sweep
 from cppo_lab.cli.progress import SweepProgress
+from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.experiment import check_inputs, writable
-from cppo_lab.objectives.weights import admitted
-from cppo_lab.plan import cost
-from cppo_lab.policies.starting import is_ready
+from cppo_lab.runs.mirror import NoMirror, SweepMirror
 from cppo_lab.runs.scheduler import Event, Outcome, jobs_for, run_jobs
-from cppo_lab.runs.sweeps import (
-    PlannedRun,
-    Sweep,
-    adhoc_sweep,
-    hydra_settings,
-    merged_overrides,
-    plan_sweep,
-    read_sweep,
-)
-
-
-def load_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
-    """The planned sweep, and its overrides merged with those of its file."""
-    if "=" in name:
-        overrides = [name, *overrides]
-        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
-    else:
-        file = read_sweep(name)
-    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
-
-
-def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
-    """Print what the sweep would run."""
-    sweep, _ = load_sweep(name, overrides, config_dir)
-    rows = [(run, run.folder.status or "PENDING", cost(run.config)) for run in sweep.runs]
-    policies = {
-        run.config.warmup.seed for run, status, _ in rows if status != "FINISHED" and not is_ready(run.config)
-    }
-    if as_json:
-        print_json(
-            {
-                "name": sweep.name,
-                "starting_policies_to_make": len(policies),
-                "runs": [
-                    {
-                        "run": run.folder.path.name,
-                        "overrides": run.overrides,
-                        "state": state,
-                        "theorem_1": admitted(run.config.algo),
-                        **vars(estimate),
-                    }
-                    for run, state, estimate in rows
-                ],
-            }
-        )
-        return
-    shown = table(
-        sweep.file.title, "run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~"
-    )
-    for run, state, estimate in rows:
-        shown.add_row(
-            run.folder.path.name,
-            Text(" ".join(f"{k}={v}" for k, v in run.axes.items())),
-            state.lower(),
-            count(estimate.tokens),
-            count(estimate.updates),
-            seconds(estimate.time_s),
-            "?" if estimate.memory_bytes is None else f"{estimate.memory_bytes / 2**30:.1f} GiB",
-        )
-    console().print(shown)
-    if sweep.file.question:
-        console().print(f"\n{sweep.file.question}", markup=False)
-    verdicts = {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}
-    for method, verdict in verdicts.items():
-        if verdict:
-            console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
-    waiting = [estimate.time_s for _, state, estimate in rows if state != "FINISHED"]
-    known = [time for time in waiting if time is not None]
-    workers = default_jobs()
-    console().print(
-        f"\n{len(rows)} runs, {len(rows) - len(waiting)} done; about {seconds(sum(known) / workers)} to go with "
-        f"{workers} at a time, and {len(policies)} starting policies to make. "
-        f"Times come from: {', '.join(sorted({estimate.time_basis for *_, estimate in rows}))}."
-    )
-
-
-def default_jobs() -> int:
-    """One run per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from cppo_lab.runs.sweeps import PlannedRun, Sweep, hydra_settings
 
 
 def run_sweep(
@@ -106,10 +26,7 @@ def run_sweep(
 ) -> None:
     """Do the runs that are not finished, then write the report."""
     sweep, merged = load_sweep(name, overrides, config_dir)
-    for config in {
-        run.config.task.model_dump_json() + run.config.model.model_dump_json(): run.config
-        for run in sweep.runs
-    }.values():
+    for config in _distinct_inputs(sweep):
         check_inputs(config)
     writable(sweep.output)
     waiting = [run for run in sweep.runs if run.folder.status != "FINISHED"]
@@ -133,6 +50,12 @@ def run_sweep(
         for key, reason in failed.items():
             console().print(f"[red]failed[/] {key}: {reason}")
         sys.exit(1)
+
+
+def _distinct_inputs(sweep: Sweep) -> list[RunConfig]:
+    """One configuration for each task and model of the sweep, whose files are read only once."""
+    found = {(repr(run.config.task), repr(run.config.model)): run.config for run in sweep.runs}
+    return list(found.values())
 
 
 def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
@@ -160,14 +83,10 @@ def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome
 
 
 def _command_line() -> str:
-    import shlex
-
     return shlex.join(["cppo-lab", *sys.argv[1:]])
 
 
-def _mirror(sweep: Sweep) -> Any:
-    from cppo_lab.runs.mirror import NoMirror, SweepMirror
-
+def _mirror(sweep: Sweep) -> SweepMirror | NoMirror:
     tracking = sweep.runs[0].config.tracking
     sweep.write_manifest()
     if not tracking.enabled:
@@ -178,8 +97,6 @@ def _mirror(sweep: Sweep) -> Any:
 
 def _through_hydra(sweep: Sweep, merged: Sequence[str], config_dir: Path | None) -> None:
     """Hand the sweep to Hydra's own multirun, which knows launchers and sweepers that the lab does not."""
-    from cppo_lab.runs.mirror import SweepMirror
-
     tracking = sweep.runs[0].config.tracking
     sweep.write_manifest()
     parent = SweepMirror(sweep, tracking) if tracking.enabled else None

@@ -1,0 +1,101 @@
+"""`plan`: what a sweep would run, in what state that is, and what it would cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.text import Text
+
+from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.objectives.weights import admitted
+from cppo_lab.plan import Cost, cost
+from cppo_lab.policies.starting import cache_folder, is_ready
+from cppo_lab.runs.sweeps import (
+    PlannedRun,
+    Sweep,
+    adhoc_sweep,
+    merged_overrides,
+    plan_sweep,
+    read_sweep,
+)
+
+PlanRow = tuple[PlannedRun, str, Cost]
+"""A run, its state, and what it would cost."""
+
+
+def load_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
+    """The planned sweep, and its overrides merged with those of its file."""
+    if "=" in name:
+        overrides = [name, *overrides]
+        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
+    else:
+        file = read_sweep(name)
+    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
+
+
+def default_jobs() -> int:
+    """One run per core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
+    """Print what the sweep would run."""
+    sweep, _ = load_sweep(name, overrides, config_dir)
+    rows = [(run, run.folder.status or "PENDING", cost(run.config)) for run in sweep.runs]
+    waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
+    policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
+    if as_json:
+        _print_as_json(sweep, rows, len(policies))
+    else:
+        _print_for_a_person(sweep, rows, len(policies))
+
+
+def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
+    runs = [
+        {
+            "run": run.folder.path.name,
+            "overrides": run.overrides,
+            "state": state,
+            "theorem_1": admitted(run.config.algo),
+            **asdict(estimate),
+        }
+        for run, state, estimate in rows
+    ]
+    print_json({"name": sweep.name, "starting_policies_to_make": policies, "runs": runs})
+
+
+def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
+    columns = ("run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~")
+    shown = table(sweep.file.title, *columns)
+    for run, state, estimate in rows:
+        memory = estimate.memory_bytes
+        shown.add_row(
+            run.folder.path.name,
+            Text(" ".join(f"{key}={value}" for key, value in run.axes.items())),
+            state.lower(),
+            count(estimate.tokens),
+            count(estimate.updates),
+            seconds(estimate.time_s),
+            "?" if memory is None else f"{memory / 2**30:.1f} GiB",
+        )
+    console().print(shown)
+    if sweep.file.question:
+        console().print(f"\n{sweep.file.question}", markup=False)
+    for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
+        if verdict:
+            console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
+    _print_total(rows, policies)
+
+
+def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
+    waiting = [estimate for _, state, estimate in rows if state != "FINISHED"]
+    total = sum(estimate.time_s for estimate in waiting if estimate.time_s is not None)
+    bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
+    workers = default_jobs()
+    console().print(
+        f"\n{len(rows)} runs, {len(rows) - len(waiting)} done; about {seconds(total / workers)} to go with "
+        f"{workers} at a time, and {policies} starting policies to make. Times come from: {bases}."
+    )
