@@ -1,7 +1,8 @@
 """Cost of each method's mask and loss, against loops over sequences and against a training step.
 
     python benchmarks/objectives.py                          every method, both shapes
-    python benchmarks/objectives.py --step-seconds 0.8       also as a share of a measured training step
+    python benchmarks/objectives.py --model m                also as a share of that model's training step
+    python benchmarks/objectives.py --step-seconds 0.8       the same, with a time measured elsewhere
     python benchmarks/objectives.py --json results.json
 
 Timings are medians of wall-clock seconds on one thread (`--threads`), forward and backward, of the batched
@@ -183,6 +184,33 @@ def compare_masks(rows: int, width: int, repeats: int) -> dict[str, float]:
     }
 
 
+def training_step_seconds(model: str, rows: int, width: int, measured_rows: int = 2) -> float:
+    """Forward and backward pass of a model of the ladder over [rows, width] response tokens.
+
+    Measured on a few rows and multiplied, since rows are independent; the cheapest step there is, with one
+    update.
+    """
+    from cppo_lab.compose import compose_run
+    from cppo_lab.config import ScratchModel
+    from cppo_lab.policies.logprobs import token_statistics
+    from cppo_lab.policies.scratch import scratch_policy
+    from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+
+    ladder = compose_run([f"model={model}"]).model
+    if not isinstance(ladder, ScratchModel):
+        raise SystemExit(f"--model {model}: must be a model of the ladder")
+    network = scratch_policy(
+        ladder, vocabulary_tokenizer([str(digit) for digit in range(40)]), seed=0
+    ).train()
+    tokens = torch.randint(4, 40, (measured_rows, width + 1))
+    attention = torch.ones_like(tokens)
+
+    def step() -> None:
+        token_statistics(network, tokens, attention, 1).logp.sum().backward()
+
+    return seconds(step, 1) * rows / measured_rows
+
+
 def main() -> None:
     """Run the comparison and print it as tables."""
     parser = argparse.ArgumentParser(description="Cost of each method's mask and loss.")
@@ -190,11 +218,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--step-seconds", type=float, default=None, help="measured time of one training step")
+    parser.add_argument("--model", default=None, help="measure the training step of this model of the ladder")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results: list[dict[str, float | str]] = []
     for rows, width in SHAPES:
+        step = options.step_seconds
+        if options.model is not None:
+            step = training_step_seconds(options.model, rows, width)
         mask_cost = compare_masks(rows, width, options.repeats)
         print(f"\n[{rows}, {width}], {options.threads} thread(s), torch {torch.__version__}")
         print(
@@ -207,7 +239,7 @@ def main() -> None:
         results.append({"shape": f"{rows}x{width}", "method": "cppo mask", **mask_cost})
         print(
             f"{'method':24}{'batched ms':>12}{'rows ms':>10}{'ratio':>8}"
-            + ("   % of a step" if options.step_seconds else "")
+            + (f"   % of a step of {step:.1f} s" if step else "")
         )
         for name in options.methods or method_names():
             algo = method(name, max_response_length=width)
@@ -223,9 +255,9 @@ def main() -> None:
                 "batched_s": whole,
                 "rows_s": split,
             }
-            if options.step_seconds:
-                record["share_of_step"] = whole / options.step_seconds
-                line += f"{100 * whole / options.step_seconds:14.2f}"
+            if step:
+                record["share_of_step"] = whole / step
+                line += f"{100 * whole / step:14.2f}"
             print(line, flush=True)
             results.append(record)
     if options.json is not None:

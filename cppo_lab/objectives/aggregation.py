@@ -1,5 +1,4 @@
-"""From token losses to one number. Denominators come from the original response mask of the whole
-minibatch."""
+"""From token losses to one number; denominators count the response tokens of the whole minibatch."""
 
 from torch import Tensor
 

@@ -5,13 +5,12 @@ from torch import Tensor
 
 
 def positions(mask: Tensor) -> Tensor:
-    """1-based position of each response token among its row's response tokens [B, T]; 0 outside the mask."""
-    return mask.cumsum(-1) * mask
+    """Position of each response token among those of its row, from 1, int32 [B, T]; 0 outside the mask."""
+    return mask.cumsum(-1, dtype=torch.int32) * mask
 
 
 def shift_right(values: Tensor, first: float = 0.0) -> Tensor:
-    """The value one column to the left, `first` in column 0; turns an inclusive prefix into an exclusive
-    one."""
+    """The value one column to the left, `first` in column 0: an inclusive prefix becomes exclusive."""
     return torch.nn.functional.pad(values[..., :-1], (1, 0), value=first)
 
 

@@ -32,9 +32,9 @@ def position_weights(
     horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
     steps = (horizon - 1).clamp(min=1).to(dtype)
     if spec.kind in ("reversed", "remaining_horizon"):
-        fraction = (horizon - position).to(dtype).div_(steps)
+        fraction = (horizon.to(dtype) - position).div_(steps)
     else:
-        fraction = (position - 1).to(dtype).div_(steps)
+        fraction = position.to(dtype).sub_(1).div_(steps)
     weights = _SCHEDULES[spec.kind](fraction.clamp_(0, 1), spec)
     if spec.kind == "remaining_horizon":
         # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
@@ -47,7 +47,7 @@ def _uniform(fraction: Tensor, spec: WeightSpec) -> Tensor:
 
 
 def _linear(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return 1 - (1 - spec.w_min) * fraction
+    return (fraction * (spec.w_min - 1)).add_(1)
 
 
 def _cosine(fraction: Tensor, spec: WeightSpec) -> Tensor:
