@@ -5,6 +5,7 @@ TRL's loss is a method of its trainer; it is called on a stand-in that returns g
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,35 @@ pytestmark = pytest.mark.trl
 grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")
 pytest.importorskip("yaml")
 
-import peer_batches  # noqa: E402
-
-from cppo_lab.objectives import TokenBatch, method  # noqa: E402
+from cppo_lab.objectives import TokenBatch, aggregate, denominator, method, token_objective  # noqa: E402
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, RegulariserSpec  # noqa: E402
+
+BATCHES = 2000
+
+
+def random_batches(count: int = BATCHES) -> Iterator[TokenBatch]:
+    """Batches of 4 rows and 9 columns in float64, with mu = pi_old so that anchors agree; right-padded."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        old = -3 * torch.rand(4, 9, generator=generator, dtype=torch.float64)
+        drift = torch.rand((), generator=generator, dtype=torch.float64)
+        logp = (old + drift * torch.randn(4, 9, generator=generator, dtype=torch.float64)).clamp(max=-1e-3)
+        lengths = torch.randint(1, 10, (4, 1), generator=generator)
+        advantages = torch.randn(4, generator=generator, dtype=torch.float64)
+        yield TokenBatch(
+            logp=logp.requires_grad_(),
+            rollout_logp=old,
+            advantages=advantages,
+            response_mask=torch.arange(9) < lengths,
+            old_logp=old,
+            reference_logp=old + 0.1,
+        )
+
+
+def loss_and_gradient(batch: TokenBatch, algo: AlgoSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    total = denominator(batch.response_mask, algo.aggregation)
+    loss = aggregate(token_objective(batch, algo).loss, batch.response_mask, algo.aggregation, total)
+    return loss.detach(), torch.autograd.grad(loss, batch.logp)[0]
 
 
 def theirs(loss_type: str, batch: TokenBatch, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,8 +125,8 @@ def test_loss_and_gradient_equal_trl(case: str) -> None:
     loss_type, algo, settings = CASES[case]
     # TRL's SAPO temperatures are float32 whatever the log-probabilities are.
     tolerance = 1e-6 if loss_type == "sapo" else 1e-9
-    for batch in peer_batches.random_batches(peer_batches.BATCHES // 2):
-        ours = peer_batches.loss_and_gradient(batch, algo)
+    for batch in random_batches(BATCHES // 2):
+        ours = loss_and_gradient(batch, algo)
         for mine, other in zip(ours, theirs(loss_type, batch, **settings), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-6, atol=tolerance)
 
@@ -108,8 +134,8 @@ def test_loss_and_gradient_equal_trl(case: str) -> None:
 def test_two_sided_clip_equals_the_dual_clip() -> None:
     base = method("grpo")
     algo = replace(base, trust_region=replace(base.trust_region, dual_clip=1.6))
-    for batch in peer_batches.random_batches():
-        ours = peer_batches.loss_and_gradient(batch, algo)
+    for batch in random_batches():
+        ours = loss_and_gradient(batch, algo)
         for mine, other in zip(ours, theirs("grpo", batch, delta=1.6), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
 
@@ -117,20 +143,18 @@ def test_two_sided_clip_equals_the_dual_clip() -> None:
 def test_sequence_level_with_the_default_loss_type_weighs_by_length() -> None:
     settings = {"level": "sequence", "epsilon_low": 3e-4, "epsilon_high": 4e-4}
     differing = 0
-    for batch in peer_batches.random_batches(50):
-        ours, _ = peer_batches.loss_and_gradient(batch, method("gspo"))
+    for batch in random_batches(50):
+        ours, _ = loss_and_gradient(batch, method("gspo"))
         other, _ = theirs("dapo", batch, **settings)
         differing += int(not torch.isclose(ours, other, rtol=1e-3))
         weighed = replace(method("gspo"), aggregation=AggregationSpec(kind="token_mean"))
-        torch.testing.assert_close(
-            peer_batches.loss_and_gradient(batch, weighed)[0], other, rtol=1e-6, atol=1e-9
-        )
+        torch.testing.assert_close(loss_and_gradient(batch, weighed)[0], other, rtol=1e-6, atol=1e-9)
     assert differing > 40
 
 
 def test_empty_rows_count_in_trl_and_not_here() -> None:
-    (batch,) = peer_batches.random_batches(1)
+    (batch,) = random_batches(1)
     empty = replace(batch, response_mask=batch.response_mask & (torch.arange(4) > 0).unsqueeze(-1))
-    ours, _ = peer_batches.loss_and_gradient(empty, grpo("sequence_mean_token_mean"))
+    ours, _ = loss_and_gradient(empty, grpo("sequence_mean_token_mean"))
     other, _ = theirs("grpo", empty)
     torch.testing.assert_close(other, ours * 3 / 4, rtol=1e-6, atol=1e-9)
