@@ -1,0 +1,336 @@
+"""The commands in this process: what they print, their exit codes, and refusals that leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import TINY, UNTRAINED, one_run_folder, starting, tiny_config
+
+from cppo_lab.compose import group_options
+from cppo_lab.runs.checkpoint import save_checkpoint
+from cppo_lab.runs.folder import jsonable
+from cppo_lab.runs.sweeps import sweep_names
+
+Invoke = Callable[..., tuple[int, str, str]]
+COMMANDS = ["sweep", "train", "eval", "report", "plan", "list", "config", "doctor"]
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> str:
+    """The one sentence of a refusal with exit code 2."""
+    code, out, err = result
+    assert code == 2, (code, out, err)
+    assert "Traceback" not in out + err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("Error: ")
+    for part in parts:
+        assert part in lines[0], lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def model(warmed_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model folder in Hugging Face format."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_checkpoint(folder, starting(tiny_config(warmed_up)))
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, invoke: Invoke) -> None:
+    code, out, _ = invoke(name, "--help")
+    assert code == 0
+    assert re.search(rf"cppo-lab {name}\b.*\w", out)
+    assert "Example" in out
+
+
+def test_help_names_every_command(invoke: Invoke) -> None:
+    code, out, _ = invoke("--help")
+    assert code == 0
+    assert all(re.search(rf"│ {name} ", out) for name in COMMANDS)
+
+
+def test_version_is_printed(invoke: Invoke) -> None:
+    from cppo_lab import __version__
+
+    assert invoke("--version") == (0, f"cppo-lab {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["sweep"], ["eval", "gsm8k"], ["list", "everything"]])
+def test_wrong_usage_ends_with_two(arguments: list[str], invoke: Invoke) -> None:
+    code, out, err = invoke(*arguments)
+    assert code == 2
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("methods", group_options("algo")),
+        ("models", group_options("model")),
+        ("tasks", group_options("task")),
+        ("sweeps", sweep_names()),
+    ],
+)
+def test_lists_name_every_choice(what: str, names: list[str], invoke: Invoke, tmp_path: Path) -> None:
+    code, out, _ = invoke("list", what, "--json", "-o", str(tmp_path))
+    assert code == 0
+    assert [row["name"] for row in json.loads(out)] == names
+
+
+def test_list_without_json_is_a_table_with_one_line_each(invoke: Invoke) -> None:
+    lines = invoke("list", "models")[1].splitlines()
+    for name in group_options("model"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1, name
+
+
+def test_list_of_runs_is_empty_before_the_first(invoke: Invoke, tmp_path: Path) -> None:
+    assert json.loads(invoke("list", "runs", "--json", "-o", str(tmp_path / "none"))[1]) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_difference_of_two_methods_is_their_coordinates_that_differ(invoke: Invoke) -> None:
+    code, out, _ = invoke("list", "methods", "--diff", "cppo", "cppo_no_budget", "--json")
+    assert code == 0
+    rows = {row["coordinate"]: (row["cppo"], row["cppo_no_budget"]) for row in json.loads(out)}
+    assert rows.keys() == {"trust_region.budget.kind"}
+    assert rows["trust_region.budget.kind"][1] == "none"
+    refused(invoke("list", "methods", "--diff", "cppo", "grop"), "method=grop", "'grpo'")
+    refused(invoke("list", "tasks", "--diff", "cppo", "grpo"), "--diff")
+
+
+def test_config_prints_what_would_run(invoke: Invoke, tmp_path: Path) -> None:
+    import yaml
+
+    code, out, _ = invoke("config", "algo=grpo", "seed=3", "--json", "-o", str(tmp_path / "o"))
+    assert code == 0
+    found = json.loads(out)
+    assert found["config"]["algo"]["name"] == "grpo"
+    assert found["config"]["seeds"]["prompts"] == 3
+    plain = invoke("config", "algo=grpo", "seed=3", "-o", str(tmp_path / "o"))[1]
+    assert found["run_id"] in plain
+    # JSON has no infinity.
+    assert jsonable(yaml.safe_load(plain)) == found["config"]
+    assert not (tmp_path / "o").exists(), "looking leaves nothing behind"
+
+
+def test_plan_says_what_would_run_and_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    code, text, _ = invoke("plan", "quickstart", "seed=range(0,3)", "--json", "-o", str(out))
+    assert code == 0
+    found = json.loads(text)
+    assert len(found["runs"]) == 3 * 4
+    assert {run["state"] for run in found["runs"]} == {"PENDING"}
+    assert found["starting_policies_to_make"] == 3
+    assert all(run["updates"] == 12 * 64 and run["tokens"] > 0 and run["time_s"] > 0 for run in found["runs"])
+    assert not out.exists()
+    assert invoke("plan", "quickstart", "-o", str(out))[0] == 0
+    assert invoke("sweep", "quickstart", "--dry-run", "-o", str(out))[0] == 0
+    assert not out.exists()
+
+
+BAD = [
+    (["train", "algo=grop"], ["algo=grop", "'grpo'"]),
+    (["train", "trainer.lr=nan"], ["trainer.lr=nan"]),
+    (["train", "trainer.lr=1,2"], ["trainer.lr"]),
+    (["train", "trainer.lr"], ["trainer.lr"]),
+    (
+        ["train", "model=pretrained", "model.path=./absent", "warmup=none"],
+        ["./absent", "no such model folder"],
+    ),
+    (["train", "task=gsm8k", "task.path=absent.jsonl"], ["absent.jsonl", "no such data file"]),
+    (["sweep", "quickstrat"], ["quickstrat", "'quickstart'"]),
+    (["sweep", "absent.yaml"], ["absent.yaml", "no such sweep file"]),
+    (["sweep", "quickstart", "algo=grpo,grop"], ["algo=grop"]),
+    (["sweep", "algo=grpo,cppo", "seed=range(0,"], ["seed=range(0,", "grammar"]),
+    (["sweep", "task=gsm8k", "task.path=absent.jsonl", "seed=0,1"], ["absent.jsonl", "no such data file"]),
+    (["plan", "quickstrat"], ["quickstrat"]),
+    (["config", "sed=1"], ["sed", "'seed'"]),
+    (["eval", "gsm9k", "--model", "x"], ["task=gsm9k", "gsm8k", "chain"]),
+    (["eval", "chain", "--model", "./absent"], ["./absent", "no such model folder"]),
+    (
+        ["eval", "gsm8k", "--model", "./absent", "--data", "absent.jsonl"],
+        ["absent.jsonl", "no such data file"],
+    ),
+    (["eval", "chain", "--model", "./absent", "--device", "tpu"], ["tpu", "cuda"]),
+    (["report", "absent"], ["absent"]),
+    (["report"], []),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BAD, ids=[" ".join(a)[:50] for a, _ in BAD])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    arguments: list[str], parts: list[str], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(invoke(*arguments, "-o", str(tmp_path / "o")), *parts)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not list(tmp_path.glob("o/*")), "no folder that looks like a result"
+
+
+def test_model_folder_without_weights_is_refused(
+    invoke: Invoke, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hollow = tmp_path / "hollow"
+    hollow.mkdir()
+    (hollow / "config.json").write_bytes((model / "config.json").read_bytes())
+    out = str(tmp_path / "o")
+    refused(invoke("eval", "chain", "--model", str(hollow), "-o", out), str(hollow), "no weights")
+    train = ["train", "model=pretrained", f"model.path='{hollow}'", "warmup=none", "tracking=none", "-o", out]
+    refused(invoke(*train), str(hollow), "no weights")
+    assert not list(tmp_path.glob("o/runs/*"))
+
+
+def test_corrupt_weights_are_refused(invoke: Invoke, model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused(
+        invoke("eval", "chain", "--model", str(broken), "-o", str(tmp_path / "o")),
+        str(broken),
+        "cannot be loaded",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["sweep", "seed=0,1"], ["eval", "chain"]])
+def test_output_that_cannot_be_written_is_refused(
+    arguments: list[str], invoke: Invoke, model: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file, not a folder", encoding="utf-8")
+    more = ["--model", str(model)] if "eval" in arguments else ["tracking=none"]
+    refused(invoke(*arguments, *more, "-o", str(blocked / "o")), "paths.output=", "cannot be written")
+
+
+def test_sweep_file_with_something_wrong_is_refused_with_its_name(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for text, parts in (
+        ("axes: [a\n", ["YAML"]),
+        ("title: x\n", ["needs 'axes'"]),
+        ("axes: {}\n", ["needs 'axes'"]),
+        ("axes: {seed: [0]}\nbasline: x\n", ["basline", "'baseline'"]),
+        ("- 1\n", ["needs 'axes'"]),
+    ):
+        path.write_text(text, encoding="utf-8")
+        refused(invoke("sweep", str(path), "-o", str(tmp_path / "o")), "mine.yaml", *parts)
+    assert not (tmp_path / "o").exists()
+
+
+def write_questions(path: Path, count: int = 5) -> Path:
+    rows = [{"question": f"1 + {i}?", "answer": f"#### {i + 1}"} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_eval_grades_every_problem_of_a_file_and_writes_them(
+    invoke: Invoke, model: Path, tmp_path: Path
+) -> None:
+    data = write_questions(tmp_path / "data.jsonl")
+    arguments = ["eval", "gsm8k", "--model", str(model), "--data", str(data), "-o", str(tmp_path / "o")]
+    code, out, _ = invoke(*arguments, "--max-new-tokens", "8", "--batch-size", "2", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["n"] == 5
+    folder = Path(result["folder"])
+    rows = [json.loads(line) for line in (folder / "problems.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["answer"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert result["correct"] == sum(row["correct"] for row in rows)
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["n"] == 5
+    limited = json.loads(invoke(*arguments, "--max-new-tokens", "8", "--limit", "2", "--json")[1])
+    assert limited["n"] == 2
+    assert limited["folder"] != result["folder"]
+
+
+def test_eval_of_the_embedded_task_finds_what_the_policy_can_do(
+    invoke: Invoke, model: Path, tmp_path: Path
+) -> None:
+    arguments = ["eval", "chain", "--steps", "1", "--model", str(model), "--max-new-tokens", "16"]
+    code, out, _ = invoke(*arguments, "--limit", "256", "--json", "-o", str(tmp_path / "o"))
+    assert code == 0
+    result = json.loads(out)
+    low, high = result["accuracy_wilson_95"]
+    assert 0 < low < result["accuracy"] < high < 1
+
+
+def test_wilson_interval_is_scipys() -> None:
+    from scipy.stats import binomtest
+
+    from cppo_lab.cli.evaluate import wilson
+
+    for correct, n in ((0, 5), (3, 7), (7, 7), (250, 1319)):
+        expected = binomtest(correct, n).proportion_ci(method="wilson")
+        assert wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_train_makes_a_run_and_then_has_nothing_to_do(invoke: Invoke, output: Path) -> None:
+    arguments = ["train", *TINY, "trainer.steps=1", "-o", str(output)]
+    code, out, _ = invoke(*arguments)
+    assert code == 0
+    folder = one_run_folder(output)
+    assert str(folder) in out
+    assert not (output / "mlflow.db").exists(), "tracking=none writes no store"
+    code, out, _ = invoke(*arguments)
+    assert code == 0
+    assert "nothing to do" in out
+    runs = json.loads(invoke("list", "runs", "--json", "-o", str(output))[1])
+    assert [(run["run"], run["status"], run["steps"]) for run in runs] == [(folder.name, "finished", "1/1")]
+
+
+def test_run_that_diverges_ends_with_one_and_says_why(invoke: Invoke, output: Path) -> None:
+    code, out, err = invoke("train", *TINY, "trainer.lr=1e30", "-o", str(output))
+    assert code == 1
+    assert "diverged at step 1" in out + err
+    assert "Traceback" not in out + err
+    runs = json.loads(invoke("list", "runs", "--json", "-o", str(output))[1])
+    assert runs[0]["status"] == "failed"
+    assert "diverged" in runs[0]["reason"]
+
+
+def test_output_folder_with_grammar_characters_in_its_name(invoke: Invoke, tmp_path: Path) -> None:
+    odd = tmp_path / "it's [a], {folder}=x $y"
+    code, out, _ = invoke("config", "--json", "-o", str(odd))
+    assert code == 0
+    assert json.loads(out)["config"]["paths"]["output"] == str(odd)
+
+
+def test_gsm8k_from_a_file_takes_real_steps(invoke: Invoke, tmp_path: Path, shared_data: Path) -> None:
+    lines = (shared_data / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").split("\n")[:120]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings: list[Any] = [
+        "task=gsm8k",
+        f"task.path='{tmp_path / 'train.jsonl'}'",
+        "task.heldout=8",
+        "task.max_response_tokens=24",
+        *UNTRAINED,
+        "algo.dynamic_sampling.kind=none",
+        *[o for o in TINY if o.startswith(("trainer.", "tracking="))],
+        "trainer.steps=2",
+        "trainer.group_size=2",
+    ]
+    code, out, err = invoke("train", *settings, "-o", str(tmp_path / "o"))
+    assert code == 0, out + err
+    info = json.loads((one_run_folder(tmp_path / "o") / "run.json").read_text(encoding="utf-8"))
+    assert (info["status"], info["steps_done"], info["task"]) == ("FINISHED", 2, "gsm8k")
+    assert info["updates"] == 2 * 3
+
+
+def test_doctor_finds_what_every_run_needs(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, _ = invoke("doctor", "--json", "-o", str(tmp_path / "o"))
+    found = {row["what"]: row["state"] for row in json.loads(out)}
+    assert code == 0, out
+    assert {found[what] for what in ("python", "torch", "device", "conf", "sweeps", "output")} == {"ok"}
+    assert found["tracking store"] == "ok"
+    blocked = tmp_path / "file"
+    blocked.write_text("", encoding="utf-8")
+    code, out, _ = invoke("doctor", "--json", "-o", str(blocked / "o"))
+    assert code == 1
+    assert {row["what"]: row["state"] for row in json.loads(out)}["output"] == "problem"
