@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 from cppo_lab.config import RunConfig, Tracking
@@ -53,9 +54,16 @@ class _Mirror(ABC):
 
     def send(self) -> None:
         """Send what is new."""
+        self._forgiving(self._send_new)
+
+    def _send_new(self) -> None:
+        for folder, name in self.runs():
+            self.store.mirror(folder, self.parent, name)
+
+    def _forgiving(self, action: Callable[[], None]) -> None:
+        """Do `action`; a store that fails is complained of once and costs no result."""
         try:
-            for folder, name in self.runs():
-                self.store.mirror(folder, self.parent, name)
+            action()
         except UserError:
             raise
         except Exception as error:
@@ -95,7 +103,8 @@ class SweepMirror(_Mirror):
     def close(self, succeeded: bool) -> None:
         """Send the rest, and end the parent run."""
         self.send()
-        self.store.close_parent(self.run_id, succeeded, [self._sweep.folder / "sweep.json"])
+        files = [self._sweep.folder / "sweep.json"]
+        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, files))
 
 
 class RunMirror(_Mirror):
