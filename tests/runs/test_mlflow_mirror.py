@@ -1,0 +1,226 @@
+"""MLflow as a window: what a run folder says, once, under its parent; and stores that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from tiny_runs import files_with_times
+
+from cppo_lab.compose import compose_run
+from cppo_lab.config import RunConfig
+from cppo_lab.errors import UserError
+from cppo_lab.experiment import run_folder
+from cppo_lab.runs import tracking
+from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.mirror import RunMirror, SweepMirror
+from cppo_lab.runs.sweeps import adhoc_sweep, plan_sweep
+from cppo_lab.runs.tracking import tracking_uri
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One output folder, so one store, for all tests here: making a store takes seconds."""
+    return tmp_path_factory.mktemp("tracked")
+
+
+def written_run(config: RunConfig, status: str = "FINISHED", steps: int = 3, **info: Any) -> RunFolder:
+    """The folder of a run as the trainer would leave it, without training."""
+    folder = run_folder(config)
+    folder.create(config.model_dump(mode="python"))
+    folder.update_info(
+        run_id=folder.path.name.rpartition("-")[2],
+        name="cppo seed 0",
+        status=status,
+        reason=None,
+        method=config.algo.name,
+        git={"commit": "c" * 40, "dirty": True},
+        versions={"torch": "2.13.0"},
+    )
+    folder.update_info(**info)
+    for step in range(steps):
+        row = {"step": step, "eval/heldout/accuracy": 0.25 * step, "train/undefined": float("nan")}
+        folder.append("metrics.jsonl", row)
+    folder.write_samples(steps - 1, [{"prompt": "p", "completion": "c"}])
+    return folder
+
+
+def tracked(client: MlflowClient, tags: dict[str, str] | None = None) -> list[Any]:
+    experiment = client.get_experiment_by_name("cppo-lab")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    return [r for r in found if all(r.data.tags.get(k) == v for k, v in (tags or {}).items())]
+
+
+def test_run_arrives_with_params_metrics_by_step_versions_and_artifacts(root: Path) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=11"])
+    folder = written_run(config)
+    RunMirror(config, folder).close(True)
+    client = MlflowClient(tracking_uri(None, root))
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert found.info.status == "FINISHED"
+    assert found.data.params["trainer.lr"] == "0.0004"
+    assert found.data.params["algo.trust_region.budget.kind"] == config.algo.trust_region.budget.kind
+    assert found.data.params["seed"] == "11"
+    history = client.get_metric_history(found.info.run_id, "eval/heldout/accuracy")
+    assert sorted((m.step, m.value) for m in history) == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert client.get_metric_history(found.info.run_id, "train/undefined") == []
+    assert found.data.tags["mlflow.source.git.commit"] == "c" * 40
+    assert found.data.tags["version.torch"] == "2.13.0"
+    names = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
+    assert {"config.yaml", "run.json", "metrics.jsonl", "samples"} <= names
+
+
+def test_mirroring_twice_adds_nothing(root: Path) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=12"])
+    folder = written_run(config)
+    RunMirror(config, folder).close(True)
+    client = MlflowClient(tracking_uri(None, root))
+    runs = len(tracked(client))
+    RunMirror(config, folder).close(True)
+    mirror = RunMirror(config, folder)
+    mirror.send()
+    mirror.send()
+    assert len(tracked(client)) == runs
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert len(client.get_metric_history(found.info.run_id, "eval/heldout/accuracy")) == 3
+
+
+def test_only_new_rows_are_sent_while_a_run_goes_on(root: Path) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=13"])
+    folder = written_run(config, status="RUNNING", steps=1)
+    mirror = RunMirror(config, folder)
+    mirror.send()
+    client = MlflowClient(tracking_uri(None, root))
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert found.info.status == "RUNNING"
+    folder.append("metrics.jsonl", {"step": 1, "eval/heldout/accuracy": 0.9})
+    mirror.send()
+    history = client.get_metric_history(found.info.run_id, "eval/heldout/accuracy")
+    assert sorted((m.step, m.value) for m in history) == [(0, 0.0), (1, 0.9)]
+
+
+def test_failed_run_says_so_with_its_reason_and_may_go_on(root: Path) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=14"])
+    folder = written_run(config, status="FAILED", reason="diverged at step 2, update 7: loss nan")
+    RunMirror(config, folder).close(False)
+    client = MlflowClient(tracking_uri(None, root))
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert found.info.status == "FAILED"
+    assert "diverged at step 2" in found.data.tags["cppo_lab.reason"]
+    folder.update_info(status="RUNNING", reason=None)
+    RunMirror(config, folder).close(True)
+    assert client.get_run(found.info.run_id).info.status == "RUNNING"
+
+
+def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path) -> None:
+    sweep = plan_sweep(adhoc_sweep(["seed=21,22"]), ["seed=21,22", f"paths.output='{root}'"])
+    for run in sweep.runs:
+        written_run(run.config)
+    settings = sweep.runs[0].config.tracking
+    sweep.write_manifest()
+    first = SweepMirror(sweep, settings)
+    first.close(True)
+    again = SweepMirror(sweep, settings)
+    client = MlflowClient(tracking_uri(None, root))
+    assert again.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    again.close(False)
+    assert client.get_run(first.run_id).info.status == "FAILED"
+    nested = tracked(client, {"mlflow.parentRunId": first.run_id})
+    assert {run.data.params["seed"] for run in nested} == {"21", "22"}
+    assert len(nested) == 2
+
+
+def test_store_that_goes_away_costs_a_warning_and_no_result(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan_sweep(adhoc_sweep(["seed=31"]), ["seed=31", f"paths.output='{root}'"])
+    written_run(sweep.runs[0].config)
+    sweep.write_manifest()
+    mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the store went away")
+
+    for name in ("create_run", "log_batch", "set_terminated", "log_artifact", "get_run"):
+        monkeypatch.setattr(mirror.store._client, name, gone)
+    mirror.poll()
+    mirror.close(True)
+    printed = capsys.readouterr().err
+    assert printed.count("the store went away") == 1
+
+
+def test_environment_names_the_store_and_the_configuration_beats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert tracking_uri(None, tmp_path) == "http://somewhere:5000"
+    assert tracking_uri("sqlite:///x.db", tmp_path) == "sqlite:///x.db"
+
+
+def refusal(config: RunConfig, *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        RunMirror(config, run_folder(config))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for part in ("tracking.uri=", *parts):
+        assert part in sentence, sentence
+
+
+def test_corrupt_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database " * 100)
+    before = files_with_times(tmp_path)
+    refusal(compose_run([f"paths.output='{tmp_path}'"]), "mlflow.db", "tracking=none")
+    after = files_with_times(tmp_path)
+    assert after["mlflow.db"] == before["mlflow.db"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_locked_store_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_LOCK_PATIENCE_S", 0.2)
+    config = compose_run([f"paths.output='{root}'", "seed=41"])
+    RunMirror(config, run_folder(config))
+    with sqlite3.connect(root / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        try:
+            refusal(config, "locked")
+        finally:
+            other.rollback()
+
+
+@pytest.fixture
+def dead_server() -> Any:
+    """The address of a server that answers every request by hanging up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    closing = threading.Event()
+
+    def serve() -> None:
+        while not closing.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    closing.set()
+    listener.close()
+
+
+def test_unreachable_server_is_refused(
+    tmp_path: Path, dead_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    refusal(compose_run([f"paths.output='{tmp_path}'", f"tracking.uri={dead_server}"]), dead_server)
+    assert not (tmp_path / "runs").exists()
+    assert not os.environ.get("MLFLOW_RUN_ID")
