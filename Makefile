@@ -7,7 +7,7 @@ DEMO ?= quickstart
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types check format clean
+.PHONY: help install demo test test-slow test-verl test-trl lint types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,17 @@ test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
 	$(BIN)/python -m pytest -q -m slow
 
+.venv-%/.installed: requirements/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+test-verl: .venv-verl/.installed ## Equality with verl's losses, in an environment of its own
+	$(<D)/bin/python -m pytest -q -m verl tests/peers
+
+test-trl: .venv-trl/.installed ## Equality with TRL's losses, in an environment of its own
+	$(<D)/bin/python -m pytest -q -m trl tests/peers
+
 lint: $(INSTALLED) ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,5 +53,5 @@ format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove the environment and caches; outputs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+clean: ## Remove the environments and caches; outputs stay
+	rm -rf $(VENV) .venv-verl .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
