@@ -213,7 +213,9 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
         PlannedRun(combination, axes, compose_run(combination, config_dir))
         for combination, axes in combinations
     )
-    name = f"{file.name}-{digest(sorted(overrides))[:6]}" if overrides and file.axes else file.name
+    # Where a sweep is written and tracked does not make it another one.
+    telling = sorted(o for o in overrides if not o.startswith(("paths.", "tracking")))
+    name = f"{file.name}-{digest(telling)[:6]}" if telling and file.axes else file.name
     return Sweep(file, name, _without_repeats(runs), runs[0].config.paths.output)
 
 
