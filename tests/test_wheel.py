@@ -1,0 +1,98 @@
+"""The lab as a built wheel, in an environment of its own and any working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny_runs import ROOT
+
+from cppo_lab.compose import group_options
+from cppo_lab.runs.sweeps import sweep_names
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("a wheel is built from a checkout only")
+    pytest.importorskip("hatchling.build", reason="the build backend is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = "import sys, hatchling.build as b; b.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=ROOT, check=True, timeout=120)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`cppo-lab` from the wheel; what it depends on comes from the environment of the tests."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, timeout=240)
+    found = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    # After the wheel's own packages on the path, so that the wheel is what runs.
+    packages = [p for p in (*site.getsitepackages(), *sys.path) if p.endswith("site-packages")]
+    (Path(found.stdout.strip()) / "dependencies.pth").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    return folder / "bin" / "cppo-lab"
+
+
+def run(program: Path, *arguments: str, cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "CPPO_LAB_OUTPUT")}
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wheel_holds_code_configuration_and_the_reports_templates(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("conf", "sweeps"):
+        files = [p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.yaml")]
+        assert {f"cppo_lab/{name}" for name in files} <= names
+    assert {"analysis/template.html.j2", "analysis/page.css", "analysis/page.js"} <= names
+    assert {"cppo_lab/py.typed", "analysis/py.typed"} <= names
+    assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
+
+
+def test_installed_command_finds_its_own_files_from_anywhere(program: Path, tmp_path: Path) -> None:
+    where = subprocess.run(
+        [program.with_name("python"), "-c", "import cppo_lab; print(cppo_lab.__file__)"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(program.parents[1])
+    methods = json.loads(run(program, "list", "methods", "--json", cwd=tmp_path))
+    assert [row["name"] for row in methods] == group_options("algo")
+    sweeps = json.loads(run(program, "list", "sweeps", "--json", cwd=tmp_path))
+    assert [row["name"] for row in sweeps] == sweep_names()
+    plan = json.loads(run(program, "plan", "quickstart", "--json", cwd=tmp_path))
+    assert len(plan["runs"]) == 8
+    assert list(tmp_path.iterdir()) == []
