@@ -16,7 +16,6 @@ from peer_batches import (  # noqa: E402
     HORIZON,
     Result,
     assert_both_same,
-    assert_differ,
     assert_same,
     ours,
     random_batches,
@@ -74,6 +73,11 @@ def bypass(batch: TokenBatch, **fields: Any) -> Result:
     return theirs("bypass_mode", batch, anchor="rollout", actor=actor)
 
 
+def test_the_named_corrections_are_among_those_compared() -> None:
+    assert method("grpo_tis").correction == WEIGHTS["token_tis"][0]
+    assert method("icepop").correction == WEIGHTS["icepop"][0]
+
+
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean_token_mean"])
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_importance_weights_equal_verl(kind: str, aggregation: str) -> None:
@@ -107,9 +111,7 @@ def test_rejections_equal_verl_once_its_denominator_is_that_of_the_full_mask(kin
         other = theirs("vanilla", batch, mask=mask, actor=config(**clip(0.2, 0.28)))
         share = mask.sum().double() / batch.response_mask.sum()
         assert_both_same(ours(batch, algo), rescaled(other, share))
-        if float(share) < 0.9:
-            assert_differ(ours(batch, algo)[1], other[1], 1e-6)
-            shrunk += 1
+        shrunk += int(float(other[1].abs().max()) > 1.1 * float(ours(batch, algo)[1].abs().max()))
     assert shrunk > 5, "verl's rejection shrinks the denominator"
 
 
@@ -139,9 +141,7 @@ def test_trm_equals_verl_s_rejection_in_bypass_mode_up_to_its_denominator(name: 
         mine = ours(batch, replace(algo, surrogate=SurrogateSpec(kind="truncated")))
         assert_both_same(mine, rescaled(other, share))
         assert_same(ours(batch, algo)[1], other[1] * share)
-        if float(share) < 0.9:
-            assert float(other[1].abs().max()) > float(mine[1].abs().max())
-            shrunk += 1
+        shrunk += int(float(other[1].abs().max()) > 1.1 * float(mine[1].abs().max()))
     assert shrunk > 5, "verl divides by the tokens that it kept"
 
 
