@@ -12,10 +12,13 @@ core = pytest.importorskip("verl.trainer.ppo.core_algos", reason="verl is not in
 
 from peer_batches import SEEDS, assert_differ, assert_same, random_batch, random_batches  # noqa: E402
 from torch import Tensor  # noqa: E402
+from verl import DataProto  # noqa: E402
+from verl.workers.reward_manager import dapo  # noqa: E402
 
 from cppo_lab.objectives import compute_advantages, gae, token_advantages, value_loss  # noqa: E402
 from cppo_lab.objectives.advantages import whiten  # noqa: E402
-from cppo_lab.objectives.spec import AdvantageSpec, RegulariserSpec  # noqa: E402
+from cppo_lab.objectives.overlong import overlong_penalty  # noqa: E402
+from cppo_lab.objectives.spec import AdvantageSpec, OverlongSpec, RegulariserSpec  # noqa: E402
 
 GROUPS, SIZE, WIDTH = 64, 8, 24
 
@@ -163,3 +166,33 @@ def test_reinforce_pp_with_kl_in_the_reward_equals_verl() -> None:
             shaped, mask.double(), config=SimpleNamespace(gamma=1.0)
         )
         assert_same(mine, other, 1e-9)
+
+
+def test_overlong_penalty_equals_verl_up_to_the_limit_and_goes_on_falling_there() -> None:
+    lengths = torch.arange(1, 121)
+    buffer = SimpleNamespace(enable=True, len=20, penalty_factor=1.0, log=False)
+    manager = dapo.DAPORewardManager(
+        tokenizer=SimpleNamespace(decode=lambda tokens, **options: "", eos_token="<eos>"),
+        num_examine=0,
+        compute_score=lambda **columns: 0.0,
+        max_resp_len=100,
+        overlong_buffer_cfg=buffer,
+    )
+    response = torch.arange(120) < lengths.unsqueeze(-1)
+    data = DataProto.from_dict(
+        tensors={
+            "prompts": torch.ones(120, 1, dtype=torch.long),
+            "responses": response.long(),
+            "attention_mask": torch.cat([torch.ones(120, 1, dtype=torch.bool), response], -1).long(),
+        },
+        non_tensors={
+            "reward_model": np.array([{"ground_truth": ""}] * 120, dtype=object),
+            "data_source": np.array(["none"] * 120, dtype=object),
+        },
+    )
+    other = manager(data).sum(-1)
+    mine = overlong_penalty(lengths, 100, OverlongSpec(kind="shaping", buffer=20))
+    within = lengths <= 100
+    assert_same(mine[within], other[within], 1e-6)
+    assert (mine[~within] == -1).all()
+    assert other[-1].item() == pytest.approx(-2)
