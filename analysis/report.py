@@ -164,11 +164,17 @@ def provenance(study: Study) -> list[tuple[str, str]]:
         for info in infos
         if isinstance(start := info.get("starting_policy"), dict) and start.get("recipe")
     ]
+    weights = [
+        f"{info.get('method')}: {info['theorem_1']} by CPPO's Theorem 1"
+        for info in infos
+        if info.get("theorem_1")
+    ]
     dates = sorted(str(info[key]) for info in infos for key in ("started_at", "ended_at") if info.get(key))
     facts = [
         ("task", joined([str(info.get("task") or "") for info in infos])),
         ("model", joined(models)),
         ("starting policy", joined(policies)),
+        ("position weights", joined(weights)),
         ("commit", joined(commits)),
         ("device", joined([str(info.get("device") or "") for info in infos])),
         ("versions", joined([_versions(info) for info in infos])),

@@ -150,6 +150,7 @@ def write_run(
         "versions": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"},
         "git": {"commit": "d146cf0a9e0000000000000000000000000000ff", "dirty": False},
         "config_hash": run_id,
+        "theorem_1": "admitted" if algo == "cppo" else None,
     }
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
     rows = list(metric_rows(algo, steps, last, evaluate_every, generator, drop))

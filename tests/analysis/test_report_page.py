@@ -101,6 +101,11 @@ def test_the_page_says_what_was_asked_and_what_came_out(html: str) -> None:
     assert "d146cf0a9e00" in text
 
 
+def test_the_page_says_whether_theorem_1_admits_the_position_weights(html: str) -> None:
+    assert "cppo: admitted by CPPO&#39;s Theorem 1" in html
+    assert "dppo_tv: " not in html
+
+
 def test_text_from_runs_is_escaped(html: str) -> None:
     assert HOSTILE not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 2
