@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def warmed_up(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def warmed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder that holds the tiny starting policy; made once for all test processes."""
     from tiny_runs import tiny_config
 
@@ -30,7 +31,7 @@ def warmed_up(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     from cppo_lab.tasks.build import build_task
 
     base = tmp_path_factory.getbasetemp()
-    output = (base if worker_id == "master" else base.parent) / "warmed_up"
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warmed_up"
     quiet_libraries()
     config = tiny_config(output)
     starting_policy(config, build_task(config.task))
