@@ -103,7 +103,6 @@ def test_the_page_says_what_was_asked_and_what_came_out(html: str) -> None:
 
 def test_the_page_says_whether_theorem_1_admits_the_position_weights(html: str) -> None:
     assert "cppo: admitted by CPPO&#39;s Theorem 1" in html
-    assert "dppo_tv: " not in html
 
 
 def test_text_from_runs_is_escaped(html: str) -> None:
