@@ -107,7 +107,8 @@ class Collector:
         rounds: list[GradedRollout] = []
         kept: list[GradedRollout] = []
         while len(rounds) < sampling.max_rounds and sum(len(k.problems) for k in kept) < wanted:
-            graded = self._sample(step * sampling.max_rounds + len(rounds))
+            # The first round has the prompts that every method has at this step; later ones come from beyond the run.
+            graded = self._sample(step + len(rounds) * self.config.trainer.steps)
             rounds.append(graded)
             judged = graded.correct.float() if sampling.metric == "accuracy" else graded.rewards
             live = (~zero_variance(judged)).nonzero().flatten()

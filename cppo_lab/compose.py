@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cppo_lab.config import RunConfig
-from cppo_lab.errors import UserError, near_miss
+from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.paths import conf_dir
 
 CONFIG_NAME = "config"
@@ -47,6 +47,11 @@ def compose_tree(overrides: Sequence[str], config_dir: Path | None = None) -> di
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        # A file that starts with an underscore is a part of others.
+        if choice.startswith("_") and group in groups():
+            raise one_of(group, choice, group_options(group))
     with _hydra(config_dir) as extra:
         try:
             config = compose(CONFIG_NAME, overrides=[*extra, *overrides])

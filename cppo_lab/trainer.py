@@ -79,7 +79,8 @@ class Trainer:
     def _train_step(self) -> tuple[Metrics, dict[str, float]]:
         """One step: a rollout, its updates, and an evaluation where one is due."""
         clock = _Clock()
-        while len(self.pending) <= self.config.trainer.staleness:
+        ahead = min(self.config.trainer.staleness, self.config.trainer.steps - 1 - self.step)
+        while len(self.pending) <= ahead:
             self._sample_ahead(self.step + len(self.pending))
         experience = self.pending.popleft()
         clock.lap("rollout_s")

@@ -1,4 +1,4 @@
-"""Check that a sweep's output folder holds a whole report: `python tests/check_report.py OUTPUT --runs N --methods …`."""
+"""Check a report for its parts: `python tests/check_report.py OUTPUT --runs N --methods …`."""
 
 from __future__ import annotations
 

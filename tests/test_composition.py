@@ -80,6 +80,7 @@ BAD = [
     (["+algo.trust_region.wieghts=1"], ["algo.trust_region.wieghts", "'weights'"]),
     (["+foo=1"], ["foo=1", "unknown key"]),
     (["algo=grop"], ["algo=grop", "cppo", "dppo_tv", "Did you mean 'grpo'"]),
+    (["algo=_base"], ["algo=_base", "unknown", "cppo"]),
     (["model=xl"], ["model=xl", "moe", "pretrained"]),
     (["alog=grpo"], ["alog", "'algo'"]),
     (["task=math"], ["task=math", "chain", "gsm8k"]),

@@ -75,7 +75,7 @@ def test_minibatches_hold_whole_groups_and_each_group_once_an_epoch(output: Path
 def test_rollouts_are_as_old_as_the_staleness_says(
     staleness: int, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_for(tiny_config(output, f"trainer.staleness={staleness}"))
+    trainer = trainer_for(tiny_config(output, "trainer.steps=5", f"trainer.staleness={staleness}"))
     updates_before, versions, prompts = [], [], []
     learn = trainer.learner.learn
 
@@ -90,6 +90,7 @@ def test_rollouts_are_as_old_as_the_staleness_says(
         trainer._train_step()
     assert versions == [updates_before[max(0, step - staleness)] for step in range(5)]
     assert len(set(updates_before)) == 5, "every step took updates"
+    assert not trainer.pending, "nothing is sampled that no step learns from"
     expected = [
         [p.prompt for p in trainer.parts.task.training_problems(step, 6, trainer.config.seeds.prompts)]
         for step in range(5)
@@ -148,6 +149,10 @@ def test_refilled_steps_hold_as_many_live_groups_as_asked(output: Path) -> None:
     right = torch.tensor([v.correct for v in experience.verdicts]).view(6, 8)
     assert (right.any(-1) & ~right.all(-1)).all(), "every kept group has right and wrong responses"
     assert experience.metrics["train/sampling_rounds"] > 1
+    first_round = {p.prompt for p in trainer.parts.task.training_problems(0, 6, 0)}
+    kept = {p.prompt for p in experience.problems}
+    assert kept & first_round, "the first round has the prompts of every method at this step"
+    assert kept - first_round
     assert experience.sampled_tokens > int(experience.rollout.response_mask.sum())
     for row, text in enumerate(experience.rollout.texts(trainer.parts.policy.tokenizer)):
         problem = experience.problems[row // 8]

@@ -9,8 +9,9 @@ from typing import Any
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, seconds, table
-from cppo_lab.compose import compose_tree, group_options, validate
+from cppo_lab.compose import compose_tree, group_options
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
 
@@ -60,7 +61,7 @@ def _algo(name: str) -> AlgoSpec:
     known = group_options("algo")
     if name not in known:
         raise one_of("method", name, known)
-    return validate(compose_tree([f"algo={name}"])).algo
+    return method(name)
 
 
 def methods() -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+", re.ASCII)
 # The default context would round to 28 digits.
 _EXACT = Context(prec=_MAX_DIGITS)
-_WRAPPING = re.compile(r"^[\s$€£]*|[\s.%]*$")
+_WRAPPING = re.compile(r"^[\s$€£]*|[\s.]*$")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ TABLE = [
     ("#### 5 #### 6", "5", False, "6"),
     ("#### 18\nand then some more", "18", True, "18"),
     ("#### 18 dollars", "18", False, None),
+    ("#### 18%", "18", False, None),
     ("#### eighteen", "18", False, None),
     ("#### 9*2", "18", False, None),
     ("#### 1e2", "100", False, None),
