@@ -1,0 +1,85 @@
+"""The README's commands are understood by the lab, and its example takes a step."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cppo_lab.compose import compose_run
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for block in blocks("bash")
+    for line in block.splitlines()
+    if line.startswith("cppo-lab ")
+]
+
+
+def test_the_readme_shows_every_command() -> None:
+    assert {command[0] for command in COMMANDS} == {
+        "list", "plan", "sweep", "train", "report", "eval", "config", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] in ("list", "plan", "config")], ids=" ".join)
+def test_commands_that_only_show_something_do_so(command: list[str], output: Path, invoke: Invoke) -> None:
+    extra = [] if command[0] == "list" else ["-o", str(output)]
+    code, out, err = invoke(*command, *extra)
+    assert code == 0, err
+    assert out.strip()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "sweep"], ids=" ".join)
+def test_sweeps_can_be_planned(command: list[str], output: Path, invoke: Invoke) -> None:
+    code, out, err = invoke(*command, "--dry-run", "-o", str(output))
+    assert code == 0, err
+    assert "pending" in out
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "train"], ids=" ".join)
+def test_runs_can_be_composed(command: list[str]) -> None:
+    assert compose_run(command[1:]).algo.name == "cppo"
+
+
+def test_the_targets_of_the_first_screen_exist() -> None:
+    targets = [
+        line.split()[1] for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")
+    ]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}: ", MAKEFILE, re.MULTILINE)
+
+
+def test_pictures_and_pages_it_links_are_there() -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
+    assert "docs/methods.md" in links
+    for link in links:
+        assert (Path(__file__).parents[1] / link).is_file(), link
+
+
+def test_the_example_for_other_trainers_takes_a_step() -> None:
+    (example,) = blocks("python")
+    weights = torch.zeros(2, 3, requires_grad=True)
+    advantages, mask = torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool)
+    rollout_logp = torch.full((2, 3), -0.7)
+    names: dict[str, Any] = {
+        "minibatches": [(weights + rollout_logp, rollout_logp, advantages, mask)],
+        "optimizer": torch.optim.SGD([weights], lr=1.0),
+    }
+    exec(example, names)
+    torch.testing.assert_close(weights.detach(), advantages.unsqueeze(-1).expand(2, 3) / 6)
