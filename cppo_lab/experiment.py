@@ -13,19 +13,14 @@ from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
 from cppo_lab.rollouts.formats import WeightFormat
-from cppo_lab.runs.folder import RunFolder
-from cppo_lab.runs.identity import resolved_device, run_id
+from cppo_lab.runs.identity import resolved_device, run_folder, run_id
 
 if TYPE_CHECKING:
     from cppo_lab.policies.loading import Policy
     from cppo_lab.policies.warmup import Progress
     from cppo_lab.rollouts.rollout import RolloutEngine
+    from cppo_lab.runs.folder import RunFolder
     from cppo_lab.trainer import OnStep
-
-
-def run_folder(config: RunConfig) -> RunFolder:
-    """The folder of the run that `config` describes."""
-    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
 
 
 def _now() -> str:

@@ -24,8 +24,9 @@ PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
 
 def one_run(tree: DictConfig) -> float | None:
     """Validate and do one run; a finished one only gives its result again."""
-    from cppo_lab.experiment import run, run_folder, writable
+    from cppo_lab.experiment import run, writable
     from cppo_lab.quiet import quiet_libraries
+    from cppo_lab.runs.identity import run_folder
     from cppo_lab.runs.mirror import NoMirror, RunMirror
 
     content = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)

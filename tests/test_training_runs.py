@@ -14,11 +14,12 @@ from tiny_runs import files_with_times, same_weights, starting, tiny_config
 
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import run, run_folder
+from cppo_lab.experiment import run
 from cppo_lab.learner import Diverged
 from cppo_lab.policies.loading import load_policy
 from cppo_lab.runs.checkpoint import load_state, save_checkpoint
 from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.identity import run_folder
 
 
 def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:

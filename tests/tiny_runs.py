@@ -16,10 +16,10 @@ import torch
 import cppo_lab
 from cppo_lab.compose import compose_run
 from cppo_lab.config import RunConfig
-from cppo_lab.experiment import run_folder
 from cppo_lab.policies.loading import Policy
 from cppo_lab.policies.starting import load_starting_policy, starting_policy
 from cppo_lab.rollouts.native import NativeEngine
+from cppo_lab.runs.identity import run_folder
 from cppo_lab.tasks.build import build_task
 from cppo_lab.trainer import Parts, Trainer
 

@@ -9,9 +9,9 @@ from typing import Any
 from cppo_lab.cli.console import console
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.compose import compose_run
-from cppo_lab.errors import UserError
-from cppo_lab.experiment import check_inputs, run, run_folder, writable
+from cppo_lab.experiment import check_inputs, run, writable
 from cppo_lab.quiet import quiet_libraries
+from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import NoMirror, RunMirror
 from cppo_lab.runs.scheduler import Event
 
@@ -47,8 +47,6 @@ def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:
         except KeyboardInterrupt:
             bars.stop()
             console().print("[yellow]Interrupted.[/] The same command goes on from the last checkpoint.")
-            raise
-        except UserError:
             raise
         finally:
             mirror.close(succeeded)

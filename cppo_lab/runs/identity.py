@@ -1,4 +1,4 @@
-"""What a run is called: the hash of everything that determines its result."""
+"""What a run is called and where it lies: the hash of everything that determines its result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.config import PretrainedModel, RunConfig
+from cppo_lab.runs.folder import RunFolder
 
 RESULT_VERSION = 1
 """Raised whenever the same configuration would no longer give the same bits."""
@@ -63,6 +64,11 @@ def run_id(config: RunConfig) -> str:
         if content["task"].get(key):
             content["task"][key] = "file"
     return digest({"version": RESULT_VERSION, "config": content, "inputs": input_hashes(config)})
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """The folder of the run that `config` describes."""
+    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
 
 
 def starting_policy_id(config: RunConfig) -> str:

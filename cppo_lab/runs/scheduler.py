@@ -13,9 +13,9 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Literal
 
 from cppo_lab.config import RunConfig
-from cppo_lab.experiment import run_folder
 from cppo_lab.policies.starting import cache_folder, is_ready
 from cppo_lab.quiet import quiet_libraries
+from cppo_lab.runs.identity import run_folder
 
 # Parents poll this often for work of their own (tracking, progress).
 _POLL_S = 0.2

@@ -14,10 +14,9 @@ import yaml
 from cppo_lab.compose import compose_run
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError, near_miss
-from cppo_lab.experiment import run_folder
 from cppo_lab.paths import sweeps_dir
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
-from cppo_lab.runs.identity import digest
+from cppo_lab.runs.identity import digest, run_folder
 
 _KEYS = {"title", "question", "overrides", "axes", "baseline"}
 

@@ -16,9 +16,9 @@ from tiny_runs import files_with_times
 from cppo_lab.compose import compose_run
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import run_folder
 from cppo_lab.runs import tracking
 from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import RunMirror, SweepMirror
 from cppo_lab.runs.sweeps import adhoc_sweep, plan_sweep
 from cppo_lab.runs.tracking import tracking_uri

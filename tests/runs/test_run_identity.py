@@ -13,9 +13,8 @@ from tiny_runs import starting, tiny_config
 
 from cppo_lab.compose import compose_run, compose_tree, validate
 from cppo_lab.config import RunConfig
-from cppo_lab.experiment import run_folder
 from cppo_lab.runs.checkpoint import save_checkpoint
-from cppo_lab.runs.identity import run_id, starting_policy_id
+from cppo_lab.runs.identity import run_folder, run_id, starting_policy_id
 
 DETERMINES_THE_RESULT: dict[str, Any] = {
     "seed": 1,
