@@ -18,13 +18,13 @@ from cppo_lab.objectives.regularisers import kl_estimate
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.policies.critic import Critic
 from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.logprobs import token_statistics
+from cppo_lab.rereading import Reader
 from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
 from cppo_lab.streams import Stream, stream_seed, torch_stream
 from cppo_lab.tasks.grading import Verdict
 from cppo_lab.tasks.problem import Problem, Task
 
-# Responses that the trainer looks at together when it re-reads a rollout without gradients.
+# Responses read again at once where the updates set no bound by `microbatch_sequences`.
 _ROWS_AT_ONCE = 256
 
 
@@ -41,7 +41,7 @@ class GradedRollout:
     def groups(self, kept: Tensor) -> GradedRollout:
         """The groups of `kept` [n] (numbers), whole."""
         size = self.rewards.shape[1]
-        rows = (kept.unsqueeze(-1) * size + torch.arange(size)).flatten()
+        rows = (kept.unsqueeze(-1) * size + torch.arange(size, device=kept.device)).flatten()
         return GradedRollout(
             self.rollout.rows(rows),
             [self.problems[i] for i in kept.tolist()],
@@ -67,12 +67,11 @@ class Collector:
         """The experience of `step` (from 0), sampled with the engine's present weights."""
         graded, sampled_tokens, metrics = self._sample_live(step)
         rollout = graded.rollout
-        network, temperature = self.policy.network, self.config.trainer.temperature
-        old_logp = recomputed_logp(network, rollout, temperature)
-        reference_logp = None
-        if self.reference is not None:
-            reference_logp = recomputed_logp(self.reference, rollout, temperature)
-        values = None if self.critic is None else recomputed_values(self.critic, network, rollout)
+        trainer = self.config.trainer
+        reader = Reader(self.policy, trainer.temperature, trainer.microbatch_sequences or _ROWS_AT_ONCE)
+        old_logp = reader.logp(self.policy.network, rollout)
+        reference_logp = None if self.reference is None else reader.logp(self.reference, rollout)
+        values = None if self.critic is None else reader.values(self.critic, rollout)
         regulariser = self.algo.regulariser
         kl = None
         if reference_logp is not None and regulariser.kl_where == "reward":
@@ -86,6 +85,7 @@ class Collector:
             problems=graded.problems,
             verdicts=graded.verdicts,
             rewards=graded.rewards,
+            live=self._live(graded),
             loss_mask=loss_mask,
             advantages=advantages,
             old_logp=old_logp,
@@ -110,14 +110,20 @@ class Collector:
             # The first round has the prompts that every method has at this step; later ones come from beyond the run.
             graded = self._sample(step + len(rounds) * self.config.trainer.steps)
             rounds.append(graded)
-            judged = graded.correct.float() if sampling.metric == "accuracy" else graded.rewards
-            live = (~zero_variance(judged)).nonzero().flatten()
+            live = self._live(graded).nonzero().flatten()
             kept.append(graded.groups(live[: wanted - sum(len(k.problems) for k in kept)]))
         kept = [k for k in kept if k.problems]
         tokens = sum(int(r.rollout.response_mask.sum()) for r in rounds)
         metrics = rollout_metrics(rounds) | {"train/sampling_rounds": float(len(rounds))}
         # With nothing to learn from, the last round is taken as it is: its advantages are all zero.
         return (_together(kept, self.policy.pad_token) if kept else rounds[-1]), tokens, metrics
+
+    def _live(self, graded: GradedRollout) -> Tensor:
+        """The groups to learn from, bool [N]: all, or those in which the method's metric varies."""
+        sampling = self.algo.dynamic_sampling
+        if sampling.kind == "none":
+            return torch.ones_like(graded.rewards[:, 0], dtype=torch.bool)
+        return ~zero_variance(graded.correct.float() if sampling.metric == "accuracy" else graded.rewards)
 
     def _sample(self, position: int) -> GradedRollout:
         """Sample and grade the prompts at `position` of the prompt stream."""
@@ -162,30 +168,6 @@ def _together(parts: Sequence[GradedRollout], pad: int) -> GradedRollout:
     )
 
 
-@torch.no_grad()
-def recomputed_logp(network: nn.Module, rollout: Rollout, temperature: float) -> Tensor:
-    """log-probabilities [B, T] of a rollout's tokens under `network`, as the trainer computes them; 0 at padding."""
-    logp = torch.zeros_like(rollout.logp)
-    for rows in torch.arange(len(logp)).split(_ROWS_AT_ONCE):
-        part = rollout.rows(rows)
-        found = token_statistics(
-            network, part.tokens, part.attention_mask, part.prompt_width, temperature=temperature
-        ).logp
-        logp[rows, : found.shape[1]] = torch.where(part.response_mask, found, 0.0)
-    return logp
-
-
-@torch.no_grad()
-def recomputed_values(critic: Critic, network: nn.Module, rollout: Rollout) -> Tensor:
-    """The critic's values [B, T] of a rollout's states; 0 at padding."""
-    values = torch.zeros_like(rollout.logp)
-    for rows in torch.arange(len(values)).split(_ROWS_AT_ONCE):
-        part = rollout.rows(rows)
-        found = critic.values(network, part.tokens, part.attention_mask, part.prompt_width)
-        values[rows, : found.shape[1]] = torch.where(part.response_mask, found, 0.0)
-    return values
-
-
 def rollout_metrics(rounds: Sequence[GradedRollout]) -> dict[str, float]:
     """Rewards, lengths and groups of everything that was sampled for a step."""
     rewards = torch.cat([r.rewards.flatten() for r in rounds])
@@ -205,6 +187,8 @@ def rollout_metrics(rounds: Sequence[GradedRollout]) -> dict[str, float]:
         "train/unparsed_share": 1 - sum(parsed) / len(parsed),
         "rollout/length_mean": float(lengths.mean()),
         "rollout/length_max": float(lengths.max()),
+        "rollout/length_min": float(lengths.min()),
         "rollout/length_correct_mean": float(lengths[right].mean()) if right.any() else math.nan,
+        "rollout/length_wrong_mean": float(lengths[~right].mean()) if not right.all() else math.nan,
         "rollout/truncated_share": float((~finished).float().mean()),
     }

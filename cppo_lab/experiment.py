@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config import PretrainedModel, RunConfig
+from cppo_lab.config import ChainTask, PretrainedModel, RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
@@ -99,6 +99,8 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
     diff = uncommitted_diff()
     if diff:
         (folder.path / "uncommitted.diff").write_text(diff, encoding="utf-8")
+    else:
+        (folder.path / "uncommitted.diff").unlink(missing_ok=True)
     folder.update_info(
         run_id=run_id(config),
         name=f"{config.algo.name} seed {config.seed}",
@@ -143,7 +145,12 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
     trainer = Trainer(config, Parts(task, policy, engine, judge, folder, reference), on_step)
-    trainer.run()
+    try:
+        trainer.run()
+    finally:
+        engine.close()
+        if judge is not engine:
+            judge.close()
 
 
 def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> RolloutEngine:
@@ -153,7 +160,8 @@ def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> 
         policy.network,
         pad_token=policy.pad_token,
         eos_token=policy.eos_token,
-        weights=weights,
+        # The same as the trainer's: a policy that computes in bfloat16 is sampled from in bfloat16.
+        weights="bfloat16" if weights == "same" and policy.dtype == "bfloat16" else weights,
         batch_size=config.engine.batch_size,
     )
 
@@ -168,7 +176,7 @@ def check_inputs(config: RunConfig) -> None:
     model = config.model
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
-    if getattr(config.task, "path", None) or getattr(config.task, "heldout_path", None):
+    if isinstance(config.task, ChainTask) or config.task.path or config.task.heldout_path:
         build_task(config.task).heldout_problems()
 
 

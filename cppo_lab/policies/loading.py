@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cppo_lab.errors import UserError
 from cppo_lab.policies.folders import check_model_folder, is_local
@@ -13,12 +14,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+# Float32 rounding of log-probabilities is about 1e-5 in large vocabularies; a scale or a cap changes whole nats.
+_HEAD_TOLERANCE = 1e-2
+
+
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model with its tokenizer."""
+    """A causal language model with its tokenizer. Its weights are float32; `dtype` is what it computes in."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def computing(self) -> AbstractContextManager[object]:
+        """The context in which forward passes of this policy, or of one like it, are to be made."""
+        import torch
+
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.network.device.type, dtype=torch.bfloat16)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids of a prompt, special tokens as the tokenizer adds them."""
@@ -37,12 +51,11 @@ class Policy:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_policy(
-    path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, device: str = "cpu"
-) -> Policy:
-    """The policy in a local folder, or of a hub id at `revision`; float32 unless `dtype` says otherwise.
+def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:
+    """The policy in a local folder, or of a hub id at `revision`, in float32 and without dropout.
 
-    Raises UserError when the folder is incomplete or the hub cannot give the model.
+    Raises UserError when the folder is incomplete, the hub cannot give the model, or the model's logits are not
+    those of its output head (a cap or a scale behind the head, which the trainer would not apply).
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -52,9 +65,7 @@ def load_policy(
         check_model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
-        network = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=dtype or torch.float32, attn_implementation="sdpa"
-        )
+        network = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
     except Exception as error:
         # transformers and the hub client raise many kinds: offline, no such id, corrupt weights, unknown architecture.
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -64,4 +75,36 @@ def load_policy(
         raise UserError(
             f"model {path}: its tokenizer has no end-of-sequence token, so responses could never end."
         )
-    return Policy(network.to(device).eval(), tokenizer)
+    without_dropout(network)
+    _check_head(network.to(device).eval(), path)
+    return Policy(network, tokenizer)
+
+
+def without_dropout(network: torch.nn.Module) -> None:
+    """Switch every dropout off: a ratio of two policies must not depend on which neurons were dropped."""
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _check_head(network: PreTrainedModel, path: str) -> None:
+    import torch
+
+    from cppo_lab.policies.logprobs import token_statistics
+
+    tokens = torch.arange(8, device=network.device).unsqueeze(0) % network.config.get_text_config().vocab_size
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        own = torch.log_softmax(network(input_ids=tokens).logits[:, :-1].float(), dim=-1)
+        ours = token_statistics(network, tokens, mask, 1).logp
+    difference = float((own.gather(-1, tokens[:, 1:, None]).squeeze(-1) - ours).abs().max())
+    if not difference < _HEAD_TOLERANCE:
+        raise UserError(
+            f"model {path}: its logits are not its output head's (they differ by up to {difference:.2g} nats, "
+            "a cap or a scale behind the head); such a model is not supported."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -79,16 +79,15 @@ def _make(
 def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: Path | None = None) -> Policy:
     """The starting policy, or a checkpoint of the run that began with it, on the run's device.
 
-    float32, or the dtype that a pretrained model's config asks for.
+    Weights are float32, whatever dtype a pretrained model computes in: an update of a millionth of a weight is
+    lost in bfloat16.
     """
-    import torch
-
     device = resolved_device(config.trainer.device)
     path = start.path if checkpoint is None else str(checkpoint)
     if not isinstance(config.model, PretrainedModel):
         return load_policy(path, device=device)
     revision = config.model.revision if checkpoint is None else None
-    policy = load_policy(path, revision=revision, dtype=getattr(torch, config.model.dtype), device=device)
+    policy = load_policy(path, revision=revision, device=device)
     if config.model.gradient_checkpointing:
         policy.network.gradient_checkpointing_enable()
-    return policy
+    return replace(policy, dtype=config.model.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,3 +152,49 @@ def test_entropy_lies_between_zero_and_that_of_the_uniform_distribution(network:
         entropy = token_statistics(network, batch.tokens, batch.mask, WIDTH, temperature=5.0).entropy
     assert (entropy >= 0).all()
     assert (entropy <= torch.tensor(float(len(TOKENIZER))).log() + 1e-5).all()
+
+
+def test_a_model_that_transforms_its_logits_behind_the_head_is_refused(tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    from cppo_lab.errors import UserError
+    from cppo_lab.policies.loading import load_policy
+    from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+
+    tokenizer = vocabulary_tokenizer([chr(ord("a") + i) for i in range(26)])
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=0.5,
+    )
+    torch.manual_seed(0)
+    network = Gemma2ForCausalLM(config)
+    with torch.no_grad():
+        # Logits of a trained model's size, which the cap really cuts.
+        network.get_output_embeddings().weight.mul_(20)
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a cap or a scale behind the head"):
+        load_policy(str(tmp_path))
+
+
+def test_a_loaded_policy_has_no_dropout(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from cppo_lab.policies.loading import load_policy
+    from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+
+    tokenizer = vocabulary_tokenizer([chr(ord("a") + i) for i in range(26)])
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2)).save_pretrained(
+        tmp_path
+    )
+    tokenizer.save_pretrained(tmp_path)
+    network = load_policy(str(tmp_path)).network
+    tokens = torch.arange(6).unsqueeze(0)
+    still = network(input_ids=tokens).logits
+    assert torch.equal(network.train()(input_ids=tokens).logits, still)
