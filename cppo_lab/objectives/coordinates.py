@@ -244,6 +244,12 @@ class TrustRegionSpec:
                 self.budget.schedule.kind,
                 "there is no budget to schedule",
             )
+        if self.schedule.kind == self.budget.schedule.kind == "target_share":
+            raise fail(
+                "trust_region.budget.schedule.kind",
+                "target_share",
+                "delta is controlled already; one masked share can steer only one of the two",
+            )
         if "target_share" in (self.schedule.kind, self.budget.schedule.kind) and self.gate != "hard":
             raise fail("trust_region.gate", self.gate, "a target_share schedule needs the hard gate")
 

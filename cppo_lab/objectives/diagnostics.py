@@ -10,66 +10,26 @@ import torch
 from torch import Tensor
 
 from cppo_lab.objectives.batch import TokenBatch
-from cppo_lab.objectives.log_ratios import log_ratio, read_logp
+from cppo_lab.objectives.drift import Drift
+from cppo_lab.objectives.log_ratios import read_logp
 from cppo_lab.objectives.objective import TokenObjective
+from cppo_lab.objectives.sums import Sums, quantile
 
 _ROUNDING = 1e-6
 """Slack in comparing a float32 budget with the Python numbers that bound it."""
 
 
-def quantile(values: Tensor, q: float) -> float:
-    """Quantile with linear interpolation of any number of values [N]; NaN for none."""
-    if values.numel() == 0:
-        return math.nan
-    rank = q * (values.numel() - 1)
-    ordered = values.sort().values
-    low = math.floor(rank)
-    high = min(low + 1, values.numel() - 1)
-    return float(ordered[low] + (ordered[high] - ordered[low]) * (rank - low))
-
-
-class Sums:
-    """Named running sums and extremes; a ratio of two sums is NaN when its denominator is 0."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._ranges: dict[str, tuple[float, float]] = {}
-
-    def add(self, name: str, values: Tensor) -> None:
-        """Add the sum of `values` (any shape, bool counts as 0 and 1)."""
-        total = values.sum(dtype=torch.float64)
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
-
-    def extend(self, name: str, values: Tensor) -> None:
-        """Widen the range [smallest, largest] seen under `name` by `values` [N]."""
-        if values.numel():
-            low, high = float(values.min()), float(values.max())
-            known = self._ranges.get(name, (low, high))
-            self._ranges[name] = (min(known[0], low), max(known[1], high))
-
-    def ratio(self, numerator: str, denominator: str) -> float:
-        """Sum of `numerator` over sum of `denominator`."""
-        below = self.total(denominator)
-        return self.total(numerator) / below if below else math.nan
-
-    def total(self, name: str) -> float:
-        """The sum under `name`; 0 when nothing was added."""
-        return float(self._sums[name]) if name in self._sums else 0.0
-
-    def range(self, name: str) -> tuple[float, float]:
-        """Smallest and largest value under `name`; NaN when nothing was seen."""
-        return self._ranges.get(name, (math.nan, math.nan))
-
-
 class Diagnostics:
     """Accumulates the diagnostics of the micro-batches and updates of one training step.
 
-    Keeps one float32 per token and per row for the quantiles; everything else is a sum.
+    Keeps one float32 per token and per row for the quantiles; everything else is a sum. `policy/divergence` is D_t of
+    the method's own divergence, against its own anchor.
     """
 
     def __init__(self) -> None:
         self._sums = Sums()
-        self._ratios: list[Tensor] = []
+        # Against the sampler always; also against pi_old where the method's ratio has it below.
+        self._drifts = {"rollout": Drift("rollout")}
         self._pressures: list[Tensor] = []
 
     @torch.no_grad()
@@ -85,17 +45,10 @@ class Diagnostics:
     def _update_policy(self, batch: TokenBatch, objective: TokenObjective) -> None:
         mask, sums = batch.response_mask, self._sums
         logp = read_logp(batch.logp.detach(), mask)
-        rollout_logp = read_logp(batch.rollout_logp, mask)
-        difference = log_ratio(logp, rollout_logp)[0][mask]
-        ratio = difference.exp()
-        sums.add("k1", -difference)
-        sums.add("k2", 0.5 * difference.square())
-        sums.add("k3", difference.expm1() - difference)
-        sums.add("tv", (logp.exp() - rollout_logp.exp()).abs()[mask])
-        sums.add("ratio", ratio)
-        sums.add("ratio squared", ratio.double().square())
-        sums.extend("ratio", ratio)
-        self._ratios.append(ratio.float())
+        self._drifts["rollout"].update(logp, read_logp(batch.rollout_logp, mask), mask)
+        if objective.anchor == "old" and batch.old_logp is not None:
+            drift = self._drifts.setdefault("old", Drift("old"))
+            drift.update(logp, read_logp(batch.old_logp, mask), mask)
         sums.add("clamped", objective.clamped & mask)
         sums.add("surrogate", objective.surrogate)
         if objective.divergence is not None:
@@ -149,24 +102,10 @@ class Diagnostics:
         def mean(name: str, over: str = "tokens") -> float:
             return sums.ratio(name, over)
 
-        smallest, largest = sums.range("ratio")
-        tokens, square = sums.total("tokens"), sums.total("ratio squared")
-        ratios = torch.cat(self._ratios) if self._ratios else torch.empty(0)
         pressures = torch.cat(self._pressures) if self._pressures else torch.empty(0)
-        return {
-            "policy/k1_vs_rollout": mean("k1"),
-            "policy/k2_vs_rollout": mean("k2"),
-            "policy/k3_vs_rollout": mean("k3"),
-            "policy/tv_vs_rollout": mean("tv"),
+        drifts = [drift.result() for drift in self._drifts.values()]
+        return {name: value for drift in drifts for name, value in drift.items()} | {
             "policy/divergence": mean("divergence", "divergence tokens"),
-            "policy/ratio_mean_vs_rollout": mean("ratio"),
-            "policy/ratio_max_vs_rollout": largest,
-            "policy/ratio_min_vs_rollout": smallest,
-            "policy/ratio_p01_vs_rollout": quantile(ratios, 0.01),
-            "policy/ratio_p50_vs_rollout": quantile(ratios, 0.5),
-            "policy/ratio_p99_vs_rollout": quantile(ratios, 0.99),
-            "policy/chi2_vs_rollout": square / tokens - 1 if tokens else math.nan,
-            "policy/ess_token": sums.total("ratio") ** 2 / (tokens * square) if tokens else math.nan,
             "policy/entropy": mean("entropy", "entropy tokens"),
             "policy/log_ratio_clamped": sums.total("clamped"),
             "policy/surrogate": mean("surrogate"),

@@ -34,7 +34,8 @@ def test_policy_diagnostics_equal_the_vectors(case: str) -> None:
         "policy/ratio_max_vs_rollout": "ratio_max",
         "policy/ratio_min_vs_rollout": "ratio_min",
         "policy/tv_vs_rollout": "prob_absdiff_mean",
-        "policy/ess_token": "ess_token",
+        "policy/ess_token_vs_rollout": "ess_token",
+        "policy/ess_sequence_vs_rollout": "ess_seq",
     }.items():
         assert found[ours] == pytest.approx(want[theirs], abs=1e-9), ours
     for ours, theirs in {
