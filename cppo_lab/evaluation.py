@@ -68,10 +68,12 @@ def evaluate(
     temperature: float = 1.0,
     greedy: bool = False,
     context: int | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Evaluation:
     """Sample one response to each problem with the engine's weights, and grade it.
 
-    Prompts longer than `context` - `max_new_tokens` tokens lose their beginning.
+    Prompts longer than `context` - `max_new_tokens` tokens lose their beginning. `numbers` are the problems' places
+    in their data set (0, 1, … by default): a problem's draws depend on its number alone, not on its batch.
     """
     prompts = [policy.prompt_ids(problem.prompt) for problem in problems]
     if context is not None:
@@ -80,7 +82,10 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         greedy=greedy,
-        seed=stream_seed(_EVALUATION_SEED, Stream.EVALUATION),
+        row_seeds=tuple(
+            stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number)
+            for number in (range(len(problems)) if numbers is None else numbers)
+        ),
     )
     rollout = engine.sample(prompts, settings)
     texts = rollout.texts(policy.tokenizer)

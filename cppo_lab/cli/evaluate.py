@@ -104,6 +104,7 @@ def _graded(
             [problems[i] for i in batch],
             max_new_tokens=request.max_new_tokens,
             greedy=request.greedy,
+            numbers=batch,
             context=getattr(policy.network.config, "max_position_embeddings", None),
         )
         found.update(zip(batch, evaluation.graded, strict=True))

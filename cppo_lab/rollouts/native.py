@@ -55,11 +55,7 @@ class NativeEngine:
         """See `RolloutEngine.sample`."""
         device = next(self._policy.parameters()).device
         tokens, mask = self._left_padded(prompts)
-        generator = torch.Generator().manual_seed(settings.seed)
-        # One uniform number per token, drawn before sampling: what a sequence gets never depends on the others.
-        uniforms = torch.rand(
-            (len(prompts), settings.max_new_tokens), generator=generator, dtype=torch.float64
-        )
+        uniforms = _uniforms(len(prompts), settings)
         store = _Store(len(prompts), settings, self._pad, self._eos, device)
         for start in range(0, len(prompts), self._batch_size):
             rows = torch.arange(start, min(start + self._batch_size, len(prompts)))
@@ -114,6 +110,17 @@ class NativeEngine:
             step_tokens = chosen.unsqueeze(-1)
             positions = (lengths + t).unsqueeze(-1)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+
+
+def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:
+    """One uniform number per token [rows, T], float64, drawn before sampling: no sequence's depend on the others."""
+    shape, generator = (rows, settings.max_new_tokens), torch.Generator()
+    if settings.row_seeds is None:
+        return torch.rand(shape, generator=generator.manual_seed(settings.seed), dtype=torch.float64)
+    uniforms = torch.empty(shape, dtype=torch.float64)
+    for row, seed in zip(uniforms, settings.row_seeds, strict=True):
+        torch.rand(settings.max_new_tokens, generator=generator.manual_seed(seed), out=row)
+    return uniforms
 
 
 def _draw(log_distribution: Tensor, uniform: Tensor, greedy: bool) -> Tensor:

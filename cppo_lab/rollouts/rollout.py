@@ -15,7 +15,8 @@ class SamplingSettings:
     """How an engine samples. Training uses the untruncated softmax, so that ratios are those of the policy.
 
     `topk` asks for the K largest log-probabilities at each position (0: none); `full` for whole distributions.
-    `greedy` takes the most likely token. `seed` fixes every draw.
+    `greedy` takes the most likely token. `seed` fixes every draw; `row_seeds`, one per prompt, fix each row's draws
+    by itself instead.
     """
 
     max_new_tokens: int
@@ -24,6 +25,7 @@ class SamplingSettings:
     topk: int = 0
     full: bool = False
     seed: int = 0
+    row_seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
