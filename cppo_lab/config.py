@@ -65,7 +65,10 @@ class ScratchModel(Group):
 
 
 class PretrainedModel(Group):
-    """A model of the Hugging Face hub (pin its revision), or a local folder in its format."""
+    """A model of the Hugging Face hub (pin its revision), or a local folder in its format.
+
+    `dtype` is what forward and backward passes compute in; weights, gradients and moments are float32.
+    """
 
     kind: Literal["pretrained"]
     name: str
@@ -86,8 +89,11 @@ class ChainTask(Group):
 
     @property
     def response_limit(self) -> int:
-        """Tokens that the longest written solution takes, with its end token, unless set."""
-        return self.max_response_tokens or 11 * self.steps + 4
+        """A quarter more tokens than the longest correct solution (9 per step, and 4), unless set.
+
+        Shaping of long responses begins at four fifths of the limit, and must not reach correct ones.
+        """
+        return self.max_response_tokens or 12 * self.steps + 6
 
 
 class Gsm8kTask(Group):
@@ -215,6 +221,11 @@ class RunConfig(Group):
             raise ValueError(
                 f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
                 f"algo.advantage.kind = {self.algo.advantage.kind}, which compares the responses of a group"
+            )
+        if self.algo.dynamic_sampling.kind != "none" and self.trainer.group_size < 2:
+            raise ValueError(
+                f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
+                f"algo.dynamic_sampling.kind = {self.algo.dynamic_sampling.kind}, or every group would be dropped"
             )
         if isinstance(self.model, PretrainedModel) and self.warmup.steps:
             raise ValueError(

@@ -5,7 +5,7 @@ run.json        identity, status, starting policy, versions, counts
 metrics.jsonl   one line per step, deterministic (null where a value is undefined)
 timings.jsonl   wall-clock times per step
 profiles.jsonl  divergence and masking by position
-samples/        graded responses of evaluated steps
+samples/        some graded training responses of every step
 checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
 """
 

@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cppo_lab.errors import UserError
 from cppo_lab.streams import Stream, numpy_stream
 from cppo_lab.tasks.grading import Verdict, grade_number
 from cppo_lab.tasks.problem import Problem
@@ -32,6 +33,9 @@ VOCABULARY = (*DIGITS, *MARKS, *NAMES, *ITEMS, *GAINS, *LOSSES, *MULTIPLES)
 
 LARGEST_VALUE = 99
 _HELDOUT_SEED = 4242
+# Where nearly every draw repeats a problem, the task has no more of them.
+_DRAWS_PER_PROBLEM = 8
+_TRAINING_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,15 @@ class ChainTask:
     def _heldout(self) -> tuple[Problem, ...]:
         rng = numpy_stream(_HELDOUT_SEED, Stream.HELDOUT, self.steps)
         problems: dict[str, Problem] = {}
-        while len(problems) < self.heldout:
+        for _ in range(_DRAWS_PER_PROBLEM * self.heldout):
+            if len(problems) == self.heldout:
+                return tuple(problems.values())
             problem = draw_problem(rng, self.steps, self.multiply_probability)
             problems.setdefault(problem.prompt, problem)
-        return tuple(problems.values())
+        raise UserError(
+            f"task.heldout={self.heldout}: too many for task.steps={self.steps}, "
+            f"which has few more than {len(problems)} different problems."
+        )
 
     @cached_property
     def _heldout_prompts(self) -> frozenset[str]:
@@ -118,10 +127,13 @@ class ChainTask:
 
     def draw(self, rng: np.random.Generator, steps: int, corruption: float = 0.0) -> Problem:
         """A training problem: one that the held-out set does not contain."""
-        while True:
+        for _ in range(_TRAINING_DRAWS):
             problem = draw_problem(rng, steps, self.multiply_probability, corruption)
             if problem.prompt not in self._heldout_prompts:
                 return problem
+        raise UserError(
+            f"task.heldout={self.heldout}: leaves next to no training problems of task.steps={self.steps}."
+        )
 
     def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
         """See `Task.training_problems`."""

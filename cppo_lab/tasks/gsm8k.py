@@ -115,7 +115,7 @@ class Gsm8kTask:
         return kept, tuple(heldout)
 
     def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
-        """See `Task.training_problems`; every epoch visits all problems in an order of its own."""
+        """See `Task.training_problems`; the stream runs through all problems, each time in another order."""
         training = self._split[0]
         problems = []
         for place in range(step * count, (step + 1) * count):

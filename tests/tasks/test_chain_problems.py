@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cppo_lab.errors import UserError
 from cppo_lab.tasks.chain import VOCABULARY, ChainTask, draw_problem
 
 GAIN = {"finds", "buys", "wins", "gets"}
@@ -152,3 +153,26 @@ def test_difficulty_knob_changes_the_heldout_set() -> None:
     easy, hard = (ChainTask(steps=steps, heldout=64).heldout_problems() for steps in (2, 6))
     assert {len(values_of(p.prompt)) for p in easy} == {3}
     assert {len(values_of(p.prompt)) for p in hard} == {7}
+
+
+def test_more_held_out_problems_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match=r"task\.heldout=4000: too many for task\.steps=1"):
+        ChainTask(steps=1, heldout=4000, multiply_probability=1.0).heldout_problems()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 12])
+def test_shaping_of_long_responses_spares_every_correct_solution(steps: int) -> None:
+    from cppo_lab.config import ChainTask as ChainConfig
+    from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+    from cppo_lab.tasks.chain import VOCABULARY
+
+    limit = ChainConfig(
+        kind="chain", steps=steps, heldout=16, multiply_probability=0.15, max_response_tokens=None
+    ).response_limit
+    tokenizer = vocabulary_tokenizer(VOCABULARY)
+    task = ChainTask(steps=steps, heldout=16)
+    lengths = [
+        len(tokenizer(p.solution, add_special_tokens=False).input_ids) + 1
+        for p in task.training_problems(0, 500, 0)
+    ]
+    assert max(lengths) <= 0.8 * limit
