@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from cppo_lab.config import RunConfig
-from cppo_lab.objectives.advantages import zero_variance
-from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.streams import Stream, numpy_stream
 from cppo_lab.tasks.grading import Verdict
@@ -22,16 +20,18 @@ from cppo_lab.tasks.problem import Problem
 class Experience:
     """A rollout of N prompts x G responses (B = N G rows, a group's rows are neighbours) and what was made of it.
 
-    `rewards` [N, G] after shaping; `loss_mask` [B, T] bool, the response mask less filtered rows; `advantages`
-    [B, T]; `old_logp` [B, T] log-probabilities of the sampled tokens under the weights that sampled, as the trainer
-    computes them; `reference_logp` [B, T] those of the frozen reference; `values` and `returns` [B, T] the critic's
-    estimates and targets; `weight_order` [B, T] sort keys of shuffled position weights. None where not needed.
+    `rewards` [N, G] after shaping; `live` [N] bool, the groups to learn from; `loss_mask` [B, T] bool, the response
+    mask less filtered rows; `advantages` [B, T]; `old_logp` [B, T] log-probabilities of the sampled tokens under the
+    weights that sampled, as the trainer computes them; `reference_logp` [B, T] those of the frozen reference;
+    `values` and `returns` [B, T] the critic's estimates and targets; `weight_order` [B, T] sort keys of shuffled
+    position weights. None where not needed.
     """
 
     rollout: Rollout
     problems: Sequence[Problem]
     verdicts: Sequence[Verdict]
     rewards: Tensor
+    live: Tensor
     loss_mask: Tensor
     advantages: Tensor
     old_logp: Tensor
@@ -62,13 +62,6 @@ class Experience:
             }
             for row, text in enumerate(picked.texts(tokenizer))
         ]
-
-
-def live_groups(experience: Experience, algo: AlgoSpec) -> list[int]:
-    """The groups to learn from: all, or only those whose responses did not all earn the same reward."""
-    if algo.dynamic_sampling.kind == "none":
-        return list(range(len(experience.rewards)))
-    return (~zero_variance(experience.rewards)).nonzero().flatten().tolist()
 
 
 def minibatch_order(config: RunConfig, groups: Sequence[int], step: int, epoch: int) -> Iterator[Tensor]:

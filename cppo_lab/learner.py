@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cppo_lab.config import RunConfig
-from cppo_lab.experience import Experience, live_groups, minibatch_order
+from cppo_lab.experience import Experience, minibatch_order
 from cppo_lab.objectives.advantages import value_loss
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
@@ -67,13 +67,12 @@ class Learner:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite."""
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler)
-        live = live_groups(experience, self.algo)
+        live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.config.trainer.epochs):
             for rows in minibatch_order(self.config, live, step, epoch):
                 self._update(experience, rows, step, taken)
         network.eval()
         metrics = taken.diagnostics.result() | taken.metrics(self.config.trainer.grad_clip or math.inf)
-        metrics["train/lr"] = self.config.trainer.lr * self._warmup_factor()
         if self.algo.requirements.needs_threshold_controller:
             metrics["mask/threshold_factor"] = self._controller.factor
             self._controller.update(metrics["mask/share"])
@@ -89,8 +88,12 @@ class Learner:
         total = value_total = 0.0
         for part in rows.split(trainer.microbatch_sequences or len(rows)):
             loss, value = self._losses(experience, part, step, policy_whole, value_whole, taken)
-            combined = loss if value is None else loss + self.algo.critic.coefficient * value
-            combined.backward()
+            if value is None:
+                loss.backward()
+            elif self._critic_alone(step):
+                (self.algo.critic.coefficient * value).backward()
+            else:
+                (loss + self.algo.critic.coefficient * value).backward()
             total += float(loss.detach())
             value_total += 0.0 if value is None else float(value.detach())
         norm = self._clipped_norm(self.policy.network.parameters())
@@ -102,6 +105,7 @@ class Learner:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self._warmup_factor()
+        taken.lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.updates += 1
         self.trained_tokens += int(mask.sum())
@@ -117,7 +121,8 @@ class Learner:
         taken: _Updates,
     ) -> tuple[Tensor, Tensor | None]:
         """The policy's and the critic's share of the minibatch's losses, from the responses `rows` [N]."""
-        batch, values = self.token_batch(experience, rows)
+        with self.policy.computing():
+            batch, values = self.token_batch(experience, rows, alone=self._critic_alone(step))
         objective = token_objective(
             batch,
             self.algo,
@@ -139,10 +144,11 @@ class Learner:
             self.algo.critic.value_clip,
         )
         value = aggregate(error, batch.response_mask, _TOKEN_MEAN, value_whole)
-        if step < self.algo.critic.warmup_steps:
-            # The critic learns first; a product with 0 keeps the policy's gradients defined and zero.
-            loss = loss * 0.0
         return loss, value
+
+    def _critic_alone(self, step: int) -> bool:
+        """Whether the critic still learns by itself: the policy then gets no gradient, not even weight decay."""
+        return self.critic is not None and step < self.algo.critic.warmup_steps
 
     def _clipped_norm(self, parameters: Iterable[torch.nn.Parameter]) -> float:
         """Global L2 norm of the gradients before clipping; they are clipped in place."""
@@ -153,7 +159,9 @@ class Learner:
         warmup = self.config.trainer.lr_warmup_updates
         return min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
 
-    def token_batch(self, experience: Experience, rows: Tensor) -> tuple[TokenBatch, Tensor | None]:
+    def token_batch(
+        self, experience: Experience, rows: Tensor, alone: bool = False
+    ) -> tuple[TokenBatch, Tensor | None]:
         """The policy's present view of the responses `rows` [N], with all the method asks for; the values [N, T]."""
         rollout = experience.rollout.rows(rows)
         needs = self.algo.requirements
@@ -164,7 +172,9 @@ class Learner:
         if self.critic is not None:
             shared = self.critic.is_shared
             values = (
-                self.critic.of_hidden(hidden) if shared else self.critic.values(self.policy.network, *inputs)
+                self.critic.of_hidden(hidden.detach() if alone else hidden)
+                if shared
+                else self.critic.values(self.policy.network, *inputs)
             )
         statistics = hidden_statistics(
             self.policy.network,
@@ -231,6 +241,7 @@ class _Updates:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     critic: list[tuple[float, float]] = field(default_factory=list)
+    lr: float = math.nan
 
     def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
         """Note one update: loss and gradient norm of the policy, and those of the critic."""
@@ -243,6 +254,7 @@ class _Updates:
         """Means over the updates; NaN when there was none."""
         metrics = {
             "train/updates": float(len(self.norms)),
+            "train/lr": self.lr,
             "train/loss": _mean(self.losses),
             "train/grad_norm": _mean(self.norms),
             "train/grad_norm_max": max(self.norms, default=math.nan),

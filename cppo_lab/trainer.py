@@ -86,7 +86,9 @@ class Trainer:
         clock.lap("rollout_s")
         evaluates = self._evaluation_due(self.step + 1)
         profiler = PositionProfiler() if evaluates else None
-        metrics = experience.metrics | self.learner.learn(experience, self.step, profiler)
+        age = float(self.learner.updates - experience.rollout.policy_version)
+        metrics = experience.metrics | {"rollout/age_updates": age}
+        metrics |= self.learner.learn(experience, self.step, profiler)
         clock.lap("train_s")
         self.step += 1
         if profiler is not None:

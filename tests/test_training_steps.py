@@ -13,7 +13,7 @@ from tiny_runs import tiny_config, trainer_for
 
 from cppo_lab.compose import group_options
 from cppo_lab.errors import UserError
-from cppo_lab.experience import Experience, live_groups, minibatch_order
+from cppo_lab.experience import Experience, minibatch_order
 from cppo_lab.trainer import Trainer
 
 
@@ -132,13 +132,14 @@ def test_groups_without_variance_are_dropped_when_asked_and_kept_otherwise(outpu
     experience = trainer.collector.collect(0)
     varied = [g for g, rewards in enumerate(experience.rewards) if rewards.min() != rewards.max()]
     assert 0 < len(varied) < 16
-    assert live_groups(experience, trainer.learner.algo) == varied
+    assert experience.live.nonzero().flatten().tolist() == varied
     assert (experience.advantages.view(16, -1)[[g for g in range(16) if g not in varied]] == 0).all()
     metrics = trainer.learner.learn(experience, 0)
     assert metrics["train/updates"] == math.ceil(len(varied) / 2)
     assert experience.metrics["train/zero_variance_groups"] == pytest.approx(1 - len(varied) / 16)
     keeps = trainer_for(tiny_config(output, "algo=grpo", "trainer.prompts_per_step=16"))
-    assert live_groups(experience, keeps.learner.algo) == list(range(16))
+    keeps.parts.engine.load_weights(keeps.parts.policy.network, 0)
+    assert keeps.collector.collect(0).live.all()
 
 
 def test_refilled_steps_hold_as_many_live_groups_as_asked(output: Path) -> None:
@@ -233,3 +234,68 @@ def test_evaluation_is_fixed_and_leaves_training_untouched(output: Path) -> None
     assert first.accuracy == pytest.approx(right / 32)
     p = right / 32
     assert first.stderr == pytest.approx(math.sqrt(p * (1 - p) / 31))
+
+
+def parameters_of(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
+
+
+@pytest.mark.parametrize("backbone", ["separate", "shared"])
+def test_the_critics_warm_up_moves_the_critic_and_nothing_of_the_policy(backbone: str, output: Path) -> None:
+    trainer = trainer_for(
+        tiny_config(
+            output,
+            "algo=ppo",
+            f"algo.critic.backbone={backbone}",
+            "algo.critic.warmup_steps=1",
+            "trainer.weight_decay=0.1",
+        )
+    )
+    assert trainer.learner.critic is not None
+    policy, critic = trainer.parts.policy.network, trainer.learner.critic
+    before, values_before = parameters_of(policy), parameters_of(critic)
+    trainer._train_step()
+    assert torch.equal(parameters_of(policy), before)
+    assert not torch.equal(parameters_of(critic), values_before)
+    trainer._train_step()
+    assert not torch.equal(parameters_of(policy), before)
+
+
+def test_the_logged_learning_rate_is_the_one_used(output: Path) -> None:
+    trainer = trainer_for(tiny_config(output, "trainer.lr=1e-3", "trainer.lr_warmup_updates=1000"))
+    metrics, _ = trainer._train_step()
+    assert metrics["train/lr"] == pytest.approx(1e-3 * metrics["train/updates"] / 1000)
+
+
+def test_ratios_are_also_logged_against_the_old_policy_where_methods_use_it(output: Path) -> None:
+    grpo, _ = trainer_for(tiny_config(output, "algo=grpo", "engine.weights=int4"))._train_step()
+    assert grpo["policy/ratio_max_vs_old"] != grpo["policy/ratio_max_vs_rollout"]
+    cppo, _ = trainer_for(tiny_config(output, "algo=cppo"))._train_step()
+    assert "policy/ratio_max_vs_old" not in cppo
+
+
+def test_a_tenth_of_a_thousandth_of_a_weight_survives_a_bfloat16_models_update(output: Path) -> None:
+    start = trainer_for(tiny_config(output))
+    path = output / "model"
+    start.parts.policy.network.save_pretrained(path)
+    start.parts.policy.tokenizer.save_pretrained(path)
+    trainer = trainer_for(
+        tiny_config(
+            output,
+            "model=pretrained",
+            f"model.path='{path}'",
+            "warmup.steps=0",
+            "warmup.max_steps=0",
+            "trainer.lr=1e-6",
+        )
+    )
+    network = trainer.parts.policy.network
+    assert trainer.parts.policy.dtype == "bfloat16"
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    before = parameters_of(network)
+    metrics, _ = trainer._train_step()
+    moved = (parameters_of(network) - before).abs()
+    assert 0 < float(moved.max()) < 1e-4
+    assert float((moved > 0).float().mean()) > 0.9
+    assert metrics["mismatch/logp_absdiff_max"] > 0, "bfloat16 sampling differs from bfloat16 autocast"
+    assert metrics["mismatch/logp_absdiff_mean"] < 0.05
