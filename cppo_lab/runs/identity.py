@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ RESULT_VERSION = 1
 # Keys that say where and how often something is written, never what is computed.
 _INERT = (("paths",), ("tracking",), ("trainer", "checkpoint_every"), ("trainer", "samples_per_step"))
 
+# Weights, configuration and tokenizer of a model folder.
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+
 
 def digest(content: Any) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
@@ -24,7 +29,13 @@ def digest(content: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal. A file of unchanged size and time is read once per process."""
+    found = path.stat()
+    return _sha256(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -35,10 +46,20 @@ def input_hashes(config: RunConfig) -> list[str]:
         Path(p) for p in (getattr(config.task, "path", None), getattr(config.task, "heldout_path", None)) if p
     ]
     if isinstance(config.model, PretrainedModel) and Path(config.model.path).is_dir():
-        paths += sorted(
-            p for p in Path(config.model.path).iterdir() if p.suffix in (".safetensors", ".bin", ".json")
-        )
+        paths += sorted(p for p in Path(config.model.path).iterdir() if p.suffix in _MODEL_FILES)
     return [file_sha256(path) for path in paths if path.is_file()]
+
+
+def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in which local inputs are named by their kind: their path does not matter, their bytes do."""
+    task, model = dict(content["task"]), dict(content["model"])
+    for key in ("path", "heldout_path"):
+        if task.get(key):
+            task[key] = "file"
+    path = model.get("path")
+    if path and Path(path).is_dir():
+        model |= {key: "folder" for key in ("path", "name") if model[key] == path}
+    return {**content, "task": task, "model": model}
 
 
 def resolved_device(device: str) -> str:
@@ -59,11 +80,8 @@ def run_id(config: RunConfig) -> str:
             holder = holder[key]
         holder.pop(path[-1])
     content["trainer"]["device"] = resolved_device(config.trainer.device)
-    # The path of an input file does not matter, its bytes do.
-    for key in ("path", "heldout_path"):
-        if content["task"].get(key):
-            content["task"][key] = "file"
-    return digest({"version": RESULT_VERSION, "config": content, "inputs": input_hashes(config)})
+    named = _without_local_paths(content)
+    return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
 
 
 def run_folder(config: RunConfig) -> RunFolder:
@@ -73,15 +91,11 @@ def run_folder(config: RunConfig) -> RunFolder:
 
 def starting_policy_id(config: RunConfig) -> str:
     """The identity of the starting policy: model, task and warm-up recipe, and the bytes they read."""
-    task = config.task.model_dump()
-    for key in ("path", "heldout_path"):
-        if task.get(key):
-            task[key] = "file"
+    inputs = {"model": config.model.model_dump(), "task": config.task.model_dump()}
     content = {
         "version": RESULT_VERSION,
-        "model": config.model.model_dump(),
+        **_without_local_paths(inputs),
         "warmup": config.warmup.model_dump(),
-        "task": task,
         "device": resolved_device(config.trainer.device),
         "threads": config.trainer.threads,
         "inputs": input_hashes(config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from tiny_runs import starting, tiny_config
 
 from cppo_lab.compose import compose_run, compose_tree, validate
 from cppo_lab.config import RunConfig
+from cppo_lab.policies.loading import Policy
 from cppo_lab.runs.checkpoint import save_checkpoint
 from cppo_lab.runs.identity import run_folder, run_id, starting_policy_id
 
@@ -130,19 +132,61 @@ def test_training_and_heldout_file_are_not_interchangeable(tmp_path: Path) -> No
     assert first != second
 
 
-def test_weights_of_a_local_model_matter(output: Path, tmp_path: Path) -> None:
+def with_model(folder: Path, *overrides: str) -> RunConfig:
+    return compose_run(["model=pretrained", f"model.path='{folder}'", "warmup=none", *overrides])
+
+
+@pytest.fixture
+def saved(output: Path, tmp_path: Path) -> tuple[Policy, Path]:
+    """A policy and the folder that it is saved in."""
     policy = starting(tiny_config(output))
     save_checkpoint(tmp_path / "model", policy)
+    return policy, tmp_path / "model"
 
-    def identity() -> str:
-        model: list[Any] = ["model=pretrained", f"model.path='{tmp_path / 'model'}'", "warmup=none"]
-        return run_id(compose_run(model))
 
-    before = identity()
-    assert identity() == before
+def test_weights_of_a_local_model_matter(saved: tuple[Policy, Path]) -> None:
+    policy, folder = saved
+    before = run_id(with_model(folder))
+    assert run_id(with_model(folder)) == before
     policy.network.get_input_embeddings().weight.data[5, 5] += 1
-    save_checkpoint(tmp_path / "model", policy)
-    assert identity() != before
+    save_checkpoint(folder, policy)
+    assert run_id(with_model(folder)) != before
+
+
+def test_path_of_a_local_model_does_not_matter_and_its_given_name_does(
+    saved: tuple[Policy, Path], tmp_path: Path
+) -> None:
+    _, folder = saved
+    moved = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(folder, moved)
+    for identity in (run_id, starting_policy_id):
+        assert identity(with_model(folder)) == identity(with_model(moved))
+        assert identity(with_model(folder)) != identity(with_model(folder, "model.name=mine"))
+
+
+def test_hub_models_are_told_apart_by_their_names() -> None:
+    ids = {starting_policy_id(with_model(Path(name))) for name in ("someone/one", "someone/two")}
+    assert len(ids) == 2
+
+
+def test_input_files_are_read_once_however_many_runs_need_them(
+    saved: tuple[Policy, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = saved
+    reads: list[str] = []
+    real = hashlib.file_digest
+
+    def counting(file: Any, kind: str) -> Any:
+        reads.append(file.name)
+        return real(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    for seed in range(3):
+        config = with_model(folder, f"seed={seed}")
+        run_id(config)
+        starting_policy_id(config)
+    assert sum(name.endswith(".safetensors") for name in reads) == 1
+    assert len(reads) == len(set(reads))
 
 
 def test_starting_policy_is_shared_by_methods_and_run_seeds_alone() -> None:
