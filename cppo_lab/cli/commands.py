@@ -55,7 +55,11 @@ def sweep(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, help="Runs at a time (default: one per core).", show_default=False
+            "--jobs",
+            "-j",
+            min=1,
+            help="Runs at a time (default: as many as have cores for their threads; one on a GPU).",
+            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,37 +12,16 @@ from cppo_lab.cli.console import console, count, print_json, seconds, table
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import Cost, cost
 from cppo_lab.policies.starting import cache_folder, is_ready
-from cppo_lab.runs.sweeps import (
-    PlannedRun,
-    Sweep,
-    adhoc_sweep,
-    merged_overrides,
-    plan_sweep,
-    read_sweep,
-)
+from cppo_lab.runs.scheduler import default_jobs
+from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep
 
 PlanRow = tuple[PlannedRun, str, Cost]
 """A run, its state, and what it would cost."""
 
 
-def load_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
-    """The planned sweep, and its overrides merged with those of its file."""
-    if "=" in name:
-        overrides = [name, *overrides]
-        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
-    else:
-        file = read_sweep(name)
-    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
-
-
-def default_jobs() -> int:
-    """One run per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
     """Print what the sweep would run."""
-    sweep, _ = load_sweep(name, overrides, config_dir)
+    sweep, _ = find_sweep(name, overrides, config_dir)
     rows = [(run, run.folder.status or "PENDING", cost(run.config)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
     policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
@@ -91,10 +69,10 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) ->
 
 
 def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
-    waiting = [estimate for _, state, estimate in rows if state != "FINISHED"]
-    total = sum(estimate.time_s for estimate in waiting if estimate.time_s is not None)
+    waiting = [(run.config, estimate) for run, state, estimate in rows if state != "FINISHED"]
+    total = sum(estimate.time_s for _, estimate in waiting if estimate.time_s is not None)
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
-    workers = default_jobs()
+    workers = default_jobs([config for config, _ in waiting])
     console().print(
         f"\n{len(rows)} runs, {len(rows) - len(waiting)} done; about {seconds(total / workers)} to go with "
         f"{workers} at a time, and {policies} starting policies to make. Times come from: {bases}."

@@ -11,21 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cppo_lab.cli.console import console
-from cppo_lab.cli.plan import default_jobs, load_sweep
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.experiment import check_inputs, writable
 from cppo_lab.runs.mirror import NoMirror, SweepMirror
-from cppo_lab.runs.scheduler import Event, Outcome, jobs_for, run_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, hydra_settings
+from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
+from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep, hydra_settings
 
 
 def run_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
 ) -> None:
     """Do the runs that are not finished, then write the report."""
-    sweep, merged = load_sweep(name, overrides, config_dir)
+    sweep, merged = find_sweep(name, overrides, config_dir)
     for config in _distinct_inputs(sweep):
         check_inputs(config)
     writable(sweep.output)
@@ -44,7 +43,8 @@ def run_sweep(
         _through_hydra(sweep, merged, config_dir)
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
     else:
-        failed = _run_here(sweep, waiting, jobs or default_jobs()).failed
+        workers = jobs or default_jobs([run.config for run in waiting])
+        failed = _run_here(sweep, waiting, workers).failed
     _finish(sweep, report)
     if failed:
         for key, reason in failed.items():

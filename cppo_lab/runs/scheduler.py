@@ -1,4 +1,4 @@
-"""Runs a list of configurations in worker processes, one run per core, and survives whatever happens to them."""
+"""Runs a list of configurations in worker processes, and survives whatever happens to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cppo_lab.config import RunConfig
 from cppo_lab.policies.starting import cache_folder, is_ready
 from cppo_lab.quiet import quiet_libraries
-from cppo_lab.runs.identity import run_folder
+from cppo_lab.runs.identity import resolved_device, run_folder
 
 # Parents poll this often for work of their own (tracking, progress).
 _POLL_S = 0.2
@@ -70,6 +70,14 @@ def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
             policies.setdefault(needs, Job(needs, "policy", config))
         runs.append(Job(run_folder(config).path.name, "run", config, needs))
     return [*policies.values(), *runs]
+
+
+def default_jobs(configs: Sequence[RunConfig]) -> int:
+    """How many of these runs to do at a time: one on a GPU, which they would share, else as many as have cores."""
+    if any(resolved_device(config.trainer.device) == "cuda" for config in configs):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max((config.trainer.threads for config in configs), default=1))
 
 
 def run_jobs(

@@ -218,6 +218,16 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
     return Sweep(file, name, _without_repeats(runs), runs[0].config.paths.output)
 
 
+def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
+    """The planned sweep of a name, a file or a first override, and its overrides merged with those of its file."""
+    if "=" in name:
+        overrides = [name, *overrides]
+        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
+    else:
+        file = read_sweep(name)
+    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
+
+
 def _without_repeats(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
     """Two combinations may describe the same run; it is done once."""
     return tuple({run.folder.path.name: run for run in reversed(runs)}.values())[::-1]
