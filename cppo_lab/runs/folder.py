@@ -72,6 +72,12 @@ class RunFolder:
         path = self.path / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    @property
+    def written_at(self) -> int | None:
+        """When run.json was last written, in nanoseconds; None before the first attempt."""
+        path = self.path / "run.json"
+        return path.stat().st_mtime_ns if path.exists() else None
+
     def update_info(self, **changes: Any) -> None:
         """Merge `changes` into run.json."""
         write_atomically(self.path / "run.json", json.dumps(jsonable(self.info | changes), indent=2) + "\n")

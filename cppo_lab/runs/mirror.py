@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
 from cppo_lab.config import RunConfig, Tracking
-from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.sweeps import Sweep
-from cppo_lab.runs.tracking import Store, tracking_uri
+from cppo_lab.runs.tracking import Store, first_line, tracking_uri
 
 
 class NoMirror:
@@ -29,12 +28,18 @@ class NoMirror:
 
 
 class _Mirror(ABC):
-    """Sends what is new every so many seconds. A store that fails meanwhile is said once and tried again."""
+    """Sends what is new every so many seconds, in a thread: a slow store never keeps the runs waiting.
+
+    A store that fails meanwhile is said once and tried again.
+    """
 
     def __init__(self, tracking: Tracking, output: Path) -> None:
         self._every = tracking.every_s
         self._last = 0.0
         self._complained = False
+        self._sender: threading.Thread | None = None
+        # Runs that had ended when they were last sent, with the time of their run.json: one that goes on changes it.
+        self._ended: dict[Path, int] = {}
         uri = tracking_uri(tracking.uri, output)
         self.store = Store(uri, tracking.experiment, output)
 
@@ -47,49 +52,62 @@ class _Mirror(ABC):
         return None
 
     def poll(self) -> None:
-        """Send what is new, unless that was done a moment ago."""
+        """Begin to send what is new, unless that goes on already or was done a moment ago."""
+        if self._sender is not None and self._sender.is_alive():
+            return
         if time.monotonic() - self._last >= self._every:
-            self.send()
             self._last = time.monotonic()
+            # An interpreter that ends does not wait for it; `close` does.
+            self._sender = threading.Thread(target=self.send, name="mlflow", daemon=True)
+            self._sender.start()
 
     def send(self) -> None:
-        """Send what is new."""
+        """Send what is new, and return when it is sent."""
         self._forgiving(self._send_new)
+
+    def close(self, succeeded: bool) -> None:
+        """Wait for what is on its way, and send the rest."""
+        if self._sender is not None:
+            self._sender.join()
+        self.send()
 
     def _send_new(self) -> None:
         for folder, name in self.runs():
-            self.store.mirror(folder, self.parent, name)
+            written = folder.written_at
+            if written is None or self._ended.get(folder.path) == written:
+                continue
+            if self.store.mirror(folder, self.parent, name):
+                self._ended[folder.path] = written
 
     def _forgiving(self, action: Callable[[], None]) -> None:
         """Do `action`; a store that fails is complained of once and costs no result."""
         try:
             action()
-        except UserError:
-            raise
         except Exception as error:
             # Results are in the run folders; a store that is down for a while must not stop the runs.
             if not self._complained:
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                print(f"Warning: MLflow store {self.store.uri}: {first}; trying again.", file=sys.stderr)
+                reason = first_line(error)
+                print(f"Warning: MLflow store {self.store.uri}: {reason}; trying again.", file=sys.stderr)
             self._complained = True
 
 
 class SweepMirror(_Mirror):
-    """Mirrors all runs of a sweep, nested under one parent run."""
+    """Mirrors all runs of a sweep, nested under one parent run, which the sweep's manifest names."""
 
     def __init__(self, sweep: Sweep, tracking: Tracking) -> None:
         super().__init__(tracking, sweep.output)
         self._sweep = sweep
-        manifest = sweep.folder / "sweep.json"
-        known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        same_store = known.get("tracking_uri") == self.store.uri
-        axes = {key: ",".join(values) for key, values in known.get("axes", {}).items()}
+        known = sweep.read_manifest()
+        axes = {key: ",".join(values) for key, values in sweep.axes.items()}
         self.run_id = self.store.parent_run(
             sweep.name,
             {"sweep": sweep.name, "axes": axes},
-            known.get("mlflow_run_id") if same_store else None,
+            known.get("mlflow_run_id") if known.get("tracking_store") == self.store.name else None,
         )
-        sweep.write_manifest(tracking_uri=self.store.uri, mlflow_run_id=self.run_id)
+        # The address is for readers; the name stays the same when the output folder moves.
+        sweep.write_manifest(
+            tracking_uri=self.store.uri, tracking_store=self.store.name, mlflow_run_id=self.run_id
+        )
 
     def runs(self) -> list[tuple[RunFolder, str]]:
         """All runs, by their axis values."""
@@ -102,7 +120,7 @@ class SweepMirror(_Mirror):
 
     def close(self, succeeded: bool) -> None:
         """Send the rest, and end the parent run."""
-        self.send()
+        super().close(succeeded)
         files = [self._sweep.folder / "sweep.json"]
         self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, files))
 
@@ -122,7 +140,3 @@ class RunMirror(_Mirror):
     def parent(self) -> str | None:
         """The parent, if any."""
         return self._parent
-
-    def close(self, succeeded: bool) -> None:
-        """Send the rest."""
-        self.send()

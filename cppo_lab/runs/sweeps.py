@@ -67,20 +67,29 @@ class Sweep:
         """Where the manifest is written."""
         return self.output / "sweeps" / self.name
 
-    def write_manifest(self, **extra: Any) -> Path:
-        """Write sweep.json, the list of the sweep's runs that the report reads."""
-        axes: dict[str, list[str]] = {}
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        """The values of each axis, in the order of the runs."""
+        found: dict[str, list[str]] = {}
         for run in self.runs:
             for key, value in run.axes.items():
-                if value not in axes.setdefault(key, []):
-                    axes[key].append(value)
+                if value not in found.setdefault(key, []):
+                    found[key].append(value)
+        return found
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The content of sweep.json; empty before the sweep was first run."""
         path = self.folder / "sweep.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        manifest = known | {
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def write_manifest(self, **extra: Any) -> Path:
+        """Write sweep.json, the list of the sweep's runs that the report reads."""
+        path = self.folder / "sweep.json"
+        manifest = self.read_manifest() | {
             "name": self.name,
             "title": self.file.title,
             "question": self.file.question,
-            "axes": axes,
+            "axes": self.axes,
             "baseline": self.file.baseline,
             "window": None,
             "runs": [

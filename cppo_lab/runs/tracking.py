@@ -20,15 +20,30 @@ from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder, write_atomically
 
 MIRROR_FILE = "mlflow.json"
+_ALONE = "none"
 _BATCH = 500
 _LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
 
 
+def default_uri(output: Path) -> str:
+    """The SQLite store in the output folder."""
+    return f"sqlite:///{(output / 'mlflow.db').resolve()}"
+
+
 def tracking_uri(uri: str | None, output: Path) -> str:
     """The store to use: the configured one, `$MLFLOW_TRACKING_URI`, or a SQLite file in the output folder."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / 'mlflow.db').resolve()}"
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
+
+
+def store_name(uri: str, output: Path) -> str:
+    """What run folders call a store: its address, or "default" for the one that moves along with them."""
+    is_default = (
+        uri.startswith("sqlite:///")
+        and Path(uri.removeprefix("sqlite:///")).resolve() == (output / "mlflow.db").resolve()
+    )
+    return "default" if is_default else uri
 
 
 def ui_command(uri: str, output: Path) -> str:
@@ -65,18 +80,19 @@ class Store:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
-        self.uri = uri
+        self.uri, self.name = uri, store_name(uri, output)
+        lock = output / ".mlflow.lock"
+        is_first = not lock.exists()
         try:
-            with FileLock(output / ".mlflow.lock", timeout=120):
+            with FileLock(lock, timeout=120):
                 self._client = MlflowClient(uri)
                 self.experiment_id = self._experiment(experiment, output)
         except Exception as error:
+            if is_first:
+                # A refused request leaves nothing behind.
+                lock.unlink(missing_ok=True)
             # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(
-                f"tracking.uri={uri}: the MLflow store cannot be used ({first}); "
-                "correct it, or go on without it by tracking=none."
-            ) from error
+            raise _unusable(uri, first_line(error)) from error
 
     def _experiment(self, name: str, output: Path) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -88,17 +104,23 @@ class Store:
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def parent_run(self, name: str, params: Mapping[str, Any], known: str | None = None) -> str:
-        """The MLflow run of a sweep: `known` if it still exists, else a new one."""
-        if known and self._exists(known):
-            self._client.set_terminated(known, "RUNNING")
-            return known
-        run = self._client.create_run(
-            self.experiment_id,
-            run_name=name,
-            tags={"cppo_lab.kind": "sweep", "mlflow.source.name": "cppo-lab sweep"},
-        )
-        for key, value in flat(params).items():
-            self._client.log_param(run.info.run_id, key, value)
+        """The MLflow run of a sweep: `known` if it still exists, else a new one.
+
+        Raises UserError when the store cannot be used.
+        """
+        try:
+            if known and self._exists(known):
+                self._client.set_terminated(known, "RUNNING")
+                return known
+            run = self._client.create_run(
+                self.experiment_id,
+                run_name=name,
+                tags={"cppo_lab.kind": "sweep", "mlflow.source.name": "cppo-lab sweep"},
+            )
+            for key, value in flat(params).items():
+                self._client.log_param(run.info.run_id, key, value)
+        except Exception as error:
+            raise _unusable(self.uri, first_line(error)) from error
         return str(run.info.run_id)
 
     def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
@@ -116,20 +138,27 @@ class Store:
         except MlflowException:
             return False
 
-    def mirror(self, folder: RunFolder, parent: str | None, name: str) -> None:
-        """Send what is new in a run folder: params once, metrics by step, status, and at the end the artifacts."""
+    def mirror(self, folder: RunFolder, parent: str | None, name: str) -> bool:
+        """Send what is new in a run folder: params once, metrics by step, status, and at the end the artifacts.
+
+        A run that several sweeps share has one MLflow run under each of their parents. Returns whether the run has
+        ended, so that everything is sent unless it goes on.
+        """
         info = folder.info
         if not info:
-            return
-        state_file = folder.path / MIRROR_FILE
-        state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
-        if state.get("uri") != self.uri or not self._exists(state["run_id"]):
-            state = {
-                "uri": self.uri,
-                "run_id": self._create(folder, info, parent, name),
-                "step": -1,
-                "status": None,
-            }
+            return False
+        file = folder.path / MIRROR_FILE
+        # By store, and in it by parent.
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        under = known.setdefault(self.name, {})
+        state = under.get(parent or _ALONE)
+        if state is None or not self._exists(state["run_id"]):
+            state = {"run_id": self._create(info, parent, name), "step": -1, "status": None}
+            under[parent or _ALONE] = state
+            # At once: a store that fails from here on gets no second run for this folder.
+            write_atomically(file, json.dumps(known))
+        if state["status"] is None:
+            self._describe(state["run_id"], folder)
         new = [row for row in folder.rows("metrics.jsonl") if row["step"] > state["step"]]
         self._send_metrics(state["run_id"], new)
         if new:
@@ -138,11 +167,10 @@ class Store:
         if status != state["status"]:
             self._set_status(state["run_id"], folder, info, status)
             state["status"] = status
-        write_atomically(state_file, json.dumps(state))
+        write_atomically(file, json.dumps(known))
+        return status != "RUNNING"
 
-    def _create(self, folder: RunFolder, info: Mapping[str, Any], parent: str | None, name: str) -> str:
-        import yaml
-        from mlflow.entities import Param
+    def _create(self, info: Mapping[str, Any], parent: str | None, name: str) -> str:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         tags = {
@@ -161,7 +189,12 @@ class Store:
         tags |= {f"version.{name}": version for name, version in info["versions"].items()}
         if parent:
             tags[MLFLOW_PARENT_RUN_ID] = parent
-        run_id = str(self._client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
+        return str(self._client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
+
+    def _describe(self, run_id: str, folder: RunFolder) -> None:
+        import yaml
+        from mlflow.entities import Param
+
         config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
         params = [Param(key, value) for key, value in flat(config).items()]
         for start in range(0, len(params), 100):
@@ -169,7 +202,6 @@ class Store:
         for name in ("config.yaml", "uncommitted.diff"):
             if (folder.path / name).exists():
                 self._client.log_artifact(run_id, str(folder.path / name))
-        return run_id
 
     def _send_metrics(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         import time
@@ -201,6 +233,18 @@ class Store:
         self._client.set_terminated(run_id, status)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind when it has none; at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _unusable(uri: str, reason: str) -> UserError:
+    return UserError(
+        f"tracking.uri={uri}: the MLflow store cannot be used ({reason}); "
+        "correct it, or go on without it by tracking=none."
+    )
+
+
 def check_sqlite(uri: str) -> None:
     """Refuse a SQLite store that is locked, not writable or no database, without the long waits of its users.
 
@@ -215,7 +259,4 @@ def check_sqlite(uri: str) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         locked = "locked by another process" if "locked" in str(error) else str(error)
-        raise UserError(
-            f"tracking.uri={uri}: the MLflow store cannot be used ({locked}); "
-            "correct it, or go on without it by tracking=none."
-        ) from error
+        raise _unusable(uri, locked) from error

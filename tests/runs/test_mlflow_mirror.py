@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -21,7 +23,7 @@ from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import RunMirror, SweepMirror
 from cppo_lab.runs.sweeps import adhoc_sweep, plan_sweep
-from cppo_lab.runs.tracking import tracking_uri
+from cppo_lab.runs.tracking import store_name, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,6 @@ def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path)
     for run in sweep.runs:
         written_run(run.config)
     settings = sweep.runs[0].config.tracking
-    sweep.write_manifest()
     first = SweepMirror(sweep, settings)
     first.close(True)
     again = SweepMirror(sweep, settings)
@@ -143,7 +144,6 @@ def test_store_that_goes_away_costs_a_warning_and_no_result(
 ) -> None:
     sweep = plan_sweep(adhoc_sweep(["seed=31"]), ["seed=31", f"paths.output='{root}'"])
     written_run(sweep.runs[0].config)
-    sweep.write_manifest()
     mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
 
     def gone(*_: Any, **__: Any) -> None:
@@ -151,10 +151,145 @@ def test_store_that_goes_away_costs_a_warning_and_no_result(
 
     for name in ("create_run", "log_batch", "set_terminated", "log_artifact", "get_run"):
         monkeypatch.setattr(mirror.store._client, name, gone)
-    mirror.poll()
+    mirror.send()
     mirror.close(True)
     printed = capsys.readouterr().err
     assert printed.count("the store went away") == 1
+
+
+def test_store_that_fails_halfway_gets_no_second_run_for_a_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=32"])
+    folder = written_run(config)
+    mirror = RunMirror(config, folder)
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the store went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(mirror.store._client, "log_batch", gone)
+        mirror.send()
+        mirror.send()
+    mirror.close(True)
+    (found,) = tracked(mirror.store._client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert found.info.status == "FINISHED"
+    assert found.data.params["seed"] == "32"
+
+
+def test_slow_store_keeps_nobody_waiting_and_gets_everything_in_the_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=51", "tracking.every_s=0.001"])
+    folder = written_run(config, status="RUNNING", steps=1)
+    mirror = RunMirror(config, folder)
+    answering, asked = threading.Event(), threading.Event()
+    senders: list[str] = []
+    send = mirror.store.mirror
+
+    def slow(*arguments: Any) -> bool:
+        senders.append(threading.current_thread().name)
+        asked.set()
+        assert answering.wait(60)
+        return send(*arguments)
+
+    monkeypatch.setattr(mirror.store, "mirror", slow)
+    for _ in range(5):
+        mirror.poll()
+        assert asked.wait(60)
+    assert senders == ["mlflow"], "one at a time, and not in the thread that gives the workers their jobs"
+    folder.append("metrics.jsonl", {"step": 1, "eval/heldout/accuracy": 0.9})
+    folder.update_info(status="FINISHED")
+    threading.Timer(0.2, answering.set).start()
+    mirror.close(True)
+    client = MlflowClient(tracking_uri(None, root))
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert found.info.status == "FINISHED"
+    history = client.get_metric_history(found.info.run_id, "eval/heldout/accuracy")
+    assert sorted((m.step, m.value) for m in history) == [(0, 0.0), (1, 0.9)]
+
+
+def test_run_that_ended_is_not_read_again_unless_it_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan_sweep(adhoc_sweep(["seed=61,62"]), ["seed=61,62", f"paths.output='{root}'"])
+    written_run(sweep.runs[0].config)
+    failed = written_run(sweep.runs[1].config, status="FAILED", reason="diverged")
+    mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
+    mirror.send()
+    sent: list[Path] = []
+    send = mirror.store.mirror
+
+    def counting(folder: RunFolder, *arguments: Any) -> bool:
+        sent.append(folder.path)
+        return send(folder, *arguments)
+
+    monkeypatch.setattr(mirror.store, "mirror", counting)
+    for name in ("get_run", "log_batch"):
+        monkeypatch.setattr(mirror.store._client, name, lambda *_, **__: pytest.fail("asked again"))
+    mirror.send()
+    mirror.send()
+    assert sent == []
+    monkeypatch.undo()
+    failed.update_info(status="RUNNING", reason=None)
+    mirror.send()
+    failed.update_info(status="FINISHED")
+    mirror.close(True)
+    (found,) = tracked(mirror.store._client, {"cppo_lab.run_id": failed.info["run_id"]})
+    assert found.info.status == "FINISHED"
+
+
+def test_two_sweeps_over_the_same_runs_both_have_them_nested(root: Path) -> None:
+    parents = []
+    for axes in ("seed=71,72", "seed=72,71,73"):
+        sweep = plan_sweep(adhoc_sweep([axes]), [axes, f"paths.output='{root}'"])
+        for run in sweep.runs:
+            if run.folder.status is None:
+                written_run(run.config)
+        for _ in range(2):
+            mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
+            mirror.close(True)
+        parents.append(mirror.run_id)
+    client = mirror.store._client
+    seeds = [
+        sorted(run.data.params["seed"] for run in tracked(client, {"mlflow.parentRunId": parent}))
+        for parent in parents
+    ]
+    assert seeds == [["71", "72"], ["71", "72", "73"]]
+
+
+def test_output_folder_that_moves_keeps_its_runs_and_parents(root: Path, tmp_path: Path) -> None:
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    first.mkdir()
+    # A store of its own, without the seconds that making one takes.
+    RunMirror(compose_run([f"paths.output='{root}'"]), RunFolder(root / "runs" / "none"))
+    shutil.copy(root / "mlflow.db", first / "mlflow.db")
+    overrides = ["seed=81"]
+    sweep = plan_sweep(adhoc_sweep(overrides), [*overrides, f"paths.output='{first}'"])
+    written_run(sweep.runs[0].config)
+    before = SweepMirror(sweep, sweep.runs[0].config.tracking)
+    before.close(True)
+    count = len(tracked(before.store._client))
+    first.rename(moved)
+    sweep = plan_sweep(adhoc_sweep(overrides), [*overrides, f"paths.output='{moved}'"])
+    after = SweepMirror(sweep, sweep.runs[0].config.tracking)
+    after.close(True)
+    assert after.run_id == before.run_id
+    assert len(tracked(after.store._client)) == count
+    manifest = json.loads((sweep.folder / "sweep.json").read_text(encoding="utf-8"))
+    assert manifest["tracking_uri"] == f"sqlite:///{moved}/mlflow.db", (
+        "readers get an address that they can open"
+    )
+
+
+def test_default_store_has_the_same_name_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in (f"sqlite:///{tmp_path}/o/mlflow.db", "sqlite:///o/mlflow.db", "sqlite:///o/../o/mlflow.db"):
+        assert store_name(uri, Path("o")) == store_name(uri, tmp_path / "o") == "default"
+    for uri in (f"sqlite:///{tmp_path}/mlflow.db", "http://somewhere:5000"):
+        assert store_name(uri, tmp_path / "o") == uri
 
 
 def test_environment_names_the_store_and_the_configuration_beats_it(
@@ -181,7 +316,7 @@ def test_corrupt_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     refusal(compose_run([f"paths.output='{tmp_path}'"]), "mlflow.db", "tracking=none")
     after = files_with_times(tmp_path)
     assert after["mlflow.db"] == before["mlflow.db"]
-    assert not (tmp_path / "runs").exists()
+    assert after.keys() == before.keys()
 
 
 def test_locked_store_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,5 +357,5 @@ def test_unreachable_server_is_refused(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     refusal(compose_run([f"paths.output='{tmp_path}'", f"tracking.uri={dead_server}"]), dead_server)
-    assert not (tmp_path / "runs").exists()
+    assert list(tmp_path.iterdir()) == [], "not even a lock"
     assert not os.environ.get("MLFLOW_RUN_ID")
