@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cppo_lab.cli.console import console
@@ -18,6 +18,8 @@ from cppo_lab.experiment import check_inputs, writable
 from cppo_lab.runs.mirror import NoMirror, SweepMirror
 from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
 from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep, hydra_settings
+
+_STOP_S = 20.0
 
 
 def run_sweep(
@@ -32,6 +34,8 @@ def run_sweep(
     done = len(sweep.runs) - len(waiting)
     if not waiting:
         console().print(f"Sweep {sweep.name}: all {done} runs are finished already; nothing to do.")
+        if not _is_tracked(sweep):
+            _mirror(sweep).close(True)
         if not _report_is_current(sweep):
             _finish(sweep, report)
         else:
@@ -88,29 +92,52 @@ def _command_line() -> str:
 
 def _mirror(sweep: Sweep) -> SweepMirror | NoMirror:
     tracking = sweep.runs[0].config.tracking
-    sweep.write_manifest()
     if not tracking.enabled:
+        sweep.write_manifest()
         return NoMirror()
     with console().status("Opening the MLflow store …"):
         return SweepMirror(sweep, tracking)
 
 
+def _is_tracked(sweep: Sweep) -> bool:
+    """Whether the store knows this sweep: its runs may all be there already because of another."""
+    from cppo_lab.runs.tracking import store_name, tracking_uri
+
+    tracking = sweep.runs[0].config.tracking
+    name = store_name(tracking_uri(tracking.uri, sweep.output), sweep.output)
+    return not tracking.enabled or sweep.read_manifest().get("tracking_store") == name
+
+
 def _through_hydra(sweep: Sweep, merged: Sequence[str], config_dir: Path | None) -> None:
     """Hand the sweep to Hydra's own multirun, which knows launchers and sweepers that the lab does not."""
-    tracking = sweep.runs[0].config.tracking
-    sweep.write_manifest()
-    parent = SweepMirror(sweep, tracking) if tracking.enabled else None
+    mirror = _mirror(sweep)
     command = [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *merged]
     if config_dir:
         command += ["--config-dir", str(config_dir)]
     environment = dict(os.environ)
-    if parent is not None:
-        environment["CPPO_LAB_PARENT_RUN"] = parent.run_id
-    code = subprocess.run(command, check=False, env=environment).returncode
-    if parent is not None:
-        parent.close(code == 0)
+    if mirror.run_id:
+        environment["CPPO_LAB_PARENT_RUN"] = mirror.run_id
+    succeeded = False
+    try:
+        code = _exit_code(command, environment)
+        succeeded = code == 0
+    finally:
+        mirror.close(succeeded)
     if code and not any(run.folder.status == "FINISHED" for run in sweep.runs):
         raise UserError(f"Hydra's multirun ended with exit code {code}; its message stands above.")
+
+
+def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal interrupts the runs as well; they need a moment to say so in their folders.
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            raise
 
 
 def _report_is_current(sweep: Sweep) -> bool:

@@ -173,6 +173,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     assert not list(tmp_path.glob("o/*")), "no folder that looks like a result"
 
 
+@pytest.mark.parametrize(
+    "command", [["sweep", "seed=0,1"], ["sweep", "seed=0", "hydra/launcher=basic"], ["train"]]
+)
+def test_store_that_cannot_be_reached_is_refused_and_leaves_nothing_behind(
+    command: list[str], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    out = tmp_path / "o"
+    refused(
+        invoke(*command, "tracking.uri=http://127.0.0.1:9", "-o", str(out)), "127.0.0.1:9", "tracking=none"
+    )
+    assert list(out.iterdir()) == []
+
+
 def test_model_folder_without_weights_is_refused(
     invoke: Invoke, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
