@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from tiny_runs import TINY, lab, one_run_folder, same_weights, start_lab, wait_for
 
 from cppo_lab.policies.loading import load_policy
 from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +138,25 @@ def test_interrupt_ends_with_130_and_says_how_to_go_on(command: str, output: Pat
     done = lab(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {RunFolder(p.parent).status for p in some_metrics(output)} == {"FINISHED"}
+
+
+def test_interrupted_hydra_multirun_leaves_nothing_running_in_the_store(output: Path, tmp_path: Path) -> None:
+    longer = [override for override in LONGER if override != "tracking=none"]
+    arguments = ["sweep", "seed=0,1", *longer, "hydra/launcher=basic", "--no-report", "-o", str(output)]
+    process = start_lab(*arguments, cwd=tmp_path)
+    wait_for(lambda: steps_logged(output) >= 3, process)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=90)[0]
+    assert process.returncode == 130, printed
+    assert {RunFolder(path.parent).status for path in some_metrics(output)} == {"INTERRUPTED"}
+    client = MlflowClient(tracking_uri(None, output))
+    experiment = client.get_experiment_by_name("cppo-lab")
+    assert experiment is not None
+    states = {
+        run.data.tags["cppo_lab.kind"]: run.info.status
+        for run in client.search_runs([experiment.experiment_id])
+    }
+    assert states == {"sweep": "FAILED", "run": "KILLED"}
 
 
 def test_starting_policy_killed_while_being_made_is_made_again(tmp_path: Path) -> None:

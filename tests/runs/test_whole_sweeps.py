@@ -87,6 +87,25 @@ def test_another_sweep_shares_the_runs_it_has_in_common(swept: tuple[Path, Any])
     assert len(list(output.glob("runs/*/run.json"))) == 5
 
 
+def test_sweep_of_finished_runs_alone_is_shown_in_the_store_too(swept: tuple[Path, Any]) -> None:
+    output, _ = swept
+    arguments = ["sweep", "algo=cppo", "seed=0,1", *SETTINGS, "-o", str(output)]
+    before = files_with_times(output, ("runs/*/metrics.jsonl", "runs/*/run.json"))
+    done = lab(*arguments, cwd=output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing to do" in done.stdout
+    assert files_with_times(output, ("runs/*/metrics.jsonl", "runs/*/run.json")) == before
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in output.glob("sweeps/*/sweep.json")]
+    (mine,) = (m for m in manifests if m["axes"] == {"seed": ["0", "1"]})
+    client = MlflowClient(mine["tracking_uri"])
+    parent = client.get_run(mine["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    nested = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    assert {run.data.params["seed"] for run in nested} == {"0", "1"}
+
+
 def test_sweep_in_a_file_is_named_by_it_wherever_its_output_goes(warmed_up: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     overrides = "".join(f"  - {override}\n" for override in (*TINY, "trainer.steps=1"))
