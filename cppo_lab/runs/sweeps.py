@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from cppo_lab.paths import sweeps_dir
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
 from cppo_lab.runs.identity import digest, run_folder
 
-_KEYS = {"title", "question", "overrides", "axes", "baseline"}
+_KEYS = {"title", "question", "overrides", "axes", "baseline", "window"}
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep's YAML file says. `axes` hold Hydra sweep expressions, the last one varying fastest."""
+    """What a sweep's YAML file says. `axes` hold Hydra sweep expressions, the last one varying fastest.
+
+    `window` is the number of training steps within which the report looks for the best accuracy; null for all.
+    """
 
     name: str
     title: str
@@ -31,6 +35,7 @@ class SweepFile:
     overrides: tuple[str, ...]
     axes: Mapping[str, str]
     baseline: str | None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,15 @@ class Sweep:
     def write_manifest(self, **extra: Any) -> Path:
         """Write sweep.json, the list of the sweep's runs that the report reads."""
         path = self.folder / "sweep.json"
-        manifest = self.read_manifest() | {
+        known = self.read_manifest()
+        manifest = known | {
             "name": self.name,
             "title": self.file.title,
             "question": self.file.question,
             "axes": self.axes,
             "baseline": self.file.baseline,
-            "window": None,
+            "window": self.file.window,
+            "created_at": known.get("created_at") or _now(),
             "runs": [
                 {
                     "run_id": run.folder.path.name.rpartition("-")[2],
@@ -106,6 +113,10 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(jsonable_config(manifest), indent=2) + "\n")
         return path
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def sweep_names() -> list[str]:
@@ -150,6 +161,11 @@ def _sweep_file(path: Path, content: Any) -> SweepFile:
         if key not in _KEYS:
             allowed = ", ".join(sorted(_KEYS))
             raise UserError(f"{path}: {key}: unknown key; allowed are {allowed}.{near_miss(str(key), _KEYS)}")
+    window = content.get("window")
+    if window is not None and (type(window) is not int or window < 1):
+        raise UserError(
+            f"{path}: window={window}: must be a number of training steps of at least 1, or null."
+        )
     return SweepFile(
         name=path.stem,
         title=str(content.get("title", path.stem)),
@@ -157,6 +173,7 @@ def _sweep_file(path: Path, content: Any) -> SweepFile:
         overrides=tuple(str(item) for item in content.get("overrides") or ()),
         axes={str(key): _axis(value) for key, value in content["axes"].items()},
         baseline=content.get("baseline"),
+        window=window,
     )
 
 

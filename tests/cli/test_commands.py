@@ -232,6 +232,10 @@ def test_sweep_file_with_something_wrong_is_refused_with_its_name(invoke: Invoke
         ("axes: {}\n", ["needs 'axes'"]),
         ("axes: {seed: [0]}\nbasline: x\n", ["basline", "'baseline'"]),
         ("- 1\n", ["needs 'axes'"]),
+        *(
+            (f"axes: {{seed: [0]}}\nwindow: {w}\n", ["window=", "at least 1"])
+            for w in ("0", "2.5", "yes", "x")
+        ),
     ):
         path.write_text(text, encoding="utf-8")
         refused(invoke("sweep", str(path), "-o", str(tmp_path / "o")), "mine.yaml", *parts)
