@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel
+from cppo_lab.runs.identity import digest, resolved_device
 
 # Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
 _CORE_FLOPS = 2.0e10
@@ -17,7 +18,10 @@ _PROMPT_TOKENS = {"chain": 20, "gsm8k": 160}
 
 @dataclass(frozen=True)
 class Cost:
-    """Upper bounds, since responses may end early and groups may be dropped."""
+    """Upper bounds, since responses may end early, groups may be dropped, and prompts need not be refilled.
+
+    The estimate of time is for one round of sampling per step.
+    """
 
     rollouts: int
     tokens: int
@@ -66,19 +70,20 @@ def _folder_parameters(path: Path) -> int | None:
 def cost(config: RunConfig) -> Cost:
     """The cost of the whole run that `config` describes."""
     trainer = config.trainer
-    rollouts = trainer.steps * trainer.prompts_per_step * trainer.group_size
-    tokens = rollouts * config.task.response_limit
+    trained = trainer.steps * trainer.prompts_per_step * trainer.group_size
+    sampling = config.algo.dynamic_sampling
+    rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
     parameters = parameter_count(config)
     measured = _measured_time(config)
     if measured is not None:
         time_s, basis = measured, "runs of the same size in this output folder"
     elif parameters is not None:
-        time_s, basis = _estimated_time(config, parameters, rollouts), "FLOP model"
+        time_s, basis = _estimated_time(config, parameters, trained), "FLOP model"
     else:
         time_s, basis = None, "unknown model size"
     return Cost(
         rollouts=rollouts,
-        tokens=tokens,
+        tokens=rollouts * config.task.response_limit,
         updates=trainer.steps * trainer.updates_per_step,
         parameters=parameters,
         time_s=time_s,
@@ -96,43 +101,72 @@ def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
     sampled = rollouts * per_rollout + evaluations * problems * per_rollout
     # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
     operations = 2 * parameters * (sampled + rollouts * per_rollout * (1 + 3 * trainer.epochs))
-    rate = _GPU_FLOPS if trainer.device == "cuda" else _CORE_FLOPS * trainer.threads
+    rate = _GPU_FLOPS if resolved_device(trainer.device) == "cuda" else _CORE_FLOPS * trainer.threads
     # At a hundred thousand parameters the interpreter, not arithmetic, sets the pace: about 20 ms per update.
     overhead = 0.02 * trainer.steps * trainer.updates_per_step
     return operations / rate + overhead
 
 
 def cost_key(config: RunConfig) -> str:
-    """Runs with the same key take about the same time per step."""
-    size = (config.model.name, config.task.kind, config.task.response_limit, config.trainer.updates_per_step)
-    return "/".join(map(str, size))
+    """Runs with the same key take about the same time per step: they agree in all that sets it."""
+    model, trainer, algo = config.model, config.trainer, config.algo
+    needs = algo.requirements
+    return digest(
+        {
+            # What it is called sets nothing.
+            "model": model.model_dump(exclude={"name"}),
+            "task": config.task.kind,
+            "response_limit": config.task.response_limit,
+            "evaluated": (trainer.evaluate_every, trainer.evaluation_problems or config.task.heldout),
+            "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
+            "trained": (trainer.updates_per_step, trainer.epochs),
+            "engine": config.engine.weights,
+            "device": (resolved_device(trainer.device), trainer.threads),
+            "critic": algo.critic.backbone if needs.needs_values else None,
+            "reference": needs.needs_reference,
+            "distribution": needs.needs_topk or needs.needs_full_distribution,
+        }
+    )
 
 
 def _measured_time(config: RunConfig) -> float | None:
     """Median time per step of the finished runs with the same cost key, for all steps."""
     times = []
+    key = cost_key(config)
     for path in sorted((config.paths.output / "runs").glob("*/run.json")):
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             continue
-        if info.get("status") == "FINISHED" and info.get("cost_key") == cost_key(config):
+        if info.get("status") == "FINISHED" and info.get("cost_key") == key:
             times.append(info["duration_s"] / info["steps"])
     return statistics.median(times) * config.trainer.steps if times else None
 
 
 def _memory(config: RunConfig, parameters: int) -> int:
-    """Weights, gradients and two moments in the training dtype, engine copies, one microbatch's activations."""
-    width = 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
-    copies = 1 if config.engine.weights == "same" else 2
-    weights = parameters * width * (4 + copies)
+    """Networks, one microbatch's activations in the dtype that is computed in, and the interpreter; in bytes."""
     trainer = config.trainer
     rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
     tokens = rows * (_PROMPT_TOKENS[config.task.kind] + config.task.response_limit)
     layers, hidden = _shape(config)
-    activations = tokens * layers * hidden * 34 * width
+    activations = tokens * layers * hidden * 34 * _computed_bytes(config)
     interpreter = 600 << 20
-    return weights + activations + interpreter
+    return parameters * _bytes_per_parameter(config) + activations + interpreter
+
+
+def _bytes_per_parameter(config: RunConfig) -> int:
+    """Float32 weights, gradients and two moments of what is trained; engine copies; the reference."""
+    needs = config.algo.requirements
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    weights = config.engine.weights
+    engine = 2 if weights == "bfloat16" else _computed_bytes(config) if weights == "same" else 4
+    # Evaluation has a copy of its own where rollouts are sampled with other weights than the trainer's.
+    judge = 0 if weights == "same" else _computed_bytes(config)
+    return 4 * 4 * networks + engine + judge + 4 * needs.needs_reference
+
+
+def _computed_bytes(config: RunConfig) -> int:
+    return 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
 
 
 def _shape(config: RunConfig) -> tuple[int, int]:
