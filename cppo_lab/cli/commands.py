@@ -72,8 +72,8 @@ def sweep(
     Examples:
 
     * `cppo-lab sweep quickstart`
-    * `cppo-lab sweep quickstart regime=mismatch seed=range(0,5)`
-    * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 seed=range(0,3)`
+    * `cppo-lab sweep quickstart regime=mismatch 'seed=range(0,5)'`
+    * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)'`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
     if dry_run:
@@ -182,7 +182,7 @@ def plan(
 ) -> None:
     """Show what a sweep would run: each run's overrides and state, tokens, updates, estimated time and memory.
 
-    Example: `cppo-lab plan quickstart seed=range(0,5)`
+    Example: `cppo-lab plan quickstart 'seed=range(0,5)'`
     """
     from cppo_lab.cli.plan import show_plan
 
