@@ -26,7 +26,8 @@ _KEYS = {"title", "question", "overrides", "axes", "baseline", "window"}
 class SweepFile:
     """What a sweep's YAML file says. `axes` hold Hydra sweep expressions, the last one varying fastest.
 
-    `window` is the number of training steps within which the report looks for the best accuracy; null for all.
+    `window` is the number of training steps within which the report looks for the best accuracy; without it, they
+    end where the shortest finished run does.
     """
 
     name: str
