@@ -12,7 +12,7 @@ from typing import Any
 from cppo_lab.config import PretrainedModel, RunConfig
 from cppo_lab.runs.folder import RunFolder
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever the same configuration would no longer give the same bits."""
 
 # Keys that say where and how often something is written, never what is computed.
