@@ -10,6 +10,7 @@ import typer
 from cppo_lab import __version__
 from cppo_lab.cli import commands
 from cppo_lab.errors import UserError
+from cppo_lab.interrupts import termination_as_interrupt
 
 app = typer.Typer(
     name="cppo-lab",
@@ -49,7 +50,8 @@ commands.register(app)
 def main() -> None:
     """The entry point: errors a user can act on are one sentence and exit code 2."""
     try:
-        app()
+        with termination_as_interrupt():
+            app()
     except UserError as error:
         if _Debug.on:
             raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cppo_lab.interrupts import interrupts_held
 from cppo_lab.policies.loading import Policy
 
 STATE_FILE = "trainer.pt"
@@ -34,7 +35,8 @@ def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = N
         if state is not None:
             torch.save(state, folder / STATE_FILE)
 
-    write_folder(path, fill)
+    with interrupts_held():
+        write_folder(path, fill)
 
 
 def load_state(path: Path) -> dict[str, Any]:

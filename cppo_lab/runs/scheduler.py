@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Literal
 
 from cppo_lab.config import RunConfig
+from cppo_lab.interrupts import heed_one_interrupt
 from cppo_lab.policies.starting import cache_folder, is_ready
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.runs.identity import resolved_device, run_folder
@@ -203,6 +204,7 @@ def _leave_with(parent: int) -> None:
 def _work(connection: Connection, parent: int) -> None:
     """A worker process: do one job after the other until the pipe closes."""
     _leave_with(parent)
+    heed_one_interrupt()
     try:
         while True:
             kind, config = connection.recv()

@@ -118,15 +118,20 @@ def test_killed_worker_fails_its_own_run_alone(output: Path, tmp_path: Path) -> 
     assert failed.status == "FINISHED"
 
 
-@pytest.mark.parametrize("command", ["train", "sweep"])
-def test_interrupt_ends_with_130_and_says_how_to_go_on(command: str, output: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("train", signal.SIGINT), ("sweep", signal.SIGINT), ("sweep", signal.SIGTERM)],
+)
+def test_interrupt_ends_with_130_and_says_how_to_go_on(
+    command: str, number: signal.Signals, output: Path, tmp_path: Path
+) -> None:
     arguments = [*(["train"] if command == "train" else SWEEP), *LONGER, "-o", str(output)]
     process = start_lab(*arguments, cwd=tmp_path)
     expected = 1 if command == "train" else 2
     wait_for(lambda: len(some_metrics(output)) == expected and steps_logged(output) >= 3 * expected, process)
     workers = workers_of(process.pid)
-    # A terminal sends its interrupt to the whole group.
-    os.killpg(process.pid, signal.SIGINT)
+    # A terminal sends its interrupt, and a cluster its termination, to the whole group.
+    os.killpg(process.pid, number)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
     assert "the same command goes on" in printed.lower()
