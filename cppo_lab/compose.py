@@ -95,6 +95,12 @@ def _hydra_sentence(error: Exception, overrides: Sequence[str]) -> str:
     group_key = re.search(r"Could not override '?([\w/@.]+)'?\.\s*No match in the defaults list", message)
     if group_key:
         return f"{group_key.group(1)}: unknown group.{near_miss(group_key.group(1), groups())}"
+    if "Ambiguous value for argument" in message:
+        several = next((o for o in overrides if "," in o), " ".join(overrides))
+        return f"{several}: several values make a sweep; use cppo-lab sweep {several}."
+    bare = next((o for o in overrides if "=" not in o and not o.startswith("~")), None)
+    if "missing EQUAL" in message and bare:
+        return f"{bare}: not an override; give key=value or group=choice."
     missing = re.search(r"Missing mandatory value: ([\w.]+)", message)
     if missing:
         return f"{missing.group(1)}: needs a value; give {missing.group(1)}=…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import takewhile
 
 
 class UserError(Exception):
@@ -12,8 +13,16 @@ class UserError(Exception):
 
 def near_miss(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'grpo'?` when a known name is close to `word`, else an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    # Among names as close as each other, the one that begins alike: 'cpo' is 'cppo' rather than 'ctpo'.
+    best = max(matches, key=lambda name: _likeness(name, word), default=None)
+    return f" Did you mean '{best}'?" if best else ""
+
+
+def _likeness(name: str, word: str) -> tuple[float, int]:
+    """How alike two names are, and how many characters they begin with in common."""
+    start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, word, strict=False)))
+    return difflib.SequenceMatcher(None, name, word).ratio(), start
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> UserError:

@@ -13,13 +13,13 @@ from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
 from cppo_lab.rollouts.formats import WeightFormat
+from cppo_lab.runs.folder import LOCK_FILE, RunFolder
 from cppo_lab.runs.identity import resolved_device, run_folder, run_id
 
 if TYPE_CHECKING:
     from cppo_lab.policies.loading import Policy
     from cppo_lab.policies.warmup import Progress
     from cppo_lab.rollouts.rollout import RolloutEngine
-    from cppo_lab.runs.folder import RunFolder
     from cppo_lab.trainer import OnStep
 
 
@@ -32,19 +32,22 @@ def run(
     on_step: OnStep | None = None,
     on_warmup: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
+    wait: bool = False,
 ) -> RunFolder:
     """Do the run, or what is left of it. A finished run is returned as it is.
 
-    `on_start` is called once the run folder tells of the attempt. Raises what stopped the run, after run.json
-    says FAILED (with the reason) or INTERRUPTED.
+    Another process that works on the same run is waited for with `wait`, and otherwise refused (UserError).
+    `on_start` is called once the run folder tells of the attempt. Raises what stopped the run, after run.json says
+    FAILED (with the reason) or INTERRUPTED.
     """
     from filelock import FileLock, Timeout
 
     folder = run_folder(config)
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
+    lock = FileLock(folder.path / LOCK_FILE)
     try:
-        lock.acquire(timeout=0)
+        # A moment's patience for those who only look whether a run is alive.
+        lock.acquire(timeout=-1 if wait else 1.0)
     except Timeout as error:
         raise UserError(f"run {folder.path.name}: another process is working on it.") from error
     try:
@@ -173,11 +176,22 @@ def check_inputs(config: RunConfig) -> None:
     """
     from cppo_lab.tasks.build import build_task
 
+    check_device("trainer.device", config.trainer.device)
     model = config.model
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
     if isinstance(config.task, ChainTask) or config.task.path or config.task.heldout_path:
         build_task(config.task).heldout_problems()
+
+
+def check_device(key: str, device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
 
 
 def writable(output: Path) -> None:

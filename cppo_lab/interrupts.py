@@ -57,7 +57,8 @@ def heed_one_interrupt() -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+            # Not SIG_IGN: Python complains of a signal that was on its way when it became ignored.
+            signal.signal(each, lambda _number, _frame: None)
         _raise(number, frame)
 
     for each in (signal.SIGINT, signal.SIGTERM):

@@ -51,7 +51,7 @@ def main() -> None:
     """The entry point: errors a user can act on are one sentence and exit code 2."""
     try:
         with termination_as_interrupt():
-            app()
+            app(prog_name="cppo-lab")
     except UserError as error:
         if _Debug.on:
             raise

@@ -118,7 +118,10 @@ def evaluate(
     greedy: Annotated[bool, typer.Option(help="Greedy decoding; else sampled at temperature 1.")] = True,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a response in tokens.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Problems sampled at a time.")] = 64,
-    steps: Annotated[int, typer.Option(min=1, help="Difficulty of the `chain` task.")] = 4,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Difficulty of the `chain` task (default: 4).", show_default=False),
+    ] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
     output: Output = None,
     as_json: AsJson = False,

@@ -34,6 +34,13 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `2 starting policies`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def seconds(value: float | None) -> str:
     """A duration as a person says it."""
     if value is None:

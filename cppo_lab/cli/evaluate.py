@@ -12,9 +12,9 @@ from typing import Any
 from rich.progress import track
 
 from cppo_lab.cli.console import console, print_json
-from cppo_lab.errors import one_of
+from cppo_lab.errors import UserError, one_of
 from cppo_lab.evaluation import Evaluation, Graded, evaluate
-from cppo_lab.experiment import writable
+from cppo_lab.experiment import check_device, writable
 from cppo_lab.paths import output_root
 from cppo_lab.policies.loading import Policy, load_policy
 from cppo_lab.quiet import quiet_libraries
@@ -28,6 +28,7 @@ from cppo_lab.tasks.problem import Problem, Task
 
 _TASKS = ("chain", "gsm8k")
 _CHAIN_PROBLEMS = 1024
+_CHAIN_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class EvaluationRequest:
     greedy: bool
     max_new_tokens: int
     batch_size: int
-    steps: int
+    steps: int | None
     device: str
 
 
@@ -50,8 +51,14 @@ def _problems(request: EvaluationRequest) -> tuple[Task, Sequence[Problem]]:
     if request.task not in _TASKS:
         raise one_of("task", request.task, _TASKS)
     if request.task == "chain":
-        task: Task = ChainTask(steps=request.steps, heldout=_CHAIN_PROBLEMS)
+        if request.data is not None:
+            raise UserError(
+                f"--data {request.data}: the chain task makes its own problems; only gsm8k reads a file."
+            )
+        task: Task = ChainTask(steps=request.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
         return task, task.heldout_problems()[: request.limit]
+    if request.steps is not None:
+        raise UserError(f"--steps {request.steps}: only the chain task has a number of steps.")
     task = Gsm8kTask(path=None, heldout_path=request.data, heldout=1)
     return task, load_problems(request.data, "test")[: request.limit]
 
@@ -60,6 +67,7 @@ def evaluate_model(request: EvaluationRequest, output: Path | None, as_json: boo
     """Evaluate, print the result and write it with the graded responses."""
     if request.device not in ("auto", "cpu", "cuda"):
         raise one_of("--device", request.device, ("auto", "cpu", "cuda"))
+    check_device("--device", request.device)
     root = output or output_root()
     task, problems = _problems(request)
     writable(root)
@@ -137,7 +145,7 @@ def _result(request: EvaluationRequest, evaluation: Evaluation) -> dict[str, Any
     correct = sum(graded.verdict.correct for graded in evaluation.graded)
     metrics = {key.rpartition("/")[2]: value for key, value in evaluation.metrics(request.task).items()}
     if request.task == "chain":
-        data: dict[str, Any] = {"steps": request.steps}
+        data: dict[str, Any] = {"steps": request.steps or _CHAIN_STEPS}
     elif request.data:
         data = {"path": request.data, "sha256": file_sha256(Path(request.data))}
     else:

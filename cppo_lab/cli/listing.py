@@ -14,6 +14,7 @@ from cppo_lab.errors import UserError, one_of
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+from cppo_lab.runs.folder import RunFolder
 
 
 def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:
@@ -115,7 +116,7 @@ def runs(output: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "run": path.parent.name,
-                "status": info["status"].lower(),
+                "status": str(RunFolder(path.parent).present_status).lower(),
                 "seed": info["seed"],
                 "steps": f"{info['steps_done']}/{info['steps']}",
                 "model": info.get("model", {}).get("name"),

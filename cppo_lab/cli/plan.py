@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import Cost, cost
 from cppo_lab.policies.starting import cache_folder, is_ready
@@ -22,7 +22,7 @@ PlanRow = tuple[PlannedRun, str, Cost]
 def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
     """Print what the sweep would run."""
     sweep, _ = find_sweep(name, overrides, config_dir)
-    rows = [(run, run.folder.status or "PENDING", cost(run.config)) for run in sweep.runs]
+    rows = [(run, run.folder.present_status or "PENDING", cost(run.config)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
     policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
     if as_json:
@@ -74,6 +74,6 @@ def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
     workers = default_jobs([config for config, _ in waiting])
     console().print(
-        f"\n{len(rows)} runs, {len(rows) - len(waiting)} done; about {seconds(total / workers)} to go with "
-        f"{workers} at a time, and {policies} starting policies to make. Times come from: {bases}."
+        f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done; about {seconds(total / workers)} to go with "
+        f"{workers} at a time, and {plural(policies, 'starting policy')} to make. Times come from: {bases}."
     )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cppo_lab.cli.console import console
+from cppo_lab.cli.console import console, plural
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
@@ -41,7 +41,7 @@ def run_sweep(
         else:
             _point_to_report(sweep)
         return
-    state = f"{len(waiting)} runs to do" + (f", {done} finished already" if done else "")
+    state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished already" if done else "")
     console().print(f"Sweep [bold]{sweep.name}[/]: {state}.")
     if hydra_settings(overrides):
         _through_hydra(sweep, merged, config_dir)

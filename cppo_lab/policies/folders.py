@@ -17,6 +17,9 @@ def check_model_folder(path: str) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"model {path}: no such model folder.")
+    inside = sorted(folder.glob("checkpoints/*/config.json")) or sorted(folder.glob("*step_*/config.json"))
+    if inside and not (folder / "config.json").is_file():
+        raise UserError(f"model {path}: holds checkpoints; name one of them, such as {inside[-1].parent}.")
     if not (folder / "config.json").is_file():
         raise UserError(
             f"model {path}: no config.json there; a model folder in Hugging Face format is needed."

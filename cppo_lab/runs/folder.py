@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
+
+LOCK_FILE = ".lock"
+"""Held by the process that works on a run."""
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
 
@@ -86,6 +90,20 @@ class RunFolder:
     def status(self) -> Status | None:
         """The recorded status; None when the run has never started."""
         return self.info.get("status")
+
+    @property
+    def present_status(self) -> Status | None:
+        """The status, but INTERRUPTED for a run that says RUNNING while no process works on it."""
+        status = self.status
+        if status != "RUNNING":
+            return status
+        lock = FileLock(self.path / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return status
+        lock.release()
+        return "INTERRUPTED"
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """Add one line to a log such as `metrics.jsonl` and hand it to the operating system."""

@@ -235,7 +235,7 @@ def _do(connection: Connection, kind: str, config: RunConfig) -> None:
         else:
             from cppo_lab.experiment import run
 
-            run(config, on_step, on_warmup)
+            run(config, on_step, on_warmup, wait=True)
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -49,8 +50,9 @@ def store_name(uri: str, output: Path) -> str:
 def ui_command(uri: str, output: Path) -> str:
     """The shell command that shows the store in a browser."""
     if uri.startswith("sqlite:"):
-        shown = os.path.relpath(output / "mlflow.db")
-        return f"mlflow ui --backend-store-uri sqlite:///{shown}"
+        path = (output / "mlflow.db").resolve()
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f"mlflow ui --backend-store-uri {shlex.quote(f'sqlite:///{shown}')}"
     return f"open {uri}"
 
 

@@ -1,0 +1,74 @@
+"""What the figures draw: no run left out, no point lost, no axis stretched by one value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import write_sweep
+
+from analysis.figures.accuracy import accuracy_against_kl, kl_spent
+from analysis.findings import KL
+from analysis.runs import Study, load_study
+
+Row = dict[str, Any]
+
+
+def study_with(
+    tmp_path: Path, change: Callable[[int, Row], Row], algo: str = "cppo", **options: Any
+) -> Study:
+    """A sweep whose metric rows from step 1 on went through `change`(seed, row) for the runs of `algo`."""
+    write_sweep(tmp_path, **options)
+    for folder in (tmp_path / "runs").glob(f"{algo}-*"):
+        seed = json.loads((folder / "run.json").read_text(encoding="utf-8"))["seed"]
+        rows = [
+            json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        changed = [change(seed, row) if row["step"] else row for row in rows]
+        text = "".join(json.dumps(row) + "\n" for row in changed)
+        (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+    return load_study(tmp_path, "quickstart")
+
+
+def idle(row: Row) -> Row:
+    return row | {KL: None, "train/updates": 0}
+
+
+def test_a_step_without_updates_spends_no_kl_and_keeps_its_run(tmp_path: Path) -> None:
+    def only_step_one(_: int, row: Row) -> Row:
+        return row | {KL: 0.25} if row["step"] == 1 else idle(row)
+
+    study = study_with(tmp_path, only_step_one, algos=("cppo",), seeds=(0, 1), steps=2)
+    spent = kl_spent(study, study.grouping.groups[0])
+    assert spent is not None
+    assert spent.values.tolist() == [[0.25, 0.25], [0.25, 0.25]]
+    figure = accuracy_against_kl(study)
+    assert figure is not None
+    assert [0.25] in [list(line.get_xdata()) for line in figure.axes[0].lines]
+
+
+def test_a_kl_that_is_not_known_is_not_taken_for_zero(tmp_path: Path) -> None:
+    def unknown(_: int, row: Row) -> Row:
+        return row | {KL: None if row["step"] == 2 else 0.25, "train/updates": 4}
+
+    study = study_with(tmp_path, unknown, algos=("cppo",), seeds=(0,), steps=3)
+    spent = kl_spent(study, study.grouping.groups[0])
+    assert spent is not None
+    assert dict(zip(spent.steps, spent.values[0], strict=True)) == {1.0: 0.25, 3.0: 0.5}
+
+
+@pytest.mark.parametrize("rates", [(4e-4,), (2e-4, 4e-4)])
+def test_the_label_below_accuracy_against_kl_fits_its_figure(
+    tmp_path: Path, rates: tuple[float, ...]
+) -> None:
+    write_sweep(tmp_path, seeds=(0, 1), learning_rates=rates)
+    figure = accuracy_against_kl(load_study(tmp_path, "quickstart"))
+    assert figure is not None
+    figure.draw_without_rendering()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == len(rates)
+    assert all(0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.width <= axes.bbox.width for box, axes in zip(boxes, figure.axes, strict=True))
