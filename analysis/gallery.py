@@ -150,7 +150,8 @@ def _kl(study: Study) -> Exhibit:
     caption = (
         "Held-out accuracy against the k3 KL divergence from the rollout policies, summed over steps: what "
         "a method bought with the distance it moved. Thick lines pair the mean accuracy with the median KL "
-        "over seeds, thin lines are single seeds."
+        "over seeds, thin lines are single seeds. A step without updates spends none; an accuracy reached "
+        "before any was spent has no place on the logarithmic axis."
         if figure
         else f"Cannot be drawn: no run recorded both {ACCURACY} and {KL}."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,11 +14,13 @@ from matplotlib.lines import Line2D
 from analysis.curves import Curves, cumulative, curves_of
 from analysis.figures import style
 from analysis.findings import ACCURACY, KL
+from analysis.grouping import Group
 from analysis.runs import Study
 
 MOST_DIRECT_LABELS = 9
 # More overlapping bands than this hide the lines; the interval figure still shows every interval.
 MOST_BANDS = 6
+UPDATES = "train/updates"
 
 
 @dataclass(frozen=True)
@@ -185,15 +187,29 @@ def _name_lines(axes: Axes, names: list[LineName], top: float, last: float) -> N
         )
 
 
+def kl_spent(study: Study, group: Group) -> Curves | None:
+    """KL from the rollout policies summed over training steps, per run of `group`; None when none recorded it.
+
+    A step without updates records no KL and spends none: it counts as zero.
+    """
+    if KL not in study.metrics:
+        return None
+    metrics = study.metrics
+    if UPDATES in metrics:
+        idle = metrics[KL].isna() & (metrics[UPDATES] == 0)
+        metrics = metrics.assign(**{KL: metrics[KL].mask(idle, 0.0)})
+    divergence = curves_of(replace(study, metrics=metrics), group, KL, from_step=1)
+    return None if divergence is None else cumulative(divergence)
+
+
 def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look], top: float) -> bool:
     drawn = False
     handles = []
     for group in study.grouping.in_panel(panel):
         accuracy = curves_of(study, group, ACCURACY, from_step=1)
-        divergence = curves_of(study, group, KL, from_step=1)
-        if accuracy is None or divergence is None:
+        spent = kl_spent(study, group)
+        if accuracy is None or spent is None:
             continue
-        spent = cumulative(divergence)
         look = looks[group.method]
         spent_rows = dict(zip(spent.run_ids, spent.values, strict=True))
         where = {step: index for index, step in enumerate(spent.steps)}
@@ -256,7 +272,7 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
         start = Line2D([], [], color=style.SOFT_INK, linewidth=1.0, linestyle=(0, (2, 2)))
         start.set_label(f"starting policy {100 * level:.1f}%")
         handles.append(start)
-    axes.set_xlabel("KL spent so far (nats per token, summed over steps, log scale)")
+    axes.set_xlabel("KL spent so far (nats per token)")
     axes.set_ylabel("held-out accuracy")
     style.panel_title(axes, panel)
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)

@@ -70,5 +70,5 @@ def test_the_label_below_accuracy_against_kl_fits_its_figure(
     figure.draw_without_rendering()
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert len(boxes) == len(rates)
-    assert all(0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert all(box.width <= axes.bbox.width for box, axes in zip(boxes, figure.axes, strict=True))
