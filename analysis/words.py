@@ -9,6 +9,9 @@ from analysis.numbers import listed, percent, percent_range, plural, points, poi
 from analysis.runs import Study
 from analysis.tables import final_in_words, window_in_words
 
+# What decides which tokens are trained on and how they are weighed, and a setting that suits every method.
+TOKEN_CHOICES = {"algo.dynamic_sampling.kind": "skip", "algo.aggregation.kind": "token_mean"}
+
 # An interval wider than this share of the whole range says nothing worth a place in the first sentence.
 USELESS_WIDTH = 0.5
 
@@ -52,6 +55,7 @@ def caveats(study: Study, findings: Findings) -> list[str]:
             f"The runs share {len(policies)} starting policies: runs from the same one are not independent, "
             "so the intervals are somewhat too narrow."
         )
+    out += _different_tokens(study)
     diverged = study.runs[study.runs["diverged"]]
     if len(diverged):
         out.append(
@@ -104,6 +108,29 @@ def method_of_statistics(findings: Findings) -> list[str]:
     return lines
 
 
+def _different_tokens(study: Study) -> list[str]:
+    """One sentence where methods of the same panel differ in TOKEN_CHOICES, none where they are alike."""
+    said = []
+    for key in TOKEN_CHOICES:
+        column = f"config.{key}"
+        if column not in study.runs:
+            continue
+        known = study.runs.dropna(subset=[column])
+        if not (known.groupby("panel")[column].nunique() > 1).any():
+            continue
+        methods = known.groupby(column, sort=False)["method"].unique()
+        said.append(
+            f"{key} ({'; '.join(f'{value}: {listed(list(names))}' for value, names in methods.items())})"
+        )
+    if not said:
+        return []
+    alike = " ".join(f"{key}={value}" for key, value in TOKEN_CHOICES.items())
+    return [
+        f"The methods differ in {listed(said)}: averages over trained tokens (KL, entropy, masked share) rest "
+        f"on different tokens. To compare trust regions alone, set it alike, for example {alike}."
+    ]
+
+
 def _leader(panel: PanelFindings, counted: list[MethodResult]) -> str:
     if panel.leader is None or panel.leader.final is None:
         only = counted[0]
@@ -123,7 +150,25 @@ def _leader(panel: PanelFindings, counted: list[MethodResult]) -> str:
         )
     names = {result.label: result.group.method for result in panel.results}
     rest = [names[label] for label in panel.not_resolved_from]
+    level = _level_with(leader, counted)
+    if level:
+        highest = "" if len(level) == len(counted) else ", the highest"
+        behind = [name for name in rest if name not in {result.group.method for result in level}]
+        lead = f"; a lead over {listed(behind)} is not resolved" if behind else ""
+        return (
+            f"{listed([result.group.method for result in level])} ended level at "
+            f"{percent(leader.final.mean if leader.final else None)}{highest}{lead}."
+        )
     return f"{reached}{_interval_and_n(leader)}, {gain}; its lead over {listed(rest)} is not resolved."
+
+
+def _level_with(leader: MethodResult, counted: list[MethodResult]) -> list[MethodResult]:
+    """The leader and who ended level with it at the precision shown; empty when nobody did."""
+    if leader.final is None:
+        return []
+    shown = percent(leader.final.mean)
+    level = [result for result in counted if result.final is not None and percent(result.final.mean) == shown]
+    return level if len(level) > 1 else []
 
 
 def _gain(result: MethodResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from run_folders import Fault, write_run, write_sweep
 
 from analysis import words
 from analysis.curves import Curves, cumulative
-from analysis.findings import ACCURACY, Comparison, Findings, baseline_of, find
+from analysis.findings import ACCURACY, Comparison, Findings, PanelFindings, baseline_of, find
 from analysis.grouping import Group
 from analysis.runs import Study, load_study
 from analysis.stats import Estimate
@@ -206,3 +207,45 @@ def test_two_seeds_have_their_range_as_band_and_three_a_t_interval() -> None:
 def test_cumulative_curves_skip_steps_that_were_not_recorded() -> None:
     curves = Curves(np.array([1.0, 2.0, 3.0]), np.array([[1.0, math.nan, 2.0]]), ("a",), (False,))
     assert cumulative(curves).values[0].tolist()[::2] == [1.0, 3.0]
+
+
+def with_final(panel: PanelFindings, finals: dict[str, float]) -> PanelFindings:
+    """The same panel, its methods ending at `finals`, none of their leads resolved."""
+    results = tuple(
+        replace(result, final=replace(result.final, mean=finals[result.label]))
+        for result in panel.results
+        if result.final is not None
+    )
+    leader = max(results, key=lambda result: finals[result.label])
+    others = tuple(label for label in finals if label != leader.label)
+    return replace(panel, results=results, leader=leader, not_resolved_from=others)
+
+
+def test_a_tie_at_the_shown_precision_is_called_level(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("pg", "grpo", "cppo"), seeds=(0, 1))
+    tie = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.6001, "cppo": 0.6})
+    assert words.verdict(tie)[0] == (
+        "grpo and cppo ended level at 60.0%, the highest; a lead over pg is not resolved."
+    )
+    all_alike = with_final(findings.panels[0], {"pg": 0.6, "grpo": 0.6001, "cppo": 0.6})
+    assert words.verdict(all_alike)[0] == "pg, grpo and cppo ended level at 60.0%."
+    apart = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.602, "cppo": 0.6})
+    assert words.verdict(apart)[0].startswith("grpo ended highest, at 60.2%")
+
+
+def test_methods_that_train_on_other_tokens_are_named_among_the_caveats(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("ppo", "grpo", "cppo"), seeds=(0, 1))
+    assert not any("trained tokens" in caveat for caveat in words.caveats(study, findings))
+    kinds = study.runs["method"].map({"ppo": "none", "grpo": "none", "cppo": "skip"})
+    runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
+    (caveat,) = [c for c in words.caveats(replace(study, runs=runs), findings) if "trained tokens" in c]
+    assert "differ in algo.dynamic_sampling.kind (none: ppo and grpo; skip: cppo): averages" in caveat
+    assert "algo.dynamic_sampling.kind=skip algo.aggregation.kind=token_mean" in caveat
+
+
+def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("grpo", "cppo"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
+    kinds = study.runs["panel"].map({"lr=2e-4": "none", "lr=4e-4": "skip"})
+    assert kinds.notna().all()
+    runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
+    assert not any("trained tokens" in c for c in words.caveats(replace(study, runs=runs), findings))
