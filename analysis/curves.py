@@ -33,20 +33,23 @@ class Curves:
         return len(self.run_ids)
 
     def common(self) -> Mask:
-        """Which steps [S] every seed recorded that got that far: a step only one dying run recorded is no
-        mean.
+        """Which steps [S] count: those every seed recorded that got that far, and those a seed recorded that did
+        not die. A step that only dying runs recorded is no mean; a step where some seeds had nothing to record
+        (no update, so no KL) is one over the others.
         """
         there = ~np.isnan(self.values)
         reached = np.array([self.steps[row].max() if row.any() else -1.0 for row in there])
         alive = reached[:, None] >= self.steps[None, :]
-        return np.asarray(there.sum(axis=0) >= alive.sum(axis=0), dtype=np.bool_)
+        survived = ~np.array(self.died, dtype=np.bool_)
+        complete = there.sum(axis=0) >= alive.sum(axis=0)
+        return np.asarray(complete | there[survived].any(axis=0), dtype=np.bool_)
 
     def mean(self) -> Array:
-        """Mean over the seeds that reached each step, [S]; NaN at steps that are not common."""
+        """Mean over the seeds that recorded each step, [S]; NaN at steps that do not count."""
         return self._over_seeds(np.nanmean)
 
     def median(self) -> Array:
-        """Median over the seeds that reached each step, [S]; NaN at steps that are not common."""
+        """Median over the seeds that recorded each step, [S]; NaN at steps that do not count."""
         return self._over_seeds(np.nanmedian)
 
     def carried(self) -> Curves:
@@ -71,7 +74,8 @@ class Curves:
         common = self.common()
         for index in range(len(self.steps)):
             present = self.values[:, index][~np.isnan(self.values[:, index])]
-            if len(present) == 0 or not common[index]:
+            # One seed of several has no range.
+            if len(present) < 2 or not common[index]:
                 continue
             if len(present) >= 3:
                 estimate = stats.t_interval(present)

@@ -134,7 +134,8 @@ def _stability(study: Study, panel: str) -> Exhibit:
     caption = (
         "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic "
         f"axes, where single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, "
-        f"on the linear axes only ({seeds_in_words(study)}). Masked by reason: means over steps and "
+        f"on the linear axes only ({seeds_in_words(study)}). A logarithmic axis ends at most three decades below "
+        "the median of what it shows; smaller values lie below it. Masked by reason: means over steps and "
         f"seeds.{averaged}{_deaths(study)}{left_out}"
         if figure
         else "Cannot be drawn: no run recorded a stability metric."

@@ -106,7 +106,15 @@ def draw_curves(
     for row in curves.values:
         there = ~np.isnan(row)
         if curves.n > 1:
-            axes.plot(curves.steps[there], row[there], color=look.color, linewidth=0.7, alpha=0.35, zorder=2)
+            axes.plot(
+                curves.steps[there],
+                row[there],
+                color=look.color,
+                linewidth=0.7,
+                alpha=0.35,
+                marker="." if there.sum() == 1 else None,
+                zorder=2,
+            )
     summed = curves.carried() if carry else curves
     limits = None if median or not band else summed.band()
     centre = summed.median() if median else summed.mean()
@@ -122,7 +130,8 @@ def draw_curves(
         color=look.color,
         linestyle=look.linestyle,
         linewidth=1.9,
-        marker=look.marker if markers else None,
+        # A line through a single point is no line: without a marker nothing would be seen.
+        marker=look.marker if markers or shown.sum() == 1 else None,
         markersize=look.size,
         markeredgecolor=style.PAPER,
         markeredgewidth=0.7,
@@ -228,6 +237,7 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
                 paired[i][both[i]],
                 accuracy.values[i][both[i]],
                 color=look.color,
+                marker="." if both[i].sum() == 1 else None,
                 linewidth=0.7,
                 alpha=0.35,
                 zorder=2,
@@ -265,6 +275,10 @@ def _kl_panel(axes: Axes, study: Study, panel: str, looks: dict[str, style.Look]
         axes.set_axis_off()
         return False
     axes.set_xscale("log")
+    shown = np.concatenate([np.asarray(line.get_xdata(), dtype=np.float64) for line in handles])
+    floor = style.log_floor(shown)
+    if shown.min() < floor:
+        axes.set_xlim(left=floor)
     style.log_axis(axes.xaxis)
     style.percent_axis(axes, 0.0, top)
     level = _starting_line(axes, study, panel)

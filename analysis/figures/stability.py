@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -118,6 +119,7 @@ def _quantity(
 ) -> None:
     lows: list[float] = []
     highs: list[float] = []
+    drawn: list[npt.NDArray[np.float64]] = []
     for group in groups:
         curves = curves_of(study, group, quantity.key, from_step=quantity.from_step)
         if curves is None:
@@ -138,10 +140,14 @@ def _quantity(
         if len(finite):
             lows.append(float(finite.min()))
             highs.append(float(finite.max()))
+            drawn.append(finite)
     axes.set_title(quantity.title)
     style.step_axis(axes, last)
     if quantity.log and highs and max(highs) > 0:
         axes.set_yscale("log")
+        floor = style.log_floor(np.concatenate(drawn))
+        if min(lows) < floor:
+            axes.set_ylim(bottom=floor)
         style.log_axis(axes.yaxis)
     elif quantity.percent and highs:
         style.percent_axis(axes, 0.0, min(1.0, max(0.01, 1.12 * max(highs))))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -48,6 +49,8 @@ DARK = {
     "#00707a": "#3fb8c4",
 }
 CROSS = "#a50f15"
+# Decades that a logarithmic axis reaches below the median of what it shows.
+MOST_DECADES = 3
 
 FONT: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -240,6 +243,13 @@ def log_axis(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def log_floor(values: npt.NDArray[np.float64]) -> float:
+    """Where a log axis of these positive values should end below: MOST_DECADES under their median, so that one
+    value next to zero does not press all others together.
+    """
+    return float(np.median(values)) / 10**MOST_DECADES
 
 
 def step_axis(axes: Axes, last: float) -> None:

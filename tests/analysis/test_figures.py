@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from run_folders import write_sweep
 
 from analysis.figures.accuracy import accuracy_against_kl, kl_spent
+from analysis.figures.stability import stability
 from analysis.findings import KL
 from analysis.runs import Study, load_study
 
@@ -72,3 +75,51 @@ def test_the_label_below_accuracy_against_kl_fits_its_figure(
     assert len(boxes) == len(rates)
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert all(box.width <= axes.bbox.width for box, axes in zip(boxes, figure.axes, strict=True))
+
+
+def heights(axes: Axes) -> list[list[float]]:
+    return [np.asarray(line.get_ydata(), dtype=np.float64).tolist() for line in axes.lines]
+
+
+def kl_axes(study: Study) -> Axes:
+    figure = stability(study, "")
+    assert figure is not None
+    return next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("KL from rollout"))
+
+
+def test_a_series_of_one_point_is_drawn_with_a_marker(tmp_path: Path) -> None:
+    def only_step_one(_: int, row: Row) -> Row:
+        return row | {KL: 0.25} if row["step"] == 1 else idle(row)
+
+    axes = kl_axes(study_with(tmp_path, only_step_one, algos=("cppo",), seeds=(0,), steps=2))
+    (line,) = axes.lines
+    assert heights(axes) == [[0.25]]
+    assert line.get_marker() not in ("None", None)
+
+
+def test_seeds_that_have_their_points_at_different_steps_have_a_centre_line(tmp_path: Path) -> None:
+    def one_step_each(seed: int, row: Row) -> Row:
+        return row | {KL: 0.1 * row["step"]} if row["step"] == seed + 1 else idle(row)
+
+    axes = kl_axes(study_with(tmp_path, one_step_each, algos=("cppo",), seeds=(0, 1), steps=2))
+    assert heights(axes) == [[0.1], [0.2], [0.1, 0.2]]
+    assert [line.get_marker() for line in axes.lines[:2]] == [".", "."]
+
+
+def test_a_step_without_signal_does_not_stretch_the_logarithmic_axis(tmp_path: Path) -> None:
+    def no_signal_first(_: int, row: Row) -> Row:
+        return row | {KL: 5e-14 if row["step"] == 1 else 0.02}
+
+    study = study_with(tmp_path, no_signal_first, algos=("cppo",), seeds=(0, 1))
+    assert kl_axes(study).get_ylim()[0] == pytest.approx(2e-5)
+    spent = accuracy_against_kl(study)
+    assert spent is not None
+    assert spent.axes[0].get_xlim()[0] > 1e-6
+
+
+def test_a_logarithmic_axis_without_outliers_shows_every_value(tmp_path: Path) -> None:
+    def falling(_: int, row: Row) -> Row:
+        return row | {KL: 0.1 / row["step"]}
+
+    axes = kl_axes(study_with(tmp_path, falling, algos=("cppo",), seeds=(0, 1)))
+    assert axes.get_ylim()[0] < 0.1 / 12
