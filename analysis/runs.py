@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.folders import RunRecord, number, read_object, read_run, steps_of
-from analysis.grouping import Grouping, group_runs, infer_axes
+from analysis.grouping import Grouping, group_runs, infer_axes, is_seed_axis
 
+OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
 DIVERGED = re.compile(r"\bnan\b|\binf\b|non-?finite|not finite|infinite|diverg", re.IGNORECASE)
 
 
@@ -39,6 +40,7 @@ class Study:
     metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
     timings: columns `run_id step` and the wall-clock keys.
     profiles: one row per run, step, kind and bin.
+    command: the overrides of a sweep given on the command line; empty for a sweep with a title of its own.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Study:
     profiles: pd.DataFrame
     provenance: dict[str, dict[str, Any]]
     notes: tuple[str, ...] = field(default=())
+    command: str = ""
 
 
 def known_sweeps(output_root: Path) -> list[str]:
@@ -110,12 +113,14 @@ def _study_of_sweep(output_root: Path, name: str) -> Study:
         )
     axes = {str(key): [str(v) for v in values] for key, values in (sweep.get("axes") or {}).items()}
     window = sweep.get("window")
+    title, command = title_and_command(str(sweep.get("title") or name), axes)
     return _assemble(
         records,
         axes,
         notes,
         name=name,
-        title=str(sweep.get("title") or name),
+        title=title,
+        command=command,
         question=str(sweep.get("question") or ""),
         baseline=str(sweep["baseline"]) if sweep.get("baseline") else None,
         window=int(window) if window else None,
@@ -160,6 +165,19 @@ def _study_of_folders(folders: Sequence[Path], name: str) -> Study:
     )
 
 
+def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """A title to head a page, and the command it stands for: a sweep given on the command line carries its joined
+    overrides as title, and is named by what it varies (`algo × trainer.lr`). Any other title stays, with no command.
+    """
+    words = title.split()
+    starts = [word.partition("=")[0].lstrip("+") for word in words if OVERRIDE.match(word)]
+    if not words or not OVERRIDE.match(words[0]) or not axes or not set(axes) <= set(starts):
+        return title, ""
+    varied = [axis for axis, values in axes.items() if len(values) > 1]
+    named = [axis for axis in varied if not is_seed_axis(axis)] or varied or list(axes)
+    return " × ".join(named), title
+
+
 def _assemble(
     records: list[RunRecord],
     axes: dict[str, list[str]],
@@ -171,6 +189,7 @@ def _assemble(
     baseline: str | None,
     window: int | None,
     created_at: str | None,
+    command: str = "",
 ) -> Study:
     all_notes = [*notes, *(note for record in records for note in record.notes)]
     grouping = group_runs(
@@ -198,6 +217,7 @@ def _assemble(
         profiles=_profile_frame(records),
         provenance={record.run_id: record.info for record in records},
         notes=tuple(all_notes),
+        command=command,
     )
 
 

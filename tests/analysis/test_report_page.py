@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import struct
 import subprocess
@@ -18,7 +19,7 @@ from analysis.figures import style
 from analysis.figures.render import inline_svg
 from analysis.markdown import fence, line
 from analysis.report import FORMATS, ReportFiles, write_report
-from analysis.runs import NothingToReport
+from analysis.runs import NothingToReport, title_and_command
 from analysis.samples import visible
 
 
@@ -173,6 +174,34 @@ def test_only_the_formats_asked_for_are_written(tmp_path: Path) -> None:
     assert files.folder == tmp_path / "here"
     assert {path.suffix for path in (tmp_path / "here").rglob("*") if path.is_file()} == {".csv"}
     assert (files.html, files.markdown, files.figures) == (None, None, ())
+
+
+def test_a_sweep_given_on_the_command_line_is_headed_by_what_it_varies(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("pg", "grpo"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
+    manifest = tmp_path / "sweeps" / "quickstart" / "sweep.json"
+    command = "algo=pg,grpo trainer.lr=2e-4,4e-4 seed=range(0,2) trainer.steps=12"
+    sweep = json.loads(manifest.read_text(encoding="utf-8")) | {"title": command, "question": ""}
+    manifest.write_text(json.dumps(sweep), encoding="utf-8")
+    page = write_report(tmp_path, "quickstart", formats=("html",)).html
+    assert page is not None
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>algo × trainer.lr</h1>" in text
+    assert f'<p class="command"><code>{command}</code></p>' in text
+
+
+@pytest.mark.parametrize(
+    ("title", "axes", "expected"),
+    [
+        ("algo=cppo,pg seed=0,1", {"algo": ["cppo", "pg"], "seed": ["0", "1"]}, "algo"),
+        ("algo=cppo seed=0,1", {"algo": ["cppo"], "seed": ["0", "1"]}, "seed"),
+        ("Does lr=2e-4 hold?", {"lr": ["2e-4", "4e-4"]}, "Does lr=2e-4 hold?"),
+        ("quickstart", {"algo": ["cppo", "pg"]}, "quickstart"),
+    ],
+)
+def test_only_a_title_made_of_overrides_is_replaced(
+    title: str, axes: dict[str, list[str]], expected: str
+) -> None:
+    assert title_and_command(title, axes) == (expected, "" if title == expected else title)
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
