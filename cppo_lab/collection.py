@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cppo_lab.config import RunConfig
 from cppo_lab.experience import Experience
+from cppo_lab.grading.pool import grader
+from cppo_lab.grading.verdict import Verdict, outcome_counts
 from cppo_lab.objectives.advantages import token_advantages, zero_variance
 from cppo_lab.objectives.diagnostics import mismatch
 from cppo_lab.objectives.overlong import overlong_penalty, without_truncated
@@ -21,7 +23,6 @@ from cppo_lab.policies.loading import Policy
 from cppo_lab.rereading import Reader
 from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
 from cppo_lab.streams import Stream, stream_seed, torch_stream
-from cppo_lab.tasks.grading import Verdict
 from cppo_lab.tasks.problem import Problem, Task
 
 # Responses read again at once where the updates set no bound by `microbatch_sequences`.
@@ -139,10 +140,8 @@ class Collector:
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
         )
         rollout = self.engine.sample(prompts, settings)
-        verdicts = [
-            self.task.grade(text, problems[row // trainer.group_size])
-            for row, text in enumerate(rollout.texts(self.policy.tokenizer))
-        ]
+        answers = [problem.answer for problem in problems for _ in range(trainer.group_size)]
+        verdicts = grader().grade(rollout.texts(self.policy.tokenizer), answers)
         shape, device = (-1, trainer.group_size), rollout.logp.device
         earned = torch.tensor([v.reward for v in verdicts], device=device)
         shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)
@@ -185,6 +184,7 @@ def rollout_metrics(rounds: Sequence[GradedRollout]) -> dict[str, float]:
         "train/all_wrong_groups": float((~correct.any(-1)).float().mean()),
         "train/all_right_groups": float(correct.all(-1).float().mean()),
         "train/unparsed_share": 1 - sum(parsed) / len(parsed),
+        **outcome_counts(verdict for r in rounds for verdict in r.verdicts),
         "rollout/length_mean": float(lengths.mean()),
         "rollout/length_max": float(lengths.max()),
         "rollout/length_min": float(lengths.min()),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cppo_lab.config import RunConfig
+from cppo_lab.grading.verdict import Verdict
 from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.streams import Stream, numpy_stream
-from cppo_lab.tasks.grading import Verdict
 from cppo_lab.tasks.problem import Problem
 
 
@@ -55,6 +55,7 @@ class Experience:
                 "completion": text,
                 "answer": self.problems[row // group].answer,
                 "parsed": self.verdicts[row].parsed,
+                "verdict": self.verdicts[row].outcome.value,
                 "reward": float(self.rewards.flatten()[row]),
                 "advantage": float(means[row]),
                 "length": int(picked.lengths[row]),

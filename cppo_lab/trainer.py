@@ -13,7 +13,7 @@ from torch import nn
 
 from cppo_lab.collection import Collector
 from cppo_lab.config import RunConfig
-from cppo_lab.evaluation import Evaluation, evaluate
+from cppo_lab.evaluation.held_out import Evaluation, evaluate
 from cppo_lab.experience import Experience
 from cppo_lab.learner import Learner, Metrics, profile_rows
 from cppo_lab.objectives.profiles import PositionProfiler
@@ -130,7 +130,6 @@ class Trainer:
         return evaluate(
             self.parts.judge,
             self.parts.policy,
-            self.parts.task,
             problems,
             max_new_tokens=self.config.task.response_limit,
             temperature=self.config.trainer.temperature,

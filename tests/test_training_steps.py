@@ -14,6 +14,7 @@ from tiny_runs import tiny_config, trainer_for
 from cppo_lab.compose import group_options
 from cppo_lab.errors import UserError
 from cppo_lab.experience import Experience, minibatch_order
+from cppo_lab.grading.rules import grade
 from cppo_lab.trainer import Trainer
 
 
@@ -157,7 +158,7 @@ def test_refilled_steps_hold_as_many_live_groups_as_asked(output: Path) -> None:
     assert experience.sampled_tokens > int(experience.rollout.response_mask.sum())
     for row, text in enumerate(experience.rollout.texts(trainer.parts.policy.tokenizer)):
         problem = experience.problems[row // 8]
-        assert trainer.parts.task.grade(text, problem) == experience.verdicts[row]
+        assert grade(text, problem.answer) == experience.verdicts[row]
 
 
 def test_old_logp_is_that_of_the_weights_that_sampled(output: Path) -> None:

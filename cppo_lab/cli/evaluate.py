@@ -1,170 +1,150 @@
-"""`eval`: accuracy of a model on a task's test problems."""
+"""`eval`: a model's accuracy on a benchmark, and two models' difference."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cppo_lab.cli.console import console, print_json
-from cppo_lab.errors import UserError, one_of
-from cppo_lab.evaluation import Evaluation, Graded, evaluate
+from cppo_lab.cli.console import console, print_json, table
+from cppo_lab.errors import UserError
+from cppo_lab.evaluation.folder import TIMINGS
+from cppo_lab.evaluation.request import EvaluationRequest
+from cppo_lab.evaluation.run import Finished, evaluate_request
 from cppo_lab.experiment import check_device, writable
 from cppo_lab.paths import output_root
-from cppo_lab.policies.loading import Policy, load_policy
-from cppo_lab.quiet import quiet_libraries
-from cppo_lab.rollouts.native import NativeEngine
-from cppo_lab.runs.folder import write_atomically
-from cppo_lab.runs.identity import digest, file_sha256, resolved_device
-from cppo_lab.runs.provenance import git_state, versions
-from cppo_lab.tasks.chain import ChainTask
-from cppo_lab.tasks.gsm8k import HUB_ID, HUB_REVISION, Gsm8kTask, load_problems
-from cppo_lab.tasks.problem import Problem, Task
-
-_TASKS = ("chain", "gsm8k")
-_CHAIN_PROBLEMS = 1024
-_CHAIN_STEPS = 4
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What `cppo-lab eval` was asked."""
-
-    task: str
-    model: str
-    data: str | None
-    revision: str | None
-    limit: int | None
-    greedy: bool
-    max_new_tokens: int
-    batch_size: int
-    steps: int | None
-    device: str
-
-
-def _problems(request: EvaluationRequest) -> tuple[Task, Sequence[Problem]]:
-    if request.task not in _TASKS:
-        raise one_of("task", request.task, _TASKS)
-    if request.task == "chain":
-        if request.data is not None:
-            raise UserError(
-                f"--data {request.data}: the chain task makes its own problems; only gsm8k reads a file."
-            )
-        task: Task = ChainTask(steps=request.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
-        return task, task.heldout_problems()[: request.limit]
-    if request.steps is not None:
-        raise UserError(f"--steps {request.steps}: only the chain task has a number of steps.")
-    task = Gsm8kTask(path=None, heldout_path=request.data, heldout=1)
-    return task, load_problems(request.data, "test")[: request.limit]
-
-
-def evaluate_model(request: EvaluationRequest, output: Path | None, as_json: bool) -> None:
-    """Evaluate, print the result and write it with the graded responses."""
-    if request.device not in ("auto", "cpu", "cuda"):
-        raise one_of("--device", request.device, ("auto", "cpu", "cuda"))
+def evaluate_model(
+    request: EvaluationRequest, output: Path | None, as_json: bool, tracking_uri: str | None, track: bool
+) -> None:
+    """Evaluate or go on with it, print the results, and send them to MLflow."""
+    request.check()
     check_device("--device", request.device)
     root = output or output_root()
-    task, problems = _problems(request)
     writable(root)
-    quiet_libraries()
-    policy = load_policy(request.model, revision=request.revision, device=resolved_device(request.device))
-    evaluation = Evaluation(_graded(request, policy, task, problems, as_json))
-    result = _result(request, evaluation)
-    folder = root / "evals" / f"{request.task}-{_slug(request.model)}-{digest(asdict(request))}"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        json.dumps(_row(number, graded), ensure_ascii=False)
-        for number, graded in enumerate(evaluation.graded)
-    ]
-    write_atomically(folder / "problems.jsonl", "\n".join(rows) + "\n")
-    write_atomically(folder / "results.json", json.dumps(result, indent=2) + "\n")
+    if request.engine == "native":
+        from cppo_lab.quiet import quiet_libraries
+
+        quiet_libraries()
+    finished = _with_progress(request, root, quiet=as_json or not console().is_terminal)
     if as_json:
-        print_json(result | {"folder": str(folder)})
-        return
-    low, high = result["accuracy_wilson_95"]
-    console().print(
-        f"{request.task}: {result['correct']} of {result['n']} correct, accuracy {100 * result['accuracy']:.1f}% "
-        f"(95% Wilson interval {100 * low:.1f} to {100 * high:.1f}%); no answer found in "
-        f"{100 * result['unparsed_share']:.1f}%, cut at the length limit {100 * result['truncated_share']:.1f}%."
-    )
-    console().print(f"Results and graded responses: {folder}")
-
-
-def _graded(
-    request: EvaluationRequest, policy: Policy, task: Task, problems: Sequence[Problem], as_json: bool
-) -> list[Graded]:
-    engine = NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token)
-    # Problems of like length together: less padding. The order of the result is that of the data.
-    order = sorted(range(len(problems)), key=lambda i: len(problems[i].prompt))
-    batches = [order[i : i + request.batch_size] for i in range(0, len(order), request.batch_size)]
-    found: dict[int, Graded] = {}
-    quiet = as_json or not console().is_terminal
-    for batch in batches if quiet else track(batches, f"{request.task}", console=console()):
-        evaluation = evaluate(
-            engine,
-            policy,
-            task,
-            [problems[i] for i in batch],
-            max_new_tokens=request.max_new_tokens,
-            greedy=request.greedy,
-            numbers=batch,
-            context=getattr(policy.network.config, "max_position_embeddings", None),
-        )
-        found.update(zip(batch, evaluation.graded, strict=True))
-    return [found[i] for i in range(len(problems))]
-
-
-def _row(number: int, graded: Graded) -> dict[str, Any]:
-    return {
-        "id": number,
-        "prompt": graded.problem.prompt,
-        "completion": graded.completion,
-        "answer": graded.problem.answer,
-        "parsed": graded.verdict.parsed,
-        "correct": graded.verdict.correct,
-        "length": graded.length,
-        "finish": "stop" if graded.finished else "length",
-    }
-
-
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval of a share: `correct` of `n`, at the level of `z` standard deviations."""
-    share = correct / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _result(request: EvaluationRequest, evaluation: Evaluation) -> dict[str, Any]:
-    n = len(evaluation.graded)
-    correct = sum(graded.verdict.correct for graded in evaluation.graded)
-    metrics = {key.rpartition("/")[2]: value for key, value in evaluation.metrics(request.task).items()}
-    if request.task == "chain":
-        data: dict[str, Any] = {"steps": request.steps or _CHAIN_STEPS}
-    elif request.data:
-        data = {"path": request.data, "sha256": file_sha256(Path(request.data))}
+        print_json(finished.results | {"folder": str(finished.folder.path)})
     else:
-        data = {"hub_id": HUB_ID, "revision": HUB_REVISION}
-    return {
-        "task": request.task,
-        "model": request.model,
-        "revision": request.revision,
-        "n": n,
-        "correct": correct,
-        **metrics,
-        "accuracy_wilson_95": wilson(correct, n),
-        "decoding": "greedy" if request.greedy else "sampled at temperature 1",
-        "max_new_tokens": request.max_new_tokens,
-        "data": data,
-        "versions": versions(),
-        "git": git_state(),
-    }
+        _show(request, finished)
+    if track:
+        _track(request, finished, root, tracking_uri)
 
 
-def _slug(model: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/")).strip("-.")[-60:]
+def _with_progress(request: EvaluationRequest, root: Path, quiet: bool) -> Finished:
+    if quiet:
+        return evaluate_request(request, root)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(), transient=True) as progress:
+        bar = progress.add_task(f"{request.task} responses", total=None)
+
+        def show(done: int, wanted: int) -> None:
+            progress.update(bar, completed=done, total=wanted)
+
+        return evaluate_request(request, root, show)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _interval(value: list[float]) -> str:
+    return f"{_percent(value[0])} to {_percent(value[1])}"
+
+
+def _show(request: EvaluationRequest, finished: Finished) -> None:
+    results = finished.results
+    samples = results["samples_per_problem"]
+    shown = table(
+        f"{request.task}, {results['protocol']}: {results['n']} problems"
+        + (f", {samples} samples of each" if samples > 1 else ""),
+        *("metric", "accuracy %", "95% Wilson", "95% bootstrap", "stderr"),
+        *([f"pass@{samples} %", f"maj@{samples} %"] if samples > 1 else []),
+        *("correct", "wrong", "unparsable", "rejected", "timed out"),
+    )
+    for metric, found in results["metrics"].items():
+        several = [found["pass_at"][str(samples)], found[f"maj_at_{samples}"]] if samples > 1 else []
+        shown.add_row(
+            f"avg@{samples}" if samples > 1 and len(results["metrics"]) == 1 else metric,
+            _percent(found["accuracy"]),
+            _interval(found["wilson_95"]),
+            _interval(found["bootstrap_95"]),
+            "–" if found["stderr"] is None else f"{100 * found['stderr']:.2f}",
+            *map(_percent, several),
+            *(str(count) for count in found["verdicts"].values()),
+        )
+    console().print(shown)
+    decoding = results["decoding"]
+    how = (
+        "greedy"
+        if decoding["greedy"]
+        else f"temperature {decoding['temperature']:g}, top-p {decoding['top_p']:g}, seed {decoding['seed']}"
+    )
+    speed = finished.folder.read(TIMINGS).get("tokens_per_s", 0.0)
+    console().print(
+        f"{how}, at most {decoding['max_new_tokens']} tokens; no answer found in "
+        f"{_percent(results['unparsed_share'])}%, cut at the limit {_percent(results['truncated_share'])}%; "
+        f"mean length {results['length_mean']:.0f} tokens, {speed:.0f} tokens per second."
+    )
+    if samples > 1:
+        console().print("Intervals and standard errors are clustered by problem.")
+    for warning in results["warnings"]:
+        console().print(f"[yellow]Warning:[/yellow] {warning}")
+    done = "It had been done before: nothing was sampled. " if finished.was_done else ""
+    console().print(f"{done}Results and graded responses: {finished.folder.path}")
+
+
+def _track(request: EvaluationRequest, finished: Finished, root: Path, uri: str | None) -> None:
+    """Send a finished evaluation to MLflow, once. A store that cannot be used costs no result."""
+    from cppo_lab.evaluation.tracking import send
+
+    try:
+        send(request, finished, root, uri)
+    except UserError as error:
+        console().print(f"[yellow]Warning:[/yellow] {error} The results are in the folder all the same.")
+
+
+def compare_models(names: tuple[str, str], output: Path | None, as_json: bool) -> None:
+    """Print how two finished evaluations of the same problems differ."""
+    from cppo_lab.evaluation.comparison import compare_evaluations, find_evaluation
+
+    root = output or output_root()
+    first, second = (find_evaluation(root, name) for name in names)
+    found = compare_evaluations(first, second)
+    if as_json:
+        print_json(found)
+        return
+    console().print(f"A: {found['a']['folder']}\nB: {found['b']['folder']}")
+    shown = table(
+        f"B minus A on the same {found['n']} problems",
+        *("metric", "difference %", "95% bootstrap", "p", "test", "B better", "A better", "same"),
+    )
+    for metric, difference in found["metrics"].items():
+        shown.add_row(metric, *_difference_cells(difference))
+    console().print(shown)
+    if found["different_settings"]:
+        console().print(
+            "[yellow]Warning:[/yellow] they also differ in " + " and ".join(found["different_settings"]) + "."
+        )
+
+
+def _difference_cells(difference: dict[str, Any]) -> list[str]:
+    low, high = difference["interval"]
+    return [
+        f"{100 * difference['difference']:+.1f}",
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+        f"{difference['p_value']:.3g}",
+        difference["test"],
+        *(str(difference[key]) for key in ("better", "worse", "same")),
+    ]

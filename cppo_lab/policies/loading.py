@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -54,8 +55,9 @@ class Policy:
 def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:
     """The policy in a local folder, or of a hub id at `revision`, in float32 and without dropout.
 
-    Raises UserError when the folder is incomplete, the hub cannot give the model, or the model's logits are not
-    those of its output head (a cap or a scale behind the head, which the trainer would not apply).
+    A value head beside the language model (as TRL's PPO saves it) is left out. Raises UserError when the folder is
+    incomplete, the hub cannot give the model, weights are missing, the model is a classifier or critic, or its logits
+    are not those of its output head (a cap or a scale behind the head, which the trainer would not apply).
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -65,7 +67,9 @@ def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") 
         check_model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
-        network = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch.float32)
+        network, loaded = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:
         # transformers and the hub client raise many kinds: offline, no such id, corrupt weights, unknown architecture.
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -75,9 +79,19 @@ def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") 
         raise UserError(
             f"model {path}: its tokenizer has no end-of-sequence token, so responses could never end."
         )
+    _check_complete(network, loaded["missing_keys"], path)
     without_dropout(network)
     _check_head(network.to(device).eval(), path)
     return Policy(network, tokenizer)
+
+
+def _check_complete(network: PreTrainedModel, missing: Collection[str], path: str) -> None:
+    # transformers fills what is missing with random numbers, and tells only its log.
+    if missing:
+        raise UserError(f"model {path}: its weights lack {len(missing)} tensors, such as {min(missing)}.")
+    kinds = getattr(network.config, "architectures", None) or []
+    if any("Classification" in kind or "RewardModel" in kind for kind in kinds):
+        raise UserError(f"model {path}: is a {kinds[0]}, not a language model; give the policy's folder.")
 
 
 def without_dropout(network: torch.nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cppo_lab.config import Warmup
+from cppo_lab.grading.pool import grader
 from cppo_lab.policies.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import SamplingSettings
@@ -51,7 +52,8 @@ def sampled_accuracy(policy: Policy, task: Task, recipe: Warmup, response_limit:
     settings = SamplingSettings(response_limit, seed=stream_seed(recipe.seed, Stream.WARMUP, 2))
     rollout = engine.sample([policy.prompt_ids(p.prompt) for p in problems], settings)
     texts = rollout.texts(policy.tokenizer)
-    return sum(task.grade(t, p).correct for t, p in zip(texts, problems, strict=True)) / len(problems)
+    verdicts = grader().grade(texts, [problem.answer for problem in problems])
+    return sum(verdict.correct for verdict in verdicts) / len(problems)
 
 
 def warm_up(

@@ -95,9 +95,13 @@ class NativeEngine:
                 logits_to_keep=1,
             ).logits[:, -1]
             log_distribution = torch.log_softmax(logits.float() / store.settings.temperature, dim=-1)
+            if store.settings.top_p < 1:
+                log_distribution = nucleus(log_distribution, store.settings.top_p)
             chosen = _draw(log_distribution, uniforms[:, t], store.settings.greedy)
             store.write(rows[alive], t, chosen[alive], log_distribution[alive])
-            alive = alive & (chosen != self._eos)
+            alive = alive & ~store.ends(chosen)
+            if (t + 1) % _COMPACT_EVERY == 0:
+                alive = alive & ~store.complete(rows, alive, t)
             if not alive.any():
                 break
             if (t + 1) % _COMPACT_EVERY == 0 and not alive.all():
@@ -133,13 +137,25 @@ def _draw(log_distribution: Tensor, uniform: Tensor, greedy: bool) -> Tensor:
     return (cumulative <= threshold).sum(-1).clamp(max=log_distribution.shape[-1] - 1)
 
 
+def nucleus(log_distribution: Tensor, top_p: float) -> Tensor:
+    """`log_distribution` [N, V] without the tail beyond `top_p`, renormalised (Holtzman et al. 2020, Eq. 2 and 3).
+
+    What is kept is the smallest set of the most likely tokens that holds at least `top_p`.
+    """
+    sorted_logp, order = log_distribution.sort(dim=-1, descending=True)
+    before = sorted_logp.exp().cumsum(-1) - sorted_logp.exp()
+    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return torch.log_softmax(log_distribution.masked_fill(dropped, -torch.inf), dim=-1)
+
+
 class _Store:
     """The growing columns of a rollout."""
 
     def __init__(
         self, rows: int, settings: SamplingSettings, pad: int, eos: int, device: torch.device
     ) -> None:
-        self.settings, self._eos = settings, eos
+        self.settings = settings
+        self._ends = torch.tensor((eos, *settings.stop_tokens), device=device)
         shape = (rows, settings.max_new_tokens)
         self.tokens = torch.full(shape, pad, device=device)
         self.logp = torch.zeros(shape, device=device)
@@ -147,6 +163,18 @@ class _Store:
         self.topk_ids: Tensor | None = None
         self.topk_logp: Tensor | None = None
         self.full: Tensor | None = None
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Which of `tokens` [N] end a response, bool [N]."""
+        return torch.isin(tokens, self._ends)
+
+    def complete(self, rows: Tensor, alive: Tensor, t: int) -> Tensor:
+        """Which of `rows` [N] need no more tokens after those up to `t`, bool [N]; asked of the `alive` ones."""
+        done = torch.zeros_like(alive)
+        if self.settings.is_complete is not None:
+            for place in alive.nonzero().flatten().tolist():
+                done[place] = self.settings.is_complete(self.tokens[rows[place], : t + 1].tolist())
+        return done
 
     def write(self, rows: Tensor, t: int, chosen: Tensor, log_distribution: Tensor) -> None:
         self.tokens[rows, t] = chosen
@@ -174,7 +202,7 @@ class _Store:
             attention_mask=torch.cat([prompt_mask, mask], dim=-1),
             response_mask=mask,
             logp=self.logp[:, :longest],
-            finished=last == self._eos,
+            finished=self.ends(last),
             prompt_width=prompts.shape[1],
             policy_version=version,
             topk_ids=topk_ids,

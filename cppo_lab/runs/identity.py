@@ -12,7 +12,7 @@ from typing import Any
 from cppo_lab.config import PretrainedModel, RunConfig
 from cppo_lab.runs.folder import RunFolder
 
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 """Raised whenever the same configuration would no longer give the same bits."""
 
 # Keys that say where and how often something is written, never what is computed.
@@ -40,14 +40,20 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_hashes(folder: Path) -> list[str]:
+    """SHA-256 of a model folder's weights, configuration and tokenizer, in the order of their names."""
+    return [file_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES]
+
+
 def input_hashes(config: RunConfig) -> list[str]:
     """SHA-256 of every local file the run reads, by role: training data, held-out data, a local model's files."""
     paths = [
         Path(p) for p in (getattr(config.task, "path", None), getattr(config.task, "heldout_path", None)) if p
     ]
+    found = [file_sha256(path) for path in paths if path.is_file()]
     if isinstance(config.model, PretrainedModel) and Path(config.model.path).is_dir():
-        paths += sorted(p for p in Path(config.model.path).iterdir() if p.suffix in _MODEL_FILES)
-    return [file_sha256(path) for path in paths if path.is_file()]
+        found += folder_hashes(Path(config.model.path))
+    return found
 
 
 def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:

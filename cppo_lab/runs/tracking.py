@@ -125,6 +125,31 @@ class Store:
             raise _unusable(self.uri, first_line(error)) from error
         return str(run.info.run_id)
 
+    def evaluation(
+        self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], files: list[Path]
+    ) -> str:
+        """Write a finished evaluation as one run, and return its id. Raises UserError when the store cannot be used."""
+        import math
+
+        try:
+            run = self._client.create_run(
+                self.experiment_id,
+                run_name=name,
+                tags={"cppo_lab.kind": "evaluation", "mlflow.source.name": "cppo-lab eval"},
+            )
+            for key, value in flat(params).items():
+                self._client.log_param(run.info.run_id, key, value)
+            for key, number in metrics.items():
+                if math.isfinite(number):
+                    self._client.log_metric(run.info.run_id, key, number)
+            for file in files:
+                self._client.log_artifact(run.info.run_id, str(file))
+            self._client.set_terminated(run.info.run_id)
+        except Exception as error:
+            # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
+            raise _unusable(self.uri, first_line(error)) from error
+        return str(run.info.run_id)
+
     def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
         """End a sweep's run, with the files that describe it."""
         for file in files:

@@ -19,7 +19,6 @@ import numpy as np
 
 from cppo_lab.errors import UserError
 from cppo_lab.streams import Stream, numpy_stream
-from cppo_lab.tasks.grading import Verdict, grade_number
 from cppo_lab.tasks.problem import Problem
 
 NAMES = ("leo", "mia", "tom", "ana", "sam", "zoe", "max", "eva")
@@ -150,10 +149,6 @@ class ChainTask:
         """`count` problems of one common length in 1..`longest`, their solutions corrupted with that probability."""
         steps = int(rng.integers(1, longest + 1))
         return [self.draw(rng, steps, corruption) for _ in range(count)]
-
-    def grade(self, completion: str, problem: Problem) -> Verdict:
-        """See `Task.grade`."""
-        return grade_number(completion, problem.answer)
 
     def supervised_texts(self) -> Sequence[str]:
         """Empty: the task's vocabulary is fixed."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from cppo_lab.errors import UserError
+from cppo_lab.grading.numbers import parse_number
 from cppo_lab.streams import Stream, numpy_stream
-from cppo_lab.tasks.grading import Verdict, grade_number, parse_number
 from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.rows import hub_rows, local_rows
 
 HUB_ID = "openai/gsm8k"
 HUB_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
@@ -36,44 +37,12 @@ def _problem(row: Any, where: str) -> Problem:
     return Problem(prompt=prompt_text(question), answer=answer, solution=" " + solution)
 
 
-def _local_rows(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such data file; a JSONL or Parquet file is needed.")
-    try:
-        if path.suffix == ".parquet":
-            import pandas as pd
-
-            return pd.read_parquet(path).to_dict("records")
-        import json
-
-        # A JSON text may hold U+2028 and its like unescaped; only a newline ends a row.
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, OSError) as error:
-        # pyarrow's errors derive from ValueError, as do json's and those of decoding.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as JSONL or Parquet ({first}).") from error
-
-
-def _hub_rows(split: str, revision: str) -> list[Any]:
-    from datasets import load_dataset
-
-    try:
-        return list(load_dataset(HUB_ID, "main", split=split, revision=revision))
-    except Exception as error:
-        # The hub's client raises a wide family of errors (offline, proxy, missing revision, cache).
-        raise UserError(
-            f"{HUB_ID}@{revision[:8]}: cannot be loaded from the hub ({type(error).__name__}); "
-            "give a local JSONL or Parquet file instead (task.path=… or --data …)."
-        ) from error
-
-
 def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) -> list[Problem]:
     """All problems of a local file, or of a hub split.
 
     Raises UserError when the file is missing, unreadable, empty, or a row has no numeric answer.
     """
-    rows = _local_rows(Path(path)) if path else _hub_rows(split, revision)
+    rows = local_rows(Path(path)) if path else hub_rows(HUB_ID, "main", split, revision)
     if not rows:
         raise UserError(f"{path or HUB_ID}: holds no problem.")
     return [_problem(row, f"{path or HUB_ID}, row {number}") for number, row in enumerate(rows, start=1)]
@@ -141,10 +110,6 @@ class Gsm8kTask:
         """See `Task.warmup_problems`; the data set's solutions are taken as they are."""
         training = self._split[0]
         return [training[i] for i in rng.integers(len(training), size=count)]
-
-    def grade(self, completion: str, problem: Problem) -> Verdict:
-        """See `Task.grade`."""
-        return grade_number(completion, problem.answer)
 
     def supervised_texts(self) -> Sequence[str]:
         """Prompts with their solutions, from the training problems alone."""

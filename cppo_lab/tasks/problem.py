@@ -8,12 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from cppo_lab.tasks.grading import Verdict
-
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt with its verifiable answer.
+    """A prompt with its verifiable answer, a number.
 
     `solution` is a reference completion where the task has one; supervised warm-up learns from it.
     """
@@ -37,10 +35,6 @@ class Task(Protocol):
 
     def heldout_problems(self) -> Sequence[Problem]:
         """The fixed held-out set; shares no prompt with any training problem."""
-        ...
-
-    def grade(self, completion: str, problem: Problem) -> Verdict:
-        """The verdict on a completion (the text after the prompt, without the end-of-sequence token)."""
         ...
 
     def warmup_problems(

@@ -275,18 +275,18 @@ def test_eval_of_the_embedded_task_finds_what_the_policy_can_do(
     code, out, _ = invoke(*arguments, "--limit", "256", "--json", "-o", str(tmp_path / "o"))
     assert code == 0
     result = json.loads(out)
-    low, high = result["accuracy_wilson_95"]
+    low, high = result["wilson_95"]
     assert 0 < low < result["accuracy"] < high < 1
 
 
 def test_wilson_interval_is_scipys() -> None:
     from scipy.stats import binomtest
 
-    from cppo_lab.cli.evaluate import wilson
+    from cppo_lab.evaluation.statistics import wilson
 
     for correct, n in ((0, 5), (3, 7), (7, 7), (250, 1319)):
         expected = binomtest(correct, n).proportion_ci(method="wilson")
-        assert wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert wilson(correct / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_train_makes_a_run_and_then_has_nothing_to_do(invoke: Invoke, output: Path) -> None:

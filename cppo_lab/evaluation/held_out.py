@@ -1,4 +1,4 @@
-"""Sampled accuracy on a set of problems."""
+"""Sampled accuracy on the held-out problems of a task, while it is trained on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cppo_lab.grading.pool import grader
+from cppo_lab.grading.verdict import Verdict, outcome_counts
 from cppo_lab.policies.loading import Policy
 from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
 from cppo_lab.streams import Stream, stream_seed
-from cppo_lab.tasks.grading import Verdict
-from cppo_lab.tasks.problem import Problem, Task
+from cppo_lab.tasks.problem import Problem
 
 # Every policy is evaluated with the same uniform numbers, so that differences between policies are less noisy.
 _EVALUATION_SEED = 0
@@ -55,44 +56,31 @@ class Evaluation:
             f"eval/{name}/unparsed_share": self._mean([float(g.verdict.parsed is None) for g in self.graded]),
             f"eval/{name}/length_mean": self._mean([float(g.length) for g in self.graded]),
             f"eval/{name}/truncated_share": self._mean([float(not g.finished) for g in self.graded]),
+            **outcome_counts((g.verdict for g in self.graded), f"eval/{name}/grader/"),
         }
 
 
 def evaluate(
     engine: RolloutEngine,
     policy: Policy,
-    task: Task,
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    greedy: bool = False,
-    context: int | None = None,
-    numbers: Sequence[int] | None = None,
 ) -> Evaluation:
     """Sample one response to each problem with the engine's weights, and grade it.
 
-    Prompts longer than `context` - `max_new_tokens` tokens lose their beginning. `numbers` are the problems' places
-    in their data set (0, 1, … by default): a problem's draws depend on its number alone, not on its batch.
+    A problem's draws depend on its place among the problems alone, not on its batch.
     """
-    prompts = [policy.prompt_ids(problem.prompt) for problem in problems]
-    if context is not None:
-        prompts = [ids[-max(1, context - max_new_tokens) :] for ids in prompts]
     settings = SamplingSettings(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        greedy=greedy,
         row_seeds=tuple(
-            stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number)
-            for number in (range(len(problems)) if numbers is None else numbers)
+            stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number) for number in range(len(problems))
         ),
     )
-    rollout = engine.sample(prompts, settings)
+    rollout = engine.sample([policy.prompt_ids(problem.prompt) for problem in problems], settings)
     texts = rollout.texts(policy.tokenizer)
-    lengths, finished = rollout.lengths.tolist(), rollout.finished.tolist()
-    return Evaluation(
-        [
-            Graded(problem, text, task.grade(text, problem), length, done)
-            for problem, text, length, done in zip(problems, texts, lengths, finished, strict=True)
-        ]
-    )
+    verdicts = grader().grade(texts, [problem.answer for problem in problems])
+    rows = zip(problems, texts, verdicts, rollout.lengths.tolist(), rollout.finished.tolist(), strict=True)
+    return Evaluation([Graded(*row) for row in rows])

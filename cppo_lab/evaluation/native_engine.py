@@ -1,0 +1,93 @@
+"""Text from the lab's own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cppo_lab.evaluation.engines import Decoding, Request, Response
+from cppo_lab.evaluation.protocols import Prompt
+from cppo_lab.evaluation.stops import StopStrings
+from cppo_lab.policies.loading import Policy
+from cppo_lab.rollouts.native import NativeEngine
+from cppo_lab.rollouts.rollout import SamplingSettings
+from cppo_lab.streams import Stream, stream_seed
+
+_DEFAULT_CONTEXT = 2048
+_UNLIMITED = 10**9
+# The native engine asks every eight tokens.
+_ASKED_EVERY = 8
+
+
+def context_length(policy: Policy) -> int:
+    """The model's longest context in tokens, found where lm-evaluation-harness looks for it."""
+    config = policy.network.config.get_text_config()
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if getattr(config, name, None):
+            return int(getattr(config, name))
+    longest = policy.tokenizer.model_max_length
+    return int(longest) if longest and longest < _UNLIMITED else _DEFAULT_CONTEXT
+
+
+def end_tokens(policy: Policy) -> tuple[int, ...]:
+    """The tokens that end a response, besides the tokenizer's, by the model's generation settings."""
+    settings = getattr(policy.network, "generation_config", None)
+    ends = getattr(settings, "eos_token_id", None)
+    return () if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),)
+
+
+class NativeTextEngine:
+    """Samples with `policy` in its own dtype."""
+
+    def __init__(self, policy: Policy, batch_size: int) -> None:
+        self.policy = policy
+        self._engine = NativeEngine(
+            policy.network,
+            pad_token=policy.pad_token,
+            eos_token=policy.eos_token,
+            weights="bfloat16" if policy.dtype == "bfloat16" else "same",
+            batch_size=batch_size,
+        )
+        self._context = context_length(policy)
+        self._ends = end_tokens(policy)
+
+    def prompt_ids(self, prompt: Prompt, max_new_tokens: int) -> list[int]:
+        """The prompt's tokens, its beginning cut off where it and a longest response would not fit."""
+        bos = self.policy.tokenizer.bos_token
+        has_specials = prompt.is_chat or bool(bos and prompt.text.startswith(bos))
+        ids: list[int] = self.policy.tokenizer(prompt.text, add_special_tokens=not has_specials).input_ids
+        return ids[-max(1, self._context - max_new_tokens) :]
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
+        """See `TextEngine.generate`."""
+        stops = StopStrings(self.policy.tokenizer, requests[0].stops)
+        settings = SamplingSettings(
+            max_new_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature or 1.0,
+            greedy=decoding.temperature == 0,
+            top_p=decoding.top_p,
+            stop_tokens=self._ends,
+            is_complete=(lambda tokens: stops.seen(tokens, _ASKED_EVERY)) if stops.strings else None,
+            row_seeds=tuple(
+                stream_seed(decoding.seed, Stream.EVALUATION, request.problem, request.sample)
+                for request in requests
+            ),
+        )
+        prompts = [self.prompt_ids(request.prompt, decoding.max_new_tokens) for request in requests]
+        rollout = self._engine.sample(prompts, settings)
+        responses = []
+        for row, mask, ended in zip(
+            rollout.responses, rollout.response_mask, rollout.finished.tolist(), strict=True
+        ):
+            tokens, stopped = stops.cut(row[mask].tolist())
+            responses.append(Response(stops.text(tokens), len(tokens), bool(ended or stopped)))
+        return responses
+
+    def describe(self) -> dict[str, Any]:
+        """See `TextEngine.describe`."""
+        parameters = sum(parameter.numel() for parameter in self.policy.network.parameters())
+        return {"engine": "native", "dtype": self.policy.dtype, "parameters": parameters}
+
+    def close(self) -> None:
+        """See `TextEngine.close`."""
+        self._engine.close()

@@ -1,0 +1,51 @@
+"""What grading says of a completion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The five verdicts.
+
+    `unparsable` is text without a marked answer, or whose answer cannot be read; `rejected` is an answer that a guard
+    refused, or that ended its worker (memory, a crash); `timed_out` is one that was stopped.
+    """
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    REJECTED = "rejected"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`parsed` is the normalised answer found in the completion, or None when none could be read."""
+
+    outcome: Outcome
+    parsed: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right."""
+        return self.outcome is Outcome.CORRECT
+
+    @property
+    def reward(self) -> float:
+        """1 for a correct answer, 0 for anything else."""
+        return float(self.correct)
+
+
+def judged(correct: bool, parsed: str) -> Verdict:
+    """The verdict on an answer that was read as `parsed`."""
+    return Verdict(Outcome.CORRECT if correct else Outcome.WRONG, parsed)
+
+
+def outcome_counts(verdicts: Iterable[Verdict], prefix: str = "grader/") -> dict[str, float]:
+    """How many verdicts there are of each kind, as metrics `grader/correct`, `grader/wrong`, …; zeros included."""
+    counted = Counter(verdict.outcome for verdict in verdicts)
+    return {f"{prefix}{outcome.value}": float(counted[outcome]) for outcome in Outcome}

@@ -1,0 +1,154 @@
+"""The benchmarks that `cppo-lab eval` knows, and files with columns of one's own: questions with reference answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cppo_lab.errors import UserError, one_of
+from cppo_lab.grading.numbers import normalised, parse_number
+from cppo_lab.tasks.gsm8k import HUB_ID, HUB_REVISION
+from cppo_lab.tasks.rows import hub_rows, local_rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """One problem of a benchmark. `answer` is what completions are graded against; `row` is the data as it came."""
+
+    question: str
+    answer: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark's problems are, and which columns hold them.
+
+    `question` names one column, or several that are joined by a space. `symbolic` says that reference answers are
+    mathematics; otherwise they must be numbers. A file of one's own has no `hub_id`.
+    """
+
+    name: str
+    question: tuple[str, ...]
+    answer: str
+    symbolic: bool
+    hub_id: str | None = None
+    hub_config: str | None = None
+    split: str = "test"
+    revision: str = ""
+
+
+CUSTOM = "custom"
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("gsm8k", ("question",), "answer", False, HUB_ID, "main", "test", HUB_REVISION),
+        Benchmark(
+            "math500",
+            ("problem",),
+            "answer",
+            True,
+            "HuggingFaceH4/MATH-500",
+            revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+        ),
+        Benchmark(
+            "aime24",
+            ("problem",),
+            "answer",
+            False,
+            "HuggingFaceH4/aime_2024",
+            split="train",
+            revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        ),
+        Benchmark(
+            "aime25",
+            ("problem",),
+            "answer",
+            False,
+            "math-ai/aime25",
+            revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        ),
+        Benchmark(
+            "aime26",
+            ("problem",),
+            "answer",
+            False,
+            "MathArena/aime_2026",
+            split="train",
+            revision="d2de22f3c656b4f56cf8981212186377d1e23bc3",
+        ),
+        Benchmark(
+            "svamp",
+            ("Body", "Question"),
+            "Answer",
+            False,
+            "ChilleD/SVAMP",
+            revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        ),
+        Benchmark(CUSTOM, ("question",), "answer", True),
+    )
+}
+
+
+def benchmark(name: str, question: str | None = None, answer: str | None = None) -> Benchmark:
+    """The benchmark of that name, with other columns where they are given (several: separated by commas)."""
+    if name not in BENCHMARKS:
+        raise one_of("task", name, BENCHMARKS)
+    found = BENCHMARKS[name]
+    columns = tuple(column.strip() for column in question.split(",")) if question else found.question
+    return replace(found, question=columns, answer=answer or found.answer)
+
+
+def _answer(value: Any, is_symbolic: bool, where: str, column: str) -> str:
+    """The reference answer in one spelling: behind `####` where there is one, numbers without padding."""
+    text = str(value).rpartition("####")[2].strip()
+    number = parse_number(text)
+    if number is not None:
+        return normalised(number)
+    if not is_symbolic:
+        raise UserError(
+            f"{where}: '{column}' must be a number, or end in '#### NUMBER'; it is {text[:40]!r}."
+        )
+    if not text:
+        raise UserError(f"{where}: '{column}' is empty.")
+    return text
+
+
+def _question(row: Any, benchmark: Benchmark, where: str) -> Question:
+    needed = (*benchmark.question, benchmark.answer)
+    if not isinstance(row, dict) or any(column not in row for column in needed):
+        have = ", ".join(sorted(map(str, row))) if isinstance(row, dict) else type(row).__name__
+        raise UserError(
+            f"{where}: needs the columns {', '.join(needed)} (it has {have}); "
+            "name others by --question-column and --answer-column."
+        )
+    parts = [row[column] for column in benchmark.question]
+    if not all(isinstance(part, str) and part.strip() for part in parts):
+        raise UserError(f"{where}: {', '.join(benchmark.question)} must be text.")
+    # A single column is kept to the letter: protocols hash it.
+    text = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
+    return Question(text, _answer(row[benchmark.answer], benchmark.symbolic, where, benchmark.answer), row)
+
+
+def load_questions(benchmark: Benchmark, path: str | None, split: str | None = None) -> list[Question]:
+    """The problems of a benchmark, from a local file or else from the hub.
+
+    Raises UserError when they cannot be read, or when a row lacks a column or has no usable answer.
+    """
+    if path:
+        rows, source = local_rows(Path(path)), path
+    elif benchmark.hub_id:
+        source = benchmark.hub_id
+        rows = hub_rows(source, benchmark.hub_config, split or benchmark.split, benchmark.revision)
+    else:
+        raise UserError(f"task={benchmark.name}: needs a file of problems; give --data FILE.")
+    if not rows:
+        raise UserError(f"{source}: holds no problem.")
+    return [_question(row, benchmark, f"{source}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def duplicates(questions: Sequence[Question]) -> int:
+    """How many problems repeat an earlier one: a data set that holds each 32 times counts each 32 times."""
+    return len(questions) - len({question.question for question in questions})
