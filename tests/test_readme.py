@@ -56,6 +56,33 @@ def test_runs_can_be_composed(command: list[str]) -> None:
     assert compose_run(command[1:]).algo.name == "cppo"
 
 
+EVALUATIONS = [
+    *(command for command in COMMANDS if command[0] == "eval"),
+    *(
+        shlex.split(line, comments=True)[1:]
+        for line in (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text().splitlines()
+        if line.startswith("cppo-lab eval ")
+    ),
+]
+
+
+@pytest.mark.parametrize("command", EVALUATIONS, ids=" ".join)
+def test_evaluations_that_are_shown_make_sense(
+    command: list[str], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in command:
+        if word.endswith(".jsonl"):
+            Path(word).write_text("", encoding="utf-8")
+    asked: list[Any] = []
+    monkeypatch.setattr("cppo_lab.cli.evaluate.evaluate_model", lambda request, *_: asked.append(request))
+    monkeypatch.setattr("cppo_lab.cli.evaluate.compare_models", lambda names, *_: asked.append(names))
+    code, _, err = invoke(*command)
+    assert code == 0, err
+    if "--compare" not in command:
+        asked[0].check()
+
+
 def test_the_targets_of_the_first_screen_exist() -> None:
     targets = [
         line.split()[1] for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")

@@ -14,6 +14,7 @@ from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
 
 _EXTRAS = {
+    "openai": "openai",
     "vllm": "vllm",
     "verl": "verl",
     "trl": "trl",
@@ -30,6 +31,8 @@ _REQUIRED = (
     "pandas",
     "matplotlib",
     "datasets",
+    "math-verify",
+    "pebble",
 )
 
 Finding = tuple[str, str, str]
