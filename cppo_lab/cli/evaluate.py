@@ -69,9 +69,8 @@ def _show(request: EvaluationRequest, finished: Finished) -> None:
     shown = table(
         f"{request.task}, {results['protocol']}: {results['n']} problems"
         + (f", {samples} samples of each" if samples > 1 else ""),
-        *("metric", "accuracy %", "95% Wilson", "95% bootstrap", "stderr"),
+        *("metric", "accuracy %", "95% Wilson", "95% bootstrap", "stderr %"),
         *([f"pass@{samples} %", f"maj@{samples} %"] if samples > 1 else []),
-        *("correct", "wrong", "unparsable", "rejected", "timed out"),
     )
     for metric, found in results["metrics"].items():
         several = [found["pass_at"][str(samples)], found[f"maj_at_{samples}"]] if samples > 1 else []
@@ -82,9 +81,11 @@ def _show(request: EvaluationRequest, finished: Finished) -> None:
             _interval(found["bootstrap_95"]),
             "–" if found["stderr"] is None else f"{100 * found['stderr']:.2f}",
             *map(_percent, several),
-            *(str(count) for count in found["verdicts"].values()),
         )
     console().print(shown)
+    for metric, found in results["metrics"].items():
+        counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in found["verdicts"].items())
+        console().print(f"{metric}: {counts}.")
     decoding = results["decoding"]
     how = (
         "greedy"
