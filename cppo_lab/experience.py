@@ -14,6 +14,7 @@ from cppo_lab.grading.verdict import Verdict
 from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.streams import Stream, numpy_stream
 from cppo_lab.tasks.problem import Problem
+from cppo_lab.token_records import TokenRecorder, token_texts
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class Experience:
     sampled_tokens: int
     metrics: dict[str, float]
 
-    def sample_rows(self, count: int, tokenizer: Any) -> list[dict[str, Any]]:
-        """The first `count` responses as readable rows."""
+    def sample_rows(
+        self, count: int, tokenizer: Any, recorder: TokenRecorder | None = None
+    ) -> list[dict[str, Any]]:
+        """The first `count` responses as readable rows, with what was decided of their tokens where that is known."""
         picked = self.rollout.rows(torch.arange(min(count, len(self.verdicts))))
         group = self.rewards.shape[1]
         lengths = picked.lengths.clamp(min=1)
@@ -60,9 +63,17 @@ class Experience:
                 "advantage": float(means[row]),
                 "length": int(picked.lengths[row]),
                 "finish": "stop" if bool(picked.finished[row]) else "length",
+                "tokens": self._token_rows(row, tokenizer, recorder),
             }
             for row, text in enumerate(picked.texts(tokenizer))
         ]
+
+    def _token_rows(self, row: int, tokenizer: Any, recorder: TokenRecorder | None) -> dict[str, Any] | None:
+        record = None if recorder is None else recorder.of(row)
+        if record is None:
+            return None
+        tokens = self.rollout.responses[row][self.loss_mask[row]].tolist()
+        return {"text": token_texts(tokenizer, tokens), **record}
 
 
 def minibatch_order(config: RunConfig, groups: Sequence[int], step: int, epoch: int) -> Iterator[Tensor]:

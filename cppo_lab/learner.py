@@ -23,6 +23,7 @@ from cppo_lab.objectives.thresholds import MaskedShareController
 from cppo_lab.policies.critic import Critic
 from cppo_lab.policies.loading import Policy
 from cppo_lab.policies.logprobs import hidden_statistics, response_hidden
+from cppo_lab.token_records import TokenRecorder
 
 Metrics = dict[str, float]
 
@@ -63,10 +64,16 @@ class Learner:
         """The critic's own parameters."""
         return [] if self.critic is None else list(self.critic.parameters())
 
-    def learn(self, experience: Experience, step: int, profiler: PositionProfiler | None = None) -> Metrics:
+    def learn(
+        self,
+        experience: Experience,
+        step: int,
+        profiler: PositionProfiler | None = None,
+        recorder: TokenRecorder | None = None,
+    ) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite."""
         network = self.policy.network.train()
-        taken = _Updates(Diagnostics(), profiler)
+        taken = _Updates(Diagnostics(), profiler, recorder)
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.config.trainer.epochs):
             for rows in minibatch_order(self.config, live, step, epoch):
@@ -133,6 +140,8 @@ class Learner:
         taken.diagnostics.update(batch, objective)
         if taken.profiler is not None:
             taken.profiler.update(batch, objective)
+        if taken.recorder is not None:
+            taken.recorder.update(rows, batch, objective)
         loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
         if values is None or experience.values is None or experience.returns is None:
             return loss, None
@@ -238,6 +247,7 @@ class _Updates:
 
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
+    recorder: TokenRecorder | None
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     critic: list[tuple[float, float]] = field(default_factory=list)

@@ -22,6 +22,7 @@ from cppo_lab.rollouts.rollout import RolloutEngine
 from cppo_lab.runs.checkpoint import load_state, save_checkpoint
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.tasks.problem import Task
+from cppo_lab.token_records import TokenRecorder
 
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
@@ -86,9 +87,11 @@ class Trainer:
         clock.lap("rollout_s")
         evaluates = self._evaluation_due(self.step + 1)
         profiler = PositionProfiler() if evaluates else None
+        # Token by token a response is many numbers: as seldom as the profiles.
+        recorder = TokenRecorder(range(self.config.trainer.samples_per_step)) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
-        metrics |= self.learner.learn(experience, self.step, profiler)
+        metrics |= self.learner.learn(experience, self.step, profiler, recorder)
         clock.lap("train_s")
         self.step += 1
         if profiler is not None:
@@ -96,7 +99,7 @@ class Trainer:
                 self.parts.folder.append("profiles.jsonl", row)
             metrics |= self._evaluate_and_keep_best()
             clock.lap("eval_s")
-        self._write_samples(experience)
+        self._write_samples(experience, recorder)
         tokens = float(experience.rollout.response_mask.sum())
         return metrics, clock.laps | {
             "tokens_per_s": tokens / (clock.laps["rollout_s"] + clock.laps["train_s"])
@@ -135,10 +138,10 @@ class Trainer:
             temperature=self.config.trainer.temperature,
         )
 
-    def _write_samples(self, experience: Experience) -> None:
+    def _write_samples(self, experience: Experience, recorder: TokenRecorder | None) -> None:
         count = self.config.trainer.samples_per_step
         if count:
-            rows = experience.sample_rows(count, self.parts.policy.tokenizer)
+            rows = experience.sample_rows(count, self.parts.policy.tokenizer, recorder)
             self.parts.folder.write_samples(self.step, rows)
 
     def _log(self, step: int, metrics: Metrics, timings: Mapping[str, float]) -> None:

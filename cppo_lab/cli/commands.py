@@ -304,6 +304,33 @@ def report(
     report_sweep(name, destination, output, as_json)
 
 
+def inspect(
+    run: Annotated[str, typer.Argument(help="A run, by name or ID (`cppo-lab list runs`).")],
+    step: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training step (default: the last recorded one).", show_default=False),
+    ] = None,
+    problem: Annotated[
+        int | None, typer.Option(min=0, help="Only this problem of the step, from 0.", show_default=False)
+    ] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong responses.")] = False,
+    masked: Annotated[bool, typer.Option("--masked", help="Only responses with masked tokens.")] = False,
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many to show.")] = 4,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show sampled responses of a run, each token coloured by what the method decided.
+
+    Examples:
+
+    * `cppo-lab inspect cppo-0123456789ab --masked`
+    * `cppo-lab inspect 0123456789ab --step 8 --problem 0 --wrong`
+    """
+    from cppo_lab.cli.inspect import Wish, inspect_run
+
+    inspect_run(run, Wish(step, problem, wrong, masked, most), output, as_json)
+
+
 def plan(
     name: Annotated[str, typer.Argument(help="A sweep of the lab, a YAML file, or the first override.")],
     overrides: Overrides = None,
@@ -376,6 +403,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("eval")(evaluate)
     app.command()(report)
+    app.command()(inspect)
     app.command()(plan)
     app.command("list")(list_)
     app.command()(config)

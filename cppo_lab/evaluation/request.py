@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cppo_lab.errors import UserError, near_miss, one_of
+from cppo_lab.errors import UserError, one_of
 from cppo_lab.evaluation.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.policies.folders import check_model_folder, is_local
+from cppo_lab.runs.find import find_run
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
 from cppo_lab.tasks.chain import ChainTask
@@ -175,20 +176,6 @@ class EvaluationRequest:
         if self.fewshot_data:
             found["fewshot"] = {"path": self.fewshot_data, "sha256": file_sha256(Path(self.fewshot_data))}
         return found
-
-
-def find_run(root: Path, name: str) -> RunFolder:
-    """The run folder that `name` means: its path, its name, or its ID. Raises UserError where none or several do."""
-    folders = sorted(path for path in (root / "runs").glob("*") if (path / "run.json").is_file())
-    given = Path(name)
-    found = [given] if (given / "run.json").is_file() else []
-    found = found or [path for path in folders if path.name == name or path.name.endswith(f"-{name}")]
-    if len(found) == 1:
-        return RunFolder(found[0])
-    if found:
-        raise UserError(f"--run {name}: several runs have it: {', '.join(path.name for path in found)}.")
-    hint = near_miss(name, [path.name for path in folders])
-    raise UserError(f"--run {name}: no such run in {root / 'runs'}; cppo-lab list runs names them.{hint}")
 
 
 def checkpoint_of(folder: RunFolder, which: str) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cppo_lab.errors import UserError
-from cppo_lab.evaluation.request import EvaluationRequest, checkpoint_of, find_run
+from cppo_lab.evaluation.request import EvaluationRequest, checkpoint_of
+from cppo_lab.runs.find import find_run
 
 Invoke = Callable[..., tuple[int, str, str]]
 
