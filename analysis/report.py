@@ -24,7 +24,7 @@ from analysis.runs import Study, load_study
 from analysis.samples import Sample, choose
 from analysis.tables import Table
 
-FORMATS = ("html", "md", "png", "pdf", "csv")
+FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ def write_report(
     if "csv" in wanted:
         for name, table in content.tables.items():
             out[folder / "tables" / f"{name}.csv"] = table.frame().to_csv(index=False).encode("utf-8")
+    if "tex" in wanted:
+        for name, table in content.tables.items():
+            out[folder / "tables" / f"{name}.tex"] = table.latex().encode("utf-8")
     for path, data in out.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cppo_lab.errors import UserError
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Hydra overrides: `key=value`, `group=choice`, `+new=…`.", show_default=False),
@@ -238,8 +240,6 @@ def evaluate(
     * `cppo-lab eval custom --data mine.jsonl --question-column problem --answer-column answer --model my-model`
     * `cppo-lab eval --compare gsm8k-a-0123456789ab gsm8k-b-ba9876543210`
     """
-    from cppo_lab.errors import UserError
-
     if compare is not None:
         if task is not None or model is not None or run is not None:
             raise UserError("--compare: takes two finished evaluations, and neither a task nor a model.")
@@ -289,6 +289,12 @@ def report(
         Path | None,
         typer.Option("--to", help="Where to write it (default: `OUTPUT/reports/SWEEP`).", show_default=False),
     ] = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Print the verdict as a table, and write nothing.")
+    ] = False,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Compare every method with itself: no difference must come out.")
+    ] = False,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -298,10 +304,34 @@ def report(
 
     * `cppo-lab report`
     * `cppo-lab report quickstart --to my-report`
+    * `cppo-lab report quickstart --terminal`
     """
-    from cppo_lab.cli.report import report_sweep
+    from cppo_lab.cli.report import check_aa, report_sweep, show_verdict
 
-    report_sweep(name, destination, output, as_json)
+    if terminal and aa:
+        raise UserError("--terminal, --aa: give one of them.")
+    if destination is not None and (terminal or aa):
+        raise UserError(f"--to {destination}: nothing is written with --terminal or --aa.")
+    if aa:
+        check_aa(name, output, as_json)
+    elif terminal:
+        show_verdict(name, output, as_json)
+    else:
+        report_sweep(name, destination, output, as_json)
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs, by name or ID.")],
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how runs differ: in their configuration, and in what came of it.
+
+    Example: `cppo-lab compare cppo-0123456789ab grpo-ba9876543210`
+    """
+    from cppo_lab.cli.report import compare_runs
+
+    compare_runs(runs, output, as_json)
 
 
 def inspect(
@@ -404,6 +434,7 @@ def register(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
     app.command()(report)
     app.command()(inspect)
+    app.command()(compare)
     app.command()(plan)
     app.command("list")(list_)
     app.command()(config)

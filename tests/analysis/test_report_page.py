@@ -134,7 +134,7 @@ def test_a_failed_run_stands_in_the_run_table_with_its_reason(html: str) -> None
 
 
 def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
-    frames = {path.stem: pd.read_csv(path) for path in written.tables}
+    frames = {path.stem: pd.read_csv(path) for path in written.tables if path.suffix == ".csv"}
     assert set(frames) == {"results", "comparisons", "stability", "configuration", "budget", "runs"}
     results = frames["results"].set_index("method")
     assert results["final"].between(0, 1).all()
@@ -144,7 +144,7 @@ def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
 
 
 def test_the_csv_and_the_page_show_the_same_number(written: ReportFiles, html: str) -> None:
-    path = next(path for path in written.tables if path.stem == "results")
+    path = next(path for path in written.tables if path.name == "results.csv")
     final = pd.read_csv(path).set_index("method").loc["cppo", "final"]
     assert f"{100 * float(final):.1f}%" in html
 
@@ -208,7 +208,7 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo",), seeds=(0,))
     with pytest.raises(ValueError, match=r"formats = docx: allowed are html, md, png, pdf, csv"):
         write_report(tmp_path, "quickstart", formats=("docx",))
-    assert FORMATS == ("html", "md", "png", "pdf", "csv")
+    assert FORMATS == ("html", "md", "png", "pdf", "csv", "tex")
 
 
 def test_nothing_is_written_when_there_is_nothing_to_report(tmp_path: Path) -> None:

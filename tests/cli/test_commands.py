@@ -17,7 +17,7 @@ from cppo_lab.runs.folder import jsonable
 from cppo_lab.runs.sweeps import sweep_names
 
 Invoke = Callable[..., tuple[int, str, str]]
-COMMANDS = ["sweep", "train", "eval", "report", "inspect", "plan", "list", "config", "doctor"]
+COMMANDS = ["sweep", "train", "eval", "report", "inspect", "compare", "plan", "list", "config", "doctor"]
 
 
 def refused(result: tuple[int, str, str], *parts: str) -> str:
