@@ -11,11 +11,24 @@ from analysis.runs import Study
 
 MOST_CHARACTERS = 900
 MOST_METHODS = 8
+MOST_TOKENS = 400
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a response: its text made visible, why it was masked ("" where it was not), and its numbers."""
+
+    text: str
+    masked: str
+    note: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response; `completion` is cut and has its invisible characters written out."""
+    """One response; `completion` is cut and has its invisible characters written out.
+
+    `tokens` holds at most MOST_TOKENS of its tokens, and none where the run did not record them.
+    """
 
     method: str
     label: str
@@ -28,6 +41,8 @@ class Sample:
     answer: str
     parsed: str
     facts: tuple[tuple[str, str], ...]
+    tokens: tuple[Token, ...] = ()
+    more_tokens: int = 0
 
 
 def choose(study: Study) -> list[Sample]:
@@ -41,6 +56,8 @@ def choose(study: Study) -> list[Sample]:
             step, rows = read_samples(run["folder"])
             if not rows:
                 continue
+            # Those whose tokens were recorded say more.
+            rows = sorted(rows, key=lambda row: not row.get("tokens"))
             right = next((row for row in rows if _reward(row) > 0), None)
             wrong = next((row for row in rows if _reward(row) <= 0), None)
             chosen += [
@@ -87,7 +104,42 @@ def _sample(method: str, label: str, run_id: str, step: int | None, row: dict[st
         answer=visible(_plain(row.get("answer"))[:80]),
         parsed=visible(_plain(row.get("parsed"))[:80]),
         facts=tuple((name, visible(value[:40])) for name, value in facts),
+        tokens=_tokens(row.get("tokens")),
+        more_tokens=max(0, len((row.get("tokens") or {}).get("text", ())) - MOST_TOKENS),
     )
+
+
+_NUMBERS = (
+    ("divergence", "D"),
+    ("weight", "weight"),
+    ("threshold", "threshold"),
+    ("ratio", "ratio"),
+    ("advantage", "advantage"),
+)
+
+
+def _tokens(record: dict[str, Any] | None) -> tuple[Token, ...]:
+    if not record:
+        return ()
+    return tuple(
+        Token(visible(str(text)), str(reason), _note(record, place, str(reason)))
+        for place, (text, reason) in enumerate(
+            zip(record["text"][:MOST_TOKENS], record["masked"], strict=False)
+        )
+    )
+
+
+def _note(record: dict[str, Any], place: int, reason: str) -> str:
+    """What hovering over a token says, such as `token 3: D 0.2, weight 0.98, masked by threshold`."""
+    said = [
+        f"{name} {_plain(record[key][place])}"
+        for key, name in _NUMBERS
+        if record.get(key) is not None and record[key][place] is not None
+    ]
+    said.append(
+        {"threshold": "masked by the threshold", "budget": "masked by the budget"}.get(reason, "kept")
+    )
+    return f"token {place + 1}: " + ", ".join(said)
 
 
 def _reward(row: dict[str, Any]) -> float:
