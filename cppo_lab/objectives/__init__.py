@@ -13,6 +13,7 @@ from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.named import method, method_names
 from cppo_lab.objectives.objective import TokenObjective, token_objective
+from cppo_lab.objectives.packing import unpack
 from cppo_lab.objectives.spec import AlgoSpec, Requirements
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "method_names",
     "token_advantages",
     "token_objective",
+    "unpack",
     "value_loss",
 ]

@@ -1,4 +1,5 @@
-"""Every golden vector, in float64 to 1e-9 and in float32 with identical masks; padded, permuted and split."""
+"""Every golden vector, in float64 to 1e-9 and in float32 with identical masks; padded, packed, permuted
+and split."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,8 @@ from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.objective import TokenObjective, token_objective
-from cppo_lab.objectives.spec import AdvantageSpec, AggregationSpec, DivergenceSpec
+from cppo_lab.objectives.packing import unpack
+from cppo_lab.objectives.spec import AdvantageSpec, AggregationSpec, CorrectionSpec, DivergenceSpec
 
 POINT_CASES = [
     (case, method)
@@ -65,6 +67,27 @@ def spread(batch: TokenBatch) -> TokenBatch:
 
 def unspread(values: Tensor) -> Tensor:
     return (values[:, 3:-2] if values.dim() == 2 else values).flip(0)
+
+
+def packed(batch: TokenBatch) -> tuple[TokenBatch, Tensor, Tensor]:
+    """The batch by way of its responses laid end to end, and the packed log pi [N] and lengths [B]."""
+    columns = torch.arange(1, batch.logp.shape[1] + 1)
+    lengths = (batch.response_mask * columns).amax(-1)
+    inside = columns <= lengths.unsqueeze(-1)
+    logp = batch.logp.detach()[inside].requires_grad_()
+
+    def through(values: Tensor) -> Tensor:
+        return unpack(values[inside], lengths)
+
+    again = TokenBatch(
+        logp=unpack(logp, lengths),
+        rollout_logp=through(batch.rollout_logp),
+        advantages=batch.advantages,
+        response_mask=through(batch.response_mask),
+        old_logp=None if batch.old_logp is None else through(batch.old_logp),
+        weight_order=None if batch.weight_order is None else through(batch.weight_order),
+    )
+    return again, logp, lengths
 
 
 def observed(batch: TokenBatch, objective: TokenObjective) -> dict[str, Tensor | None]:
@@ -129,6 +152,32 @@ def test_padding_and_row_order_change_nothing(case: str, method: str) -> None:
             torch.testing.assert_close(unspread(other[key]).double(), value.double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("case", "method"), POINT_CASES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_packed_responses_equal_the_vector(
+    case: str, method: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    padded = load(case, method, dtype)
+    batch, logp, lengths = packed(padded)
+    batch.logp.retain_grad()
+    found = observed(batch, token_objective(batch, golden.POINTS[method]))
+    short = padded.logp.shape[1] - batch.logp.shape[1]
+    wide = {
+        key: torch.nn.functional.pad(value, (0, short)) if value is not None and value.dim() == 2 else value
+        for key, value in found.items()
+    }
+    assert compare(case, method, wide, tolerance)
+    assert logp.grad is not None
+    assert torch.equal(unpack(logp.grad, lengths), batch.logp.grad)
+
+
+def test_packed_values_that_their_lengths_do_not_cover_are_refused() -> None:
+    with pytest.raises(ValueError, match="lengths add up to 4: must be 5"):
+        unpack(torch.zeros(5), torch.tensor([3, 1]))
+    assert unpack(torch.ones(3, 2), torch.tensor([0, 1, 2])).sum((1, 2)).tolist() == [0, 2, 4]
+    assert unpack(torch.zeros(0), torch.tensor([0, 0])).shape == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("case", "method"), [point for point in POINT_CASES if "agg" in golden.expected(*point)]
 )
@@ -178,6 +227,25 @@ def test_corrections_equal_their_vectors(method: str, dtype: torch.dtype, tolera
     if "weight" in golden.expected("mismatch", method):
         want = golden.expected_tensor("mismatch", method, "weight") * batch.response_mask
         torch.testing.assert_close(objective.correction.double(), want, rtol=tolerance, atol=tolerance)
+
+
+def test_response_level_rejections_turn_at_the_vector_s_statistics() -> None:
+    batch = golden.load("mismatch", torch.float64, use_old=True)
+    standing = replace(batch, logp=batch.old_logp, advantages=torch.tensor([-1.0, -1.0]))
+    plain = golden.OLD_ANCHOR_POINTS["ppo_old_anchor_plain"]
+    want = golden.expected("mismatch", "mismatch_weights")
+
+    def kept(row: int, kind: str, **bounds: float) -> bool:
+        spec = replace(plain, correction=CorrectionSpec(kind=kind, **bounds))
+        return bool(token_objective(standing, spec).correction[row].any())
+
+    for row, mean in enumerate(want["geo_ratio"]):
+        assert kept(row, "geometric", low=mean - 1e-9, high=mean + 1e-9)
+        assert not kept(row, "geometric", low=mean + 1e-9, high=9.0)
+        assert not kept(row, "geometric", high=mean - 1e-9)
+    drift = want["opsm_stat_mean_log_mu_over_old"][1]
+    assert kept(1, "opsm", high=drift + 1e-9)
+    assert not kept(1, "opsm", high=drift - 1e-9)
 
 
 @pytest.mark.parametrize("case", golden.TOKEN_CASES)
