@@ -10,8 +10,7 @@ call and of its peers in the same process:
 
 - rows: the same rules called once per response on its unpadded tokens;
 - Algorithm 1: CPPO's mask as its paper writes it, response by response and token by token, once on the
-tensors
-  as they come (timed once) and once on Python numbers that were copied out beforehand (not timed).
+  tensors as they come (timed once) and once on Python numbers that were copied out beforehand (not timed).
 """
 
 import argparse

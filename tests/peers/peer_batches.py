@@ -1,6 +1,6 @@
 """Random batches for comparisons with other libraries, and the lab's own loss and gradient on them."""
 
-from collections.abc import Iterator
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,11 @@ from cppo_lab.objectives import TokenBatch, aggregate, denominator, token_object
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
 
 SHAPES = ((256, 12), (64, 48), (16, 160), (24, 1))
-SEEDS = range(8)
-"""8 batches of each shape: 2880 responses and about 30 thousand response tokens per comparison."""
+SEEDS = range(500)
+BATCHES = len(SEEDS) * len(SHAPES)
+"""500 batches of each shape: 180 thousand responses and 2.1 million response tokens per comparison."""
+FEW = range(8)
+"""Seeds enough to show that two things differ."""
 HORIZON = 200
 """H of sums that are divided by a fixed length; wider than any batch."""
 NEAREST_TO_ONE = 1e-3
@@ -54,11 +57,10 @@ def random_batch(seed: int, rows: int, columns: int) -> TokenBatch:
     )
 
 
-def random_batches() -> Iterator[TokenBatch]:
-    """Every shape with every seed, always the same."""
-    for seed in SEEDS:
-        for rows, columns in SHAPES:
-            yield random_batch(seed, rows, columns)
+@functools.cache
+def random_batches(seeds: range = SEEDS) -> tuple[TokenBatch, ...]:
+    """Every shape with every seed, always the same and drawn once; to be changed by `replace` only."""
+    return tuple(random_batch(seed, rows, columns) for seed in seeds for rows, columns in SHAPES)
 
 
 def with_aggregation(algo: AlgoSpec, kind: str) -> AlgoSpec:

@@ -16,7 +16,10 @@ pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed: ma
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 from peer_batches import (  # noqa: E402
+    BATCHES,
+    FEW,
     HORIZON,
+    SEEDS,
     assert_both_same,
     assert_differ,
     assert_same,
@@ -73,7 +76,10 @@ def test_sapo_equals_trl_once_its_temperature_is_rounded_to_float32() -> None:
     for batch in random_batches():
         other = theirs(batch, loss_type="sapo")
         assert_both_same(ours(batch, sapo_in_float32()), other)
-        assert_both_same(ours(batch, method("sapo")), other, 1e-5)
+        value, slope = ours(batch, method("sapo"))
+        # Terms of either sign cancel in the loss, so that its own size says nothing about their rounding.
+        torch.testing.assert_close(value, other[0], rtol=0.0, atol=1e-6)
+        assert_same(slope, other[1], 1e-6)
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -88,7 +94,7 @@ def test_loss_types_are_the_clipped_surrogate_under_four_aggregations(loss_type:
 def test_sequence_level_under_the_default_loss_type_is_not_gspo() -> None:
     # A token mean weighs a response by its length.
     differing = 0
-    for batch in random_batches():
+    for batch in random_batches(FEW):
         differing += int(not torch.allclose(ours(batch, method("gspo"))[0], theirs(batch, **GSPO)[0]))
     assert differing > 20
 
@@ -110,7 +116,7 @@ def test_two_sided_clip_below_the_window_cuts_positive_advantages_instead() -> N
         differing += int(not torch.allclose(ours(batch, with_region(grpo, dual_clip=1.1))[0], other[0]))
         # The minimum with the window's own 1.28 takes over where the advantage is negative.
         assert_both_same(ours(batch, with_region(grpo, clip_high=0.1, dual_clip=1.28)), other)
-    assert differing > 20
+    assert differing > 0.6 * BATCHES
 
 
 def test_cispo_without_an_upper_bound_turns_nearly_every_weight_into_epsilon() -> None:
@@ -144,7 +150,7 @@ def test_kl_in_the_loss_is_multiplied_by_the_ratio_in_trl_by_default() -> None:
         # At ratio 1 the values meet; the gradients do not, since TRL differentiates the ratio as well.
         assert_same(mine[0], other[0])
         assert_differ(mine[1], other[1], 1e-9)
-    assert differing > 20
+    assert differing > 0.6 * BATCHES
 
 
 @pytest.mark.parametrize("sampler_known", [True, False])
@@ -170,14 +176,14 @@ def test_off_policy_sequence_mask_equals_trl_which_falls_back_to_pi_old(sampler_
 def test_empty_rows_count_in_sequence_means_of_trl(name: str) -> None:
     algo = sapo_in_float32() if name == "sapo" else method(name, max_response_length=HORIZON)
     settings = {"loss_type": "sapo"} if name == "sapo" else NAMED[name]
-    for seed in range(20):
+    for seed in SEEDS:
         batch = without_row(random_batch(seed, 16, 24))
         value, slope = theirs(batch, **settings)
         assert_both_same(ours(batch, algo), (value * 16 / 15, slope * 16 / 15))
 
 
 def test_an_empty_row_adds_its_advantage_to_the_geometric_mean_loss_of_trl() -> None:
-    for seed in range(20):
+    for seed in SEEDS:
         batch = without_row(random_batch(seed, 16, 24))
         value, slope = theirs(batch, **NAMED["gmpo"])
         constant = -batch.advantages[0] / 16
@@ -186,7 +192,7 @@ def test_an_empty_row_adds_its_advantage_to_the_geometric_mean_loss_of_trl() -> 
 
 @pytest.mark.parametrize("name", ["dapo", "cispo"])
 def test_empty_rows_count_in_no_token_mean(name: str) -> None:
-    for seed in range(20):
+    for seed in SEEDS:
         batch = without_row(random_batch(seed, 16, 24))
         assert_both_same(ours(batch, method(name)), theirs(batch, **NAMED[name]))
 
@@ -212,7 +218,7 @@ def test_micro_batches_change_bnpo_and_nothing_else() -> None:
         even = replace(batch, response_mask=batch.response_mask[:1].expand_as(batch.response_mask))
         # Micro-batches of equal token counts have one mean.
         assert_same(ours(even, algo)[0], in_two(even, "bnpo"))
-    assert differing > 20
+    assert differing > 0.6 * BATCHES
 
 
 def test_log_ratios_are_not_clamped_in_trl_and_at_20_here() -> None:
@@ -236,7 +242,7 @@ def test_log_ratios_are_not_clamped_in_trl_and_at_20_here() -> None:
 
 
 def test_reported_clip_ratio_is_the_lab_s_masked_share() -> None:
-    for batch in random_batches():
+    for batch in random_batches(FEW):
         theirs(batch, **NAMED["dapo"])
         masked = token_objective(batch, method("dapo")).masked
         share = float(masked.sum() / batch.response_mask.sum())

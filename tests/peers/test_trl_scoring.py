@@ -16,6 +16,7 @@ pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed: ma
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 from peer_batches import (  # noqa: E402
+    SEEDS,
     assert_both_same,
     assert_differ,
     assert_same,
@@ -106,7 +107,7 @@ def _narrowed(batch: TokenBatch, width: int) -> TokenBatch:
     [("group", AdvantageSpec(epsilon=1e-4)), ("none", AdvantageSpec(kind="group_centred"))],
 )
 def test_group_advantages_equal_trl_under_its_epsilon(scale: str, spec: AdvantageSpec) -> None:
-    for seed in range(50):
+    for seed in SEEDS:
         rewards = grouped_rewards(seed, 8)
         given = scored(random_batch(seed, 8 * GROUP, 12), rewards, scale_rewards=scale)
         assert_same(compute_advantages(rewards, spec), given["advantages"], 1e-6)
@@ -132,7 +133,7 @@ def test_equal_rewards_leave_a_remainder_in_trl_and_zero_here() -> None:
 
 def test_batch_scaling_divides_by_the_spread_of_raw_rewards_in_trl() -> None:
     spec = AdvantageSpec(kind="batch_normalised", group_baseline=True)
-    for seed in range(20):
+    for seed in SEEDS:
         rewards = grouped_rewards(seed, 8)
         given = scored(random_batch(seed, 8 * GROUP, 12), rewards, scale_rewards="batch")["advantages"]
         mine = compute_advantages(rewards, spec)

@@ -12,7 +12,10 @@ core = pytest.importorskip("verl.trainer.ppo.core_algos", reason="verl is not in
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 from peer_batches import (  # noqa: E402
+    BATCHES,
+    FEW,
     HORIZON,
+    SEEDS,
     assert_both_same,
     assert_differ,
     assert_same,
@@ -92,7 +95,7 @@ def test_dppo_equals_verl_in_gradient_and_in_its_own_form_also_in_value(name: st
         assert_same(gradient, other[1])
         assert_both_same(ours(batch, uncapped(algo)), other)
         different += int(not torch.allclose(loss, other[0]))
-    assert different > 20, "-A rho and -A sg[rho] log pi have one gradient and two values"
+    assert different > 0.6 * BATCHES, "-A rho and -A sg[rho] log pi have one gradient and two values"
 
 
 def test_capped_dppo_equals_verl_under_its_default_cap() -> None:
@@ -103,7 +106,7 @@ def test_capped_dppo_equals_verl_under_its_default_cap() -> None:
         other = theirs("dppo_tv", batch, anchor="rollout", actor=actor)
         assert_both_same(ours(batch, algo), other)
         differs += int(not torch.allclose(ours(batch, method("dppo_tv"))[1], other[1]))
-    assert differs > 0, "the cap of 3 that nobody set changes the gradient"
+    assert differs > 0.3 * BATCHES, "the cap of 3 that nobody set changes the gradient"
 
 
 def test_verl_clips_twice_unless_told_otherwise() -> None:
@@ -114,7 +117,7 @@ def test_verl_clips_twice_unless_told_otherwise() -> None:
         other = theirs("vanilla", batch, actor=config())
         assert_both_same(ours(batch, dual), other)
         differs += int(not torch.allclose(ours(batch, algo)[0], other[0]))
-    assert differs > 10, "PPO's paper has no dual clip"
+    assert differs > 0.3 * BATCHES, "PPO's paper has no dual clip"
 
 
 def test_verl_anchors_dppo_at_whatever_old_log_prob_holds() -> None:
@@ -127,7 +130,7 @@ def test_verl_anchors_dppo_at_whatever_old_log_prob_holds() -> None:
         assert_same(ours(batch, forced)[1], recomputed[1])
         assert_same(ours(batch, algo)[1], theirs("dppo_tv", batch, anchor="rollout", actor=actor)[1])
         flipped += int(((recomputed[1] != 0) != (ours(batch, algo)[1] != 0)).sum())
-    assert flipped > 100, "decisions differ between the two anchors"
+    assert flipped > 3 * BATCHES, "decisions differ between the two anchors"
 
 
 def test_binary_kl_differs_only_where_verl_adds_1e_8_to_one_minus_p() -> None:
@@ -164,7 +167,7 @@ def test_binary_kl_differs_only_where_verl_adds_1e_8_to_one_minus_p() -> None:
 def test_masked_share_counts_zero_advantages_in_verl_and_not_here() -> None:
     algo = method("dppo_tv")
     more = 0
-    for batch in random_batches():
+    for batch in random_batches(FEW):
         actor = config(**clip(0.15, 0.15))
         tokens = batch.response_mask.sum()
         mine = float(token_objective(batch, algo).masked.sum() / tokens)
@@ -219,7 +222,7 @@ def test_gspo_stops_at_a_ratio_of_e_to_the_10_in_verl_and_20_here() -> None:
 
 
 def test_geometric_mean_counts_empty_rows_in_verl() -> None:
-    for seed in range(20):
+    for seed in SEEDS:
         batch = without_row(random_batch(seed, 16, 24))
         loss, gradient = theirs("geo_mean", batch, actor=config(**clip(0.4, 0.4)))
         assert_both_same(ours(batch, method("gmpo")), (loss * 16 / 15, gradient * 16 / 15))
@@ -227,7 +230,7 @@ def test_geometric_mean_counts_empty_rows_in_verl() -> None:
 
 def test_empty_rows_count_in_verl_once_the_global_batch_size_is_passed() -> None:
     algo = with_aggregation(method("ppo"), "sequence_mean_token_mean")
-    for seed in range(20):
+    for seed in SEEDS:
         batch = without_row(random_batch(seed, 16, 24))
         mine = ours(batch, algo)
         assert_both_same(
@@ -257,7 +260,7 @@ def test_row_means_divide_by_length_plus_1e_8_in_verl_when_the_mask_is_float64()
         loss, gradient = theirs("sapo", batch, mask=wide)
         lengths = wide.sum(-1)
         tokens = token_objective(batch, algo).loss.detach().sum(-1)
-        assert_same((tokens / (lengths + 1e-8)).mean(), loss, 1e-14)
+        assert_same((tokens / (lengths + 1e-8)).mean(), loss, 1e-13)
         assert_same(ours(batch, algo)[1], gradient, 1e-7)
         assert_both_same(ours(batch, algo), theirs("sapo", batch))
 
@@ -292,7 +295,7 @@ def test_k3_is_cut_at_ten_in_verl_and_its_plus_form_has_the_gradient_of_k2() -> 
 
 def test_reported_clip_fractions_mean_the_lab_s_masked_shares() -> None:
     plain, dual = method("ppo"), with_region(method("ppo"), dual_clip=3.0)
-    for batch in random_batches():
+    for batch in random_batches(FEW):
         reported = metrics("vanilla", batch, actor=config())
         tokens = batch.response_mask.sum()
         low_high = float(token_objective(batch, plain).masked.sum() / tokens)

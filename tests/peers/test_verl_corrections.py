@@ -13,6 +13,8 @@ helper = pytest.importorskip(
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 from peer_batches import (  # noqa: E402
+    BATCHES,
+    FEW,
     HORIZON,
     Result,
     assert_both_same,
@@ -112,7 +114,7 @@ def test_rejections_equal_verl_once_its_denominator_is_that_of_the_full_mask(kin
         share = mask.sum().double() / batch.response_mask.sum()
         assert_both_same(ours(batch, algo), rescaled(other, share))
         shrunk += int(float(other[1].abs().max()) > 1.1 * float(ours(batch, algo)[1].abs().max()))
-    assert shrunk > 5, "verl's rejection shrinks the denominator"
+    assert shrunk > 0.15 * BATCHES, "verl's rejection shrinks the denominator"
 
 
 @pytest.mark.parametrize("name", TRM)
@@ -142,14 +144,14 @@ def test_trm_equals_verl_s_rejection_in_bypass_mode_up_to_its_denominator(name: 
         assert_both_same(mine, rescaled(other, share))
         assert_same(ours(batch, algo)[1], other[1] * share)
         shrunk += int(float(other[1].abs().max()) > 1.1 * float(mine[1].abs().max()))
-    assert shrunk > 5, "verl divides by the tokens that it kept"
+    assert shrunk > 0.15 * BATCHES, "verl divides by the tokens that it kept"
 
 
 def test_trm_never_sees_the_update_in_verl_s_decoupled_mode() -> None:
     # There the statistic compares pi_old with mu; the current policy may be anywhere.
     options, thresholds = TRM["trm_max"]
     differing = 0
-    for batch in random_batches():
+    for batch in random_batches(FEW):
         mask, _ = helper.compute_rollout_rejection_mask(
             drift(batch), batch.response_mask.long(), options, thresholds
         )
