@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cppo_lab.cli.plan import time_left
 from cppo_lab.compose import compose_run
 from cppo_lab.plan import cost, cost_key
 from cppo_lab.policies.scratch import scratch_policy
@@ -104,3 +105,9 @@ def test_pretrained_weights_and_moments_are_float32_whatever_is_computed_in(tmp_
     for (dtype, weights), each in expected.items():
         found = memory(*model, f"model.dtype={dtype}", f"engine.weights={weights}")
         assert found - fixed == pytest.approx(each * 3_000_000, rel=0.01), (dtype, weights)
+
+
+def test_a_single_run_is_no_faster_on_two_workers() -> None:
+    assert time_left([60.0], 2) == 60
+    assert time_left([60.0, 60.0, 60.0, 60.0], 2) == 120
+    assert time_left([], 2) == 0

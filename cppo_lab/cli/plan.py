@@ -70,10 +70,16 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) ->
 
 def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
     waiting = [(run.config, estimate) for run, state, estimate in rows if state != "FINISHED"]
-    total = sum(estimate.time_s for _, estimate in waiting if estimate.time_s is not None)
+    times = [estimate.time_s for _, estimate in waiting if estimate.time_s is not None]
+    jobs = default_jobs([config for config, _ in waiting])
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
-    workers = default_jobs([config for config, _ in waiting])
+    left = seconds(time_left(times, jobs))
     console().print(
-        f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done; about {seconds(total / workers)} to go with "
-        f"{workers} at a time, and {plural(policies, 'starting policy')} to make. Times come from: {bases}."
+        f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done; about {left} to go with "
+        f"{jobs} at a time, and {plural(policies, 'starting policy')} to make. Times come from: {bases}."
     )
+
+
+def time_left(times: Sequence[float], jobs: int) -> float:
+    """Seconds that runs of `times` take, `jobs` at a time: no fewer than the longest of them."""
+    return max(sum(times) / jobs, max(times, default=0.0))

@@ -312,6 +312,13 @@ def test_group_advantages_equal_their_vectors(spec: AdvantageSpec, key: str) -> 
     torch.testing.assert_close(compute_advantages(rewards, spec), want, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("rewards", [0.0, 0.1, 1.0])
+def test_groups_without_variance_equal_their_vector(rewards: float) -> None:
+    want = golden.vectors()["advantages"]["expected"]["grpo_zero_variance"]
+    group = torch.full((1, len(want)), rewards, dtype=torch.float64)
+    assert compute_advantages(group, AdvantageSpec(kind="group_normalised")).tolist() == want
+
+
 @pytest.mark.parametrize(("lam", "name"), [(0.95, "lam095"), (1.0, "lam1")])
 def test_gae_equals_its_vector(lam: float, name: str) -> None:
     case = golden.vectors()["gae"]
@@ -326,3 +333,6 @@ def test_gae_equals_its_vector(lam: float, name: str) -> None:
     if name == "lam095":
         loss = value_loss(new, values, returns, case["inputs"]["cliprange_value"])
         assert loss[0].tolist() == pytest.approx(case["expected"]["value_loss_tok_lam095"], abs=1e-9)
+        mean = AggregationSpec(kind="token_mean")
+        total = aggregate(loss, mask, mean, denominator(mask, mean))
+        assert total.item() == pytest.approx(case["expected"]["value_loss_mean"], abs=1e-9)
