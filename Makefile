@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= quickstart
-NOT_QUICK := slow or browser or vllm or gpu or verl or trl
+NOT_QUICK := slow or browser or vllm or gpu or verl or trl or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-verl test-trl lint types check format clean
+.PHONY: help install demo test test-slow test-verl test-trl test-rliable lint types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-verl: .venv-verl/.installed ## Equality with verl's losses, in an environme
 test-trl: .venv-trl/.installed ## Equality with TRL's losses, in an environment of its own
 	$(<D)/bin/python -m pytest -q -m trl tests/peers
 
+test-rliable: .venv-rliable/.installed ## Equality with rliable's and statsmodels' statistics
+	$(<D)/bin/python -m pytest -q --noconftest -m rliable tests/peers/test_rliable.py
+
 lint: $(INSTALLED) ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +57,4 @@ format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments and caches; outputs stay
-	rm -rf $(VENV) .venv-verl .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-verl .venv-trl .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
