@@ -6,10 +6,13 @@ import functools
 import multiprocessing
 import os
 import resource
+import signal
+import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from cppo_lab.grading.numbers import parse_number
 from cppo_lab.grading.rules import MAX_COMPLETION, grade
@@ -21,12 +24,18 @@ MEMORY_BYTES = 1 << 30
 """Address space that a worker may have."""
 WORKERS = 2
 _ANSWERS_PER_WORKER = 5000
+# Beyond an answer's limit, for a new worker to load sympy on a busy machine.
+_PATIENCE_S = 60.0
+_POLL_S = 1.0
+_FRUITLESS_POOLS = 3
 
 
 def _start(symbolic: bool, memory: int) -> None:
     """What a worker does first. Loading sympy is no answer's time."""
     if symbolic:
         import cppo_lab.grading.symbolic  # noqa: F401
+    # Pebble's handler is not heard before a long call into C returns.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
 
@@ -61,11 +70,15 @@ class Grader:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self.symbolic, self.limit_s = symbolic, limit_s
-        self._pool = ProcessPool(
-            max_workers=workers,
-            max_tasks=_ANSWERS_PER_WORKER if symbolic else 0,
+        self._workers, self._memory_bytes = workers, memory_bytes
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._workers,
+            max_tasks=_ANSWERS_PER_WORKER if self.symbolic else 0,
             initializer=_start,
-            initargs=(symbolic, memory_bytes),
+            initargs=(self.symbolic, self._memory_bytes),
             # A fork of a process with torch's threads can deadlock.
             context=multiprocessing.get_context("spawn"),
         )
@@ -84,33 +97,65 @@ class Grader:
     def grade(self, completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """The verdicts on `completions`, each against its reference answer.
 
-        Raises ValueError where a reference answer is no number and the grader has no symbolic mathematics.
+        Raises ValueError where a reference answer is no number and the grader has no symbolic mathematics, and
+        RuntimeError where no worker can be started.
         """
         if not self.symbolic:
             strange = next((answer for answer in answers if parse_number(answer) is None), None)
             if strange is not None:
                 raise ValueError(f"answer {strange[:40]!r}: not a number")
+        verdicts: list[Verdict | None] = [
+            Verdict(Outcome.REJECTED) if len(completion) > MAX_COMPLETION else None
+            for completion, _ in zip(completions, answers, strict=True)
+        ]
+        fruitless = 0
+        while missing := [place for place, verdict in enumerate(verdicts) if verdict is None]:
+            graded = self._try([completions[i] for i in missing], [answers[i] for i in missing])
+            fruitless = 0 if any(graded) else fruitless + 1
+            if fruitless == _FRUITLESS_POOLS:
+                raise RuntimeError("the processes that grade cannot be started, or end at once")
+            for place, verdict in zip(missing, graded, strict=True):
+                verdicts[place] = verdict
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _try(self, completions: Sequence[str], answers: Sequence[str]) -> list[Verdict | None]:
+        """The verdicts, None where the pool broke; there is a new pool then."""
+        if not self._pool.active:
+            self._replace_pool()
         futures = [
-            None
-            if len(completion) > MAX_COMPLETION
-            else self._pool.schedule(
-                _grade_one, args=(completion, answer, self.limit_s), timeout=self.limit_s
-            )
+            self._pool.schedule(_grade_one, args=(completion, answer, self.limit_s), timeout=self.limit_s)
             for completion, answer in zip(completions, answers, strict=True)
         ]
-        return [Verdict(Outcome.REJECTED) if future is None else _result(future) for future in futures]
+        verdicts = [self._verdict(future) for future in futures]
+        if None in verdicts:
+            self._replace_pool()
+        return verdicts
 
+    def _replace_pool(self) -> None:
+        # Pebble gives a pool up when one of its workers dies between two answers.
+        self.close()
+        self._pool = self._new_pool()
 
-def _result(future: object) -> Verdict:
-    try:
-        verdict = future.result()  # type: ignore[attr-defined]
-    except FutureTimeout:
-        return Verdict(Outcome.TIMED_OUT)
-    except ProcessExpired:
-        # Out of memory, out of stack, or a crash of a native library.
-        return Verdict(Outcome.REJECTED)
-    assert isinstance(verdict, Verdict)
-    return verdict
+    def _verdict(self, future: ProcessFuture[Verdict]) -> Verdict | None:
+        """What became of one answer; None when it was lost with the pool."""
+        deadline = time.monotonic() + self.limit_s + _PATIENCE_S
+        while True:
+            is_alive = self._pool.active
+            try:
+                return future.result(timeout=_POLL_S if is_alive else 0)
+            except FutureTimeout:
+                if future.done():
+                    return Verdict(Outcome.TIMED_OUT)
+            except BrokenProcessPool:
+                return None
+            except ProcessExpired:
+                # Out of memory, out of stack, or a crash of a native library.
+                return Verdict(Outcome.REJECTED)
+            if not is_alive:
+                return None
+            if time.monotonic() > deadline:
+                # Answers are taken up in their order: one that still waits was lost on its way to a worker.
+                self._pool.stop()
 
 
 @functools.cache
