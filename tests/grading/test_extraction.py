@@ -1,0 +1,93 @@
+"""Where a completion says its answer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cppo_lab.grading.extraction import marked_answer
+
+TABLE = [
+    ("#### 18", "18"),
+    ("####18", "18"),
+    ("####\t 18 \nmore", "18"),
+    ("#######  18", "18"),
+    ("### 18", None),
+    ("#### 5 #### 6", "6"),
+    ("#### 5\n#### ", ""),
+    ("", None),
+    ("no mark 18", None),
+    (r"\boxed{18}", "18"),
+    (r"\boxed {18}", "18"),
+    (r"\fbox{18}", "18"),
+    (r"$\boxed{ 18 }$", "18"),
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+    (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+    (r"\boxed{\left\{ x \mid x > 1 \right.}", r"\left\{ x \mid x > 1 \right."),
+    (r"\boxed{a}b}", "a"),
+    (r"\boxed{\boxed{5}}", "5"),
+    (r"\boxed{5} and \boxed{6}", "6"),
+    (r"\boxed{5} and \boxed{6", "5"),
+    (r"\boxed{5 and \boxed{6}", "6"),
+    (r"\boxed{", None),
+    (r"\boxed", None),
+    ("boxed{5}", None),
+    (r"\\boxed{5}", None),
+    (r"{\boxed{5}", "5"),
+    (r"\boxed{5}} }", "5"),
+    (r"\boxed{5}" + "\n#### 6", "6"),
+    ("#### 6\n" + r"\boxed{5}", "5"),
+    (r"#### \boxed{5}", "5"),
+    ("\\boxed{\n5\n}", "5"),
+]
+
+
+@pytest.mark.parametrize(("completion", "answer"), TABLE)
+def test_the_last_mark_that_is_complete_holds_the_answer(completion: str, answer: str | None) -> None:
+    assert marked_answer(completion) == answer
+
+
+@given(st.text(max_size=200))
+def test_text_without_a_mark_has_no_answer(text: str) -> None:
+    unmarked = text.replace("#", "").replace("\\", "")
+    assert marked_answer(unmarked) is None
+
+
+LINE = st.text(st.characters(exclude_characters="#\n"), max_size=50)
+BALANCED = st.recursive(
+    st.text(st.characters(exclude_characters="#{}\\"), max_size=10),
+    lambda inner: inner.map(lambda text: "{" + text + "}") | st.tuples(inner, inner).map("".join),
+)
+
+
+@given(st.text(max_size=100), LINE)
+def test_what_follows_the_last_mark_is_the_answer(before: str, answer: str) -> None:
+    if "\\" not in answer:
+        assert marked_answer(f"{before}\n#### {answer}\nmore") == answer.strip()
+
+
+@given(st.text(st.characters(exclude_characters="\\"), max_size=100), BALANCED)
+def test_a_closed_box_at_the_end_is_the_answer(before: str, answer: str) -> None:
+    assert marked_answer(rf"{before}\boxed{{{answer}}}") == answer.strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{1}" * 100_000,
+        r"\boxed{" * 100_000,
+        r"\boxed{" * 100_000 + "}" * 100_000,
+        "{" * 1_000_000,
+        "#" * 1_000_000,
+        "#### " * 200_000,
+        "####" + " " * 1_000_000,
+        "\\" * 1_000_000,
+    ],
+)
+def test_a_million_characters_take_no_time(text: str) -> None:
+    started = time.perf_counter()
+    marked_answer(text)
+    assert time.perf_counter() - started < 2
