@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _MARKED = re.compile(r"#{4,}[^\S\n]*((?:(?!####)[^\n])*)")
 # A backslash takes the next character with it, so that escaped braces do not count.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_LISTED = re.compile(r"[\s$]{0,9}(?:[,;]|(?:,\s{0,9})?(?:\\text\s?\{\s*)?(?:and|or)(?:\s*\})?)[\s$]{0,9}")
 
 
-def _last_boxed(text: str) -> tuple[int, str] | None:
-    """Start and content of the last box that is closed; the inner one of two nested boxes. Linear in the text."""
-    found: tuple[int, str] | None = None
+@dataclass(frozen=True)
+class _Box:
+    """Places in the text: of the box, of its content, and of the end of both."""
+
+    start: int
+    content: int
+    end: int
+
+
+def _boxes(text: str) -> list[_Box]:
+    """The boxes that are closed, in the order of their ends. Linear in the text."""
+    found = []
     opened: list[tuple[int, int] | None] = []
     for token in _BRACES.finditer(text):
         word = token.group()
         if word == "}":
             box = opened.pop() if opened else None
-            if box is not None and (found is None or box[0] > found[0]):
-                found = box[0], text[box[1] : token.start()]
+            if box is not None:
+                found.append(_Box(*box, token.end()))
         elif word == "{":
             opened.append(None)
         elif word.endswith("{") and len(word) > 2:
@@ -26,10 +37,24 @@ def _last_boxed(text: str) -> tuple[int, str] | None:
     return found
 
 
+def _last_boxed(text: str) -> tuple[int, str] | None:
+    """Start and content of the last box (of two nested ones, the inner), joined with those it is listed with."""
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    last = max(range(len(boxes)), key=lambda place: boxes[place].start)
+    first = last
+    while first > 0 and _LISTED.fullmatch(text, boxes[first - 1].end, boxes[first].start):
+        first -= 1
+    contents = dict.fromkeys(text[box.content : box.end - 1].strip() for box in boxes[first : last + 1])
+    return boxes[last].start, ", ".join(contents)
+
+
 def marked_answer(completion: str) -> str | None:
     """The text after the last `####`, or in the last `\\boxed{}`, whichever comes later; None if neither.
 
-    A number that is merely mentioned is no answer.
+    Boxes that are listed (`\\boxed{5} or \\boxed{6}`) are one answer of several parts. A number that is merely
+    mentioned is no answer.
     """
     marks = [(mark.start(), mark.group(1)) for mark in _MARKED.finditer(completion)]
     boxed = _last_boxed(completion)

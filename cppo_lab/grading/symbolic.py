@@ -28,6 +28,7 @@ _LETTER = re.compile(r"\\(?:mathrm|text|textit|mathit)\s*\{\s*([A-Za-z])\s*\}")
 _PERCENT_WORD = r"\\?%|\\(?:text|mbox|mathrm)\s*\{\s*(?:percent|pct)\s*\}|(?:percent(?:age)?|pct)\b"
 _PERCENT = re.compile(rf"(?<=\d)(\$?)\s*(?:{_PERCENT_WORD})")
 _NUMERAL = re.compile(r"(?P<digits>-?[0-9A-Z]+)\s*_\s*\{?\s*(?P<base>\d+)\s*\}?")
+_UNEQUAL = re.compile(r"\\neq?(?![A-Za-z])|\\not(?![A-Za-z])|≠")
 _TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -36,6 +37,9 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 def _close(first: Expr, second: Expr, relative: float) -> bool:
     """Whether two numbers differ by at most `relative` of the larger. Raises where they have no value."""
     largest = max(abs(first.evalf(_DIGITS)), abs(second.evalf(_DIGITS)))
+    if not largest.is_finite:
+        # Any difference is small beside infinity; equal infinities are found equal before.
+        return False
     if largest == 0:
         return True
     # The difference of two equal expressions is evaluated to few digits; its size is what counts.
@@ -143,6 +147,9 @@ def grade_expression(answer: str, gold: str) -> Verdict:
         own = _NUMERAL.fullmatch(answer.strip())
         same_base = own is None or own["base"] == numeral["base"]
         return judged(same_base and (own["digits"] if own else answer.strip()) == numeral["digits"], shown)
+    if _UNEQUAL.search(answer) and not _UNEQUAL.search(gold):
+        # math-verify drops the sign, and takes \ne 5 for 5.
+        return Verdict(Outcome.WRONG, shown)
     reference, found = parsed(_boxed(gold)), parsed(_boxed(answer))
     if not found:
         return Verdict(Outcome.UNPARSABLE)
