@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from decimal import Context, Decimal
 
@@ -18,16 +19,21 @@ _EXACT = Context(prec=_MAX_DIGITS)
 
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+"
 _PLAIN = re.compile(rf"[\s$€£¥]*(?P<number>{_NUMBER})[\s.]*", re.ASCII)
-_UNIT = r"[\s$€£¥]*[A-Za-z°][A-Za-z°'’/^\s.-]*|[$€£¥]"
+_UNIT = r"[\s$€£¥]*[A-Za-z°][A-Za-z°'’/^\s.-]*|\s*[$€£¥]"
 _QUANTITY = re.compile(rf"(?P<minus>-?)[\s$€£¥]*(?P<number>{_NUMBER})(?P<unit>{_UNIT})?[\s.]*", re.ASCII)
-_LATEX_SPACE = re.compile(r"\\[,!;: ]|~|\\(?:quad|qquad)(?![A-Za-z])")
+_LATEX_SPACE = re.compile(r"\\[,;: ]|~|\\(?:quad|qquad)(?![A-Za-z])")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ]|~)(?=\d{3}(?!\d))", re.ASCII)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*(?:[23]|\{\s*[23]\s*\})|[²³])(?!\d)")
+# Any other letter alone is a variable.
+_LETTER_UNITS = frozenset("mgshlLWVJNACF")
 
 # After a number these words change what it says.
 _SCALES = (
     "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score "
-    "gross k m b t mm mn bn mil e i x pi percent percentage pct pc squared cubed factorial mod modulo"
+    "gross lakh lakhs crore crores grand k b t mm mn bn mil half tenth tenths hundredth hundredths thousandth "
+    "thousandths twice double pi percent percentage pct pc basis squared cubed factorial mod modulo sqrt root"
 )
 _OPERATIONS = "plus minus times over by divided multiplied added to point negative"
 _SECOND_THOUGHTS = (
@@ -54,14 +60,19 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def _is_unit(text: str) -> bool:
-    words = re.findall(r"[a-z'’]+", text.lower())
-    return len(words) <= _MAX_UNIT_WORDS and not _NO_UNITS.intersection(words)
+    words = re.findall(r"[A-Za-z'’]+", text)
+    letters = {word for word in words if len(word) == 1} - ({"a"} if len(words) > 1 else set())
+    if len(words) > _MAX_UNIT_WORDS or letters - _LETTER_UNITS:
+        return False
+    lower = [word.lower() for word in words]
+    return not _NO_UNITS.intersection(lower) and ("per", "cent") not in itertools.pairwise(lower)
 
 
 def _without_latex(text: str) -> str:
-    text = text.replace("{,}", ",").replace(r"\$", "$").replace(r"\(", "").replace(r"\)", "")
+    text = text.replace(r"\$", "$").replace(r"\(", "").replace(r"\)", "").replace(r"\!", "").replace("−", "-")
+    text = _LATEX_SPACE.sub(" ", _THOUSANDS.sub("", text))
     text = _LATEX_TEXT.sub(r" \1", _DEGREES.sub(" degrees", text))
-    return _LATEX_SPACE.sub("", text).replace("$", " ").strip()
+    return _UNIT_POWER.sub("", text).replace("$", " ").strip()
 
 
 def parse_quantity(text: str) -> Decimal | None:
