@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= quickstart
+MATH_VERIFY := $(shell sed -n 's/^math-verify==//p' requirements/pins.txt)
+SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-verl test-trl test-rliable lint types check format clean
+.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-rliable lint types check format clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
 $(INSTALLED): requirements/pins.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +30,14 @@ test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 
 test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
 	$(BIN)/python -m pytest -q -m slow
+
+$(SUITE)/PKG-INFO: $(INSTALLED)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build math-verify==$(MATH_VERIFY)
+	tar -xzf $(SUITE).tar.gz -C build
+	touch $@
+
+test-math-verify: $(SUITE)/PKG-INFO ## math-verify's own test-suite, by the lab's grader
+	cd $(SUITE) && PYTHONPATH=$(CURDIR):$(CURDIR)/tests/peers $(abspath $(BIN))/python -m pytest -q -rx -p math_verify_suite tests
 
 .venv-%/.installed: requirements/%.txt
 	$(PYTHON) -m venv $(@D)

@@ -52,7 +52,7 @@ SABOTAGE: dict[str, Callable[[str, str], Verdict]] = {
 
 def sabotaged(completion: str, answer: str, limit_s: float) -> Verdict:
     """What a worker does for one answer, with its grading replaced where the completion names a sabotage."""
-    pool.grade = SABOTAGE.get(completion, grade)  # type: ignore[attr-defined]
+    pool.grade = SABOTAGE.get(completion, grade)  # type: ignore[assignment]
     return pool._grade_one(completion, answer, limit_s)
 
 
