@@ -72,6 +72,7 @@ class Grader:
         self.symbolic, self.limit_s = symbolic, limit_s
         self._workers, self._memory_bytes = workers, memory_bytes
         self._pool = self._new_pool()
+        self._is_closed = False
 
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
@@ -90,7 +91,11 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; what another thread waits for ends in a RuntimeError."""
+        self._is_closed = True
+        self._end_pool()
+
+    def _end_pool(self) -> None:
         self._pool.stop()
         self._pool.join()
 
@@ -98,7 +103,7 @@ class Grader:
         """The verdicts on `completions`, each against its reference answer.
 
         Raises ValueError where a reference answer is no number and the grader has no symbolic mathematics, and
-        RuntimeError where no worker can be started.
+        RuntimeError where no worker can be started, or the grader is closed.
         """
         if not self.symbolic:
             strange = next((answer for answer in answers if parse_number(answer) is None), None)
@@ -119,22 +124,18 @@ class Grader:
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _try(self, completions: Sequence[str], answers: Sequence[str]) -> list[Verdict | None]:
-        """The verdicts, None where the pool broke; there is a new pool then."""
+        """The verdicts, None where the pool broke."""
+        if self._is_closed:
+            raise RuntimeError("the grader is closed")
         if not self._pool.active:
-            self._replace_pool()
+            # Pebble gives a pool up when one of its workers dies between two answers.
+            self._end_pool()
+            self._pool = self._new_pool()
         futures = [
             self._pool.schedule(_grade_one, args=(completion, answer, self.limit_s), timeout=self.limit_s)
             for completion, answer in zip(completions, answers, strict=True)
         ]
-        verdicts = [self._verdict(future) for future in futures]
-        if None in verdicts:
-            self._replace_pool()
-        return verdicts
-
-    def _replace_pool(self) -> None:
-        # Pebble gives a pool up when one of its workers dies between two answers.
-        self.close()
-        self._pool = self._new_pool()
+        return [self._verdict(future) for future in futures]
 
     def _verdict(self, future: ProcessFuture[Verdict]) -> Verdict | None:
         """What became of one answer; None when it was lost with the pool."""

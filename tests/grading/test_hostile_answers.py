@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pebble
 import psutil
 import pytest
 from hostile import FAMILIES, Hostile, dressed, hostile_answers
@@ -231,22 +232,46 @@ def test_a_worker_killed_while_it_grades_costs_one_verdict(saboteur: Callable[..
     assert all(verdict.correct for verdict in verdicts[2:])
 
 
+def test_answers_lost_on_their_way_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_PATIENCE_S", 0.5)
+    with Grader(symbolic=False, limit_s=0.5) as grader:
+        grader.grade(["#### 1"], ["1"])
+        # What a worker leaves behind that dies after it took a task and before it said so.
+        monkeypatch.setattr(grader._pool, "schedule", lambda *_, **__: pebble.ProcessFuture())
+        started = time.monotonic()
+        assert [verdict.correct for verdict in grader.grade(["#### 18"] * 100, ["18"] * 100)] == [True] * 100
+        assert time.monotonic() - started < 10
+
+
 def test_workers_that_cannot_start_are_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_start", never_starts)
     with Grader(symbolic=False) as grader, pytest.raises(RuntimeError, match="cannot be started"):
         grader.grade(["#### 18"] * 10, ["18"] * 10)
 
 
-def test_a_closed_grader_leaves_no_process(saboteur: Callable[..., Grader]) -> None:
+def test_a_closed_grader_leaves_no_process_and_no_one_waiting(saboteur: Callable[..., Grader]) -> None:
     grader = saboteur(workers=2, limit_s=30.0)
-    asking = threading.Thread(target=lambda: grader.grade(["#### 1", "spin"], ["1", "1"]), daemon=True)
+    errors = []
+
+    def ask() -> None:
+        try:
+            grader.grade(["#### 1", "spin"], ["1", "1"])
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     deadline = time.monotonic() + 20
     while len(workers := workers_of(grader)) < 2 or not _is_busy(workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    time.sleep(0.5)
     grader.close()
-    assert not any(worker.is_running() for worker in workers)
+    asking.join(10)
+    assert errors == ["the grader is closed"]
+    assert not any(worker.is_running() for worker in [*workers, *workers_of(grader)])
+    with pytest.raises(RuntimeError, match="closed"):
+        grader.grade(["#### 1"], ["1"])
 
 
 def _is_busy(workers: Sequence[psutil.Process]) -> bool:
