@@ -21,6 +21,8 @@ _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+"
 _PLAIN = re.compile(rf"[\s$€£¥]*(?P<number>{_NUMBER})[\s.]*", re.ASCII)
 _UNIT = r"[\s$€£¥]*[A-Za-z°][A-Za-z°'’/^\s.-]*|\s*[$€£¥]"
 _QUANTITY = re.compile(rf"(?P<minus>-?)[\s$€£¥]*(?P<number>{_NUMBER})(?P<unit>{_UNIT})?[\s.]*", re.ASCII)
+# Chat models set answers in bold. The spaces keep 2**3**4 from being read as 234.
+_EMPHASIS = re.compile(r"\*\*([^*]+)\*\*")
 _LATEX_SPACE = re.compile(r"\\[,;: ]|~|\\(?:quad|qquad)(?![A-Za-z])")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ]|~)(?=\d{3}(?!\d))", re.ASCII)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
@@ -69,6 +71,7 @@ def _is_unit(text: str) -> bool:
 
 
 def _without_latex(text: str) -> str:
+    text = _EMPHASIS.sub(r" \1 ", text)
     text = text.replace(r"\$", "$").replace(r"\(", "").replace(r"\)", "").replace(r"\!", "").replace("−", "-")
     text = _LATEX_SPACE.sub(" ", _THOUSANDS.sub("", text))
     text = _LATEX_TEXT.sub(r" \1", _DEGREES.sub(" degrees", text))

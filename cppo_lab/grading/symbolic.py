@@ -150,7 +150,13 @@ def grade_expression(answer: str, gold: str) -> Verdict:
     if _UNEQUAL.search(answer) and not _UNEQUAL.search(gold):
         # math-verify drops the sign, and takes \ne 5 for 5.
         return Verdict(Outcome.WRONG, shown)
-    reference, found = parsed(_boxed(gold)), parsed(_boxed(answer))
-    if not found:
+    try:
+        reference, found = parsed(_boxed(gold)), parsed(_boxed(answer))
+        if not found:
+            return Verdict(Outcome.UNPARSABLE)
+        return judged(equal_expressions(reference, found), shown)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        # sympy and its parser raise nearly everything on odd input; one answer must not end a training run.
         return Verdict(Outcome.UNPARSABLE)
-    return judged(equal_expressions(reference, found), shown)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cppo_lab.grading.numbers import grade_number, parse_number
+from cppo_lab.grading.numbers import grade_number, parse_number, parse_quantity
 from cppo_lab.grading.verdict import Outcome
 
 # (completion, gold, correct, parsed)
@@ -218,3 +218,14 @@ def test_overlong_answers_are_rejected(answer: str) -> None:
 def test_what_is_appended_to_a_number_never_makes_it_another(number: int, rest: str) -> None:
     verdict = grade_number(rf"#### {number}{rest}", str(number + 1))
     assert not verdict.correct or Decimal((str(number) + rest).replace(",", "").strip(" $.")) == number + 1
+
+
+@pytest.mark.parametrize("text", ["**18**", "**18** dollars", "**18.**", "$**18**"])
+def test_numbers_in_bold_are_numbers(text: str) -> None:
+    assert parse_quantity(text) == 18
+
+
+def test_a_product_is_not_bold() -> None:
+    assert parse_quantity("9**2") is None
+    assert parse_quantity("9*2") is None
+    assert parse_quantity("2**3**4") is None
