@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cppo_lab.evaluation.generation_config import ModelSettings
 from cppo_lab.evaluation.protocols import Prompt
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are sampled; temperature 0 is greedy. `seed` with a request's place fixes its draws."""
+    """How responses are sampled; temperature 0 is greedy. `seed` with a request's place fixes its draws.
+
+    Of the model's context, `room` tokens are kept free of the prompt, those of a longest response unless it is given.
+    A `repetition_penalty` of None leaves it to the server.
+    """
 
     max_new_tokens: int
     temperature: float
     top_p: float
     seed: int
+    repetition_penalty: float | None = None
+    room: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,9 @@ class Response:
 
 
 class TextEngine(Protocol):
-    """Where responses come from."""
+    """Where responses come from. `settings` are the model's own, as far as they are known."""
+
+    settings: ModelSettings
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
         """One response to each request, sampled together."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -27,6 +27,7 @@ VERSION = "3.0"
 INVALID = "[invalid]"
 FEWSHOT_SEED = 1234
 MAX_NEW_TOKENS = 256
+_END_MARKS = ("</s>", "<|im_end|>")
 _COT_EXAMPLES = Path(__file__).with_name("gsm8k_cot.yaml")
 
 STRICT, FLEXIBLE = "strict-match", "flexible-extract"
@@ -113,7 +114,13 @@ class LmEvalGsm8k:
 
     def stops(self, prompt: Prompt) -> tuple[str, ...]:
         """See `EvaluationProtocol.stops`."""
-        return (self.stop, "</s>", "<|im_end|>")
+        return (self.stop, *_END_MARKS)
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The task's own `generation_kwargs`, of which only `gsm8k` names a temperature."""
+        temperature = {"temperature": 0.0} if self.task == "gsm8k" else {}
+        return {"until": [self.stop, *_END_MARKS], "do_sample": False, **temperature}
 
     def reference(self, question: Question) -> str:
         """The harness's target: the whole solution, or the number behind `####`."""

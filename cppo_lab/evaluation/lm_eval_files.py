@@ -72,7 +72,7 @@ def results_file(
         metrics[f"exact_match_stderr,{metric}"] = mean_stderr(means)
     return {
         "results": {task: metrics},
-        "group_subtasks": {task: []},
+        "group_subtasks": {},
         "configs": {task: {"task": task, "num_fewshot": 0 if protocol is None else protocol.count}},
         "versions": {task: 3.0 if protocol is not None else "native"},
         "n-shot": {task: 0 if protocol is None else protocol.count},
@@ -85,5 +85,5 @@ def results_file(
         "model_source": about["config"]["model"],
         "model_name": about["model_name"],
         "chat_template_sha": about["chat_template_sha"],
-        "fewshot_as_multiturn": False,
+        "fewshot_as_multiturn": None,
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cppo_lab.evaluation.engines import Decoding, Request, Response
+from cppo_lab.evaluation.generation_config import model_settings
 from cppo_lab.evaluation.protocols import Prompt
 from cppo_lab.evaluation.stops import StopStrings
 from cppo_lab.policies.loading import Policy
@@ -29,13 +30,6 @@ def context_length(policy: Policy) -> int:
     return int(longest) if longest and longest < _UNLIMITED else _DEFAULT_CONTEXT
 
 
-def end_tokens(policy: Policy) -> tuple[int, ...]:
-    """The tokens that end a response, besides the tokenizer's, by the model's generation settings."""
-    settings = getattr(policy.network, "generation_config", None)
-    ends = getattr(settings, "eos_token_id", None)
-    return () if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),)
-
-
 class NativeTextEngine:
     """Samples with `policy` in its own dtype."""
 
@@ -49,14 +43,14 @@ class NativeTextEngine:
             batch_size=batch_size,
         )
         self._context = context_length(policy)
-        self._ends = end_tokens(policy)
+        self.settings = model_settings(policy.network)
 
-    def prompt_ids(self, prompt: Prompt, max_new_tokens: int) -> list[int]:
-        """The prompt's tokens, its beginning cut off where it and a longest response would not fit."""
+    def prompt_ids(self, prompt: Prompt, room: int) -> list[int]:
+        """The prompt's tokens, its beginning cut off where they would leave less than `room` in the context."""
         bos = self.policy.tokenizer.bos_token
         has_specials = prompt.is_chat or bool(bos and prompt.text.startswith(bos))
         ids: list[int] = self.policy.tokenizer(prompt.text, add_special_tokens=not has_specials).input_ids
-        return ids[-max(1, self._context - max_new_tokens) :]
+        return ids[-max(1, self._context - room) :]
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
         """See `TextEngine.generate`."""
@@ -66,14 +60,16 @@ class NativeTextEngine:
             temperature=decoding.temperature or 1.0,
             greedy=decoding.temperature == 0,
             top_p=decoding.top_p,
-            stop_tokens=self._ends,
+            repetition_penalty=decoding.repetition_penalty or 1.0,
+            stop_tokens=self.settings.end_tokens,
             is_complete=(lambda tokens: stops.seen(tokens, _ASKED_EVERY)) if stops.strings else None,
             row_seeds=tuple(
                 stream_seed(decoding.seed, Stream.EVALUATION, request.problem, request.sample)
                 for request in requests
             ),
         )
-        prompts = [self.prompt_ids(request.prompt, decoding.max_new_tokens) for request in requests]
+        room = decoding.room or decoding.max_new_tokens
+        prompts = [self.prompt_ids(request.prompt, room) for request in requests]
         rollout = self._engine.sample(prompts, settings)
         responses = []
         for row, mask, ended in zip(

@@ -9,6 +9,7 @@ from typing import Any
 
 from cppo_lab.errors import UserError
 from cppo_lab.evaluation.engines import Decoding, Request, Response
+from cppo_lab.evaluation.generation_config import ModelSettings
 from cppo_lab.streams import Stream, stream_seed
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -34,6 +35,7 @@ class OpenAITextEngine:
                 "--engine openai: needs the client; install it with pip install 'cppo-lab[openai]'."
             ) from error
         self.base_url, self.model = base_url, model
+        self.settings = ModelSettings()
         self._client = OpenAI(
             base_url=base_url,
             api_key=os.environ.get(_KEY_VARIABLE) or "none",

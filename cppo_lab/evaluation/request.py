@@ -145,13 +145,13 @@ class EvaluationRequest:
                 raise UserError(f"{file}: no such data file; a JSONL or Parquet file is needed.")
 
     def questions(self) -> list[Question]:
-        """The problems, in their order, of which `limit` keeps the first."""
+        """All problems, in their order; `limit` keeps the first of them."""
         if self.task != CHAIN:
-            return load_questions(self.benchmark, self.data)[: self.limit]
+            return load_questions(self.benchmark, self.data)
         task = ChainTask(steps=self.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
         return [
             Question(problem.prompt, problem.answer, {"question": problem.prompt, "answer": problem.answer})
-            for problem in task.heldout_problems()[: self.limit]
+            for problem in task.heldout_problems()
         ]
 
     def pool(self) -> list[Question]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cppo_lab.errors import UserError
 from cppo_lab.evaluation.engines import Decoding, Request, Response, TextEngine
 from cppo_lab.evaluation.folder import PROBLEMS, RESULTS, TIMINGS, EvaluationFolder
+from cppo_lab.evaluation.generation_config import ModelSettings
 from cppo_lab.evaluation.lm_eval_files import results_file, sample_rows
 from cppo_lab.evaluation.native import ChatTemplate, NativeProtocol
 from cppo_lab.evaluation.protocols import EvaluationProtocol, Prompt
@@ -23,7 +24,7 @@ from cppo_lab.tasks.benchmarks import Question, duplicates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same request would no longer give the same figures."""
 _SHORT_ANSWER, _LONG_ANSWER = 256, 2048
 
@@ -46,8 +47,8 @@ def evaluate_request(
     """Do the evaluation, or what is left of it, and write its results. Raises UserError for what cannot be done."""
     request.check()
     request = resolved(request, root)
-    questions, pool = request.questions(), request.pool()
-    identity = _identity(request, questions)
+    problems, pool = request.questions(), request.pool()
+    identity = _identity(request, problems[: request.limit])
     name = f"{request.task}-{_slug(request)}-{digest(identity)}"
     folder = EvaluationFolder(root / "evals" / name)
     lock = folder.lock()
@@ -56,7 +57,7 @@ def evaluate_request(
         if results:
             return Finished(folder, results, was_done=True)
         folder.write("request.json", identity | {"asked": asdict(request)})
-        return Finished(folder, _work(request, folder, questions, pool, on_batch), was_done=False)
+        return Finished(folder, _work(request, folder, problems, pool, on_batch), was_done=False)
     finally:
         lock.release()
 
@@ -97,26 +98,36 @@ def _slug(request: EvaluationRequest) -> str:
 def _work(
     request: EvaluationRequest,
     folder: EvaluationFolder,
-    questions: Sequence[Question],
+    problems: Sequence[Question],
     pool: Sequence[Question],
     on_batch: OnBatch,
 ) -> dict[str, Any]:
+    questions = problems[: request.limit]
     engine, tokenizer = _engine(request)
     try:
         protocol = _protocol(request, tokenizer)
         prompts = protocol.prompts(questions, pool)
-        decoding = Decoding(
-            max_new_tokens=request.max_new_tokens or protocol.max_new_tokens,
-            temperature=request.used_temperature,
-            top_p=request.used_top_p,
-            seed=request.seed,
-        )
+        decoding = _decoding(request, protocol, engine.settings)
         responses = _sample(request, folder, engine, protocol, prompts, decoding, on_batch)
         about = _about(request, engine, tokenizer, decoding, protocol)
     finally:
         engine.close()
     scored = _scored(questions, prompts, responses, protocol, request.samples)
-    return _write(request, folder, scored, protocol, about)
+    return _write(request, folder, scored, len(problems), protocol, about)
+
+
+def _decoding(request: EvaluationRequest, protocol: EvaluationProtocol, own: ModelSettings) -> Decoding:
+    room = request.max_new_tokens or protocol.max_new_tokens
+    # The harness passes its limit as a total length, over which `generate` prefers the model's own max_new_tokens.
+    own_limit = own.max_new_tokens if request.lm_eval and request.max_new_tokens is None else None
+    return Decoding(
+        max_new_tokens=own_limit or room,
+        temperature=request.used_temperature,
+        top_p=request.used_top_p,
+        seed=request.seed,
+        repetition_penalty=own.repetition_penalty,
+        room=room,
+    )
 
 
 def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizerBase | None]:
@@ -254,7 +265,11 @@ def _about(
             f"{protocol.name} asks in plain text, though this model has a chat template: compare with lm_eval "
             "without --apply_chat_template, and expect fewer answers in the strict format."
         )
-    warnings += _generation_warnings(engine)
+    if engine.settings.not_applied:
+        warnings.append(
+            "The model's generation_config.json sets what transformers' generate (and so lm_eval --model hf) applies "
+            f"and this engine does not: {', '.join(engine.settings.not_applied)}. The figures can differ."
+        )
     return {
         "model": {"name": request.run or request.model, "path": request.model, "revision": request.revision},
         "engine": engine.describe(),
@@ -264,23 +279,28 @@ def _about(
     }
 
 
-def _generation_warnings(engine: TextEngine) -> list[str]:
-    """Settings that the model's own configuration would apply in `generate`, and the lab's engine does not."""
-    policy = getattr(engine, "policy", None)
-    settings = getattr(getattr(policy, "network", None), "generation_config", None)
-    penalty = getattr(settings, "repetition_penalty", None)
-    if penalty in (None, 1.0):
-        return []
-    return [
-        f"The model's generation_config.json sets repetition_penalty={penalty}, which transformers' generate (and "
-        "so lm_eval --model hf) applies and this engine does not: the figures can differ."
-    ]
+def _generation(
+    request: EvaluationRequest, scored: Scored, protocol: EvaluationProtocol, decoding: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How the responses were sampled, as the harness's `generation_kwargs`."""
+    harness = request.lm_eval
+    found = (
+        harness.generation
+        if harness is not None
+        else {
+            "until": list(protocol.stops(scored.prompts[0])),
+            "do_sample": not decoding["greedy"],
+            "temperature": decoding["temperature"],
+        }
+    )
+    return found if request.max_new_tokens is None else found | {"max_gen_toks": request.max_new_tokens}
 
 
 def _write(
     request: EvaluationRequest,
     folder: EvaluationFolder,
     scored: Scored,
+    available: int,
     protocol: EvaluationProtocol,
     about: dict[str, Any],
 ) -> dict[str, Any]:
@@ -298,11 +318,7 @@ def _write(
         warnings.append(f"{repeated} of the problems repeat another one: each counts once more.")
     leading = figures["metrics"][scored.metrics[0]]
     harness = request.lm_eval
-    generation = {
-        "until": list(protocol.stops(scored.prompts[0])),
-        "do_sample": not about["decoding"]["greedy"],
-        "temperature": about["decoding"]["temperature"],
-    }
+    generation = _generation(request, scored, protocol, about["decoding"])
     rows = sample_rows(scored, harness, generation)
     template = about.pop("chat_template")
     shape = results_file(
@@ -311,7 +327,7 @@ def _write(
         harness,
         rows,
         {
-            "problems_in_file": len(scored.questions),
+            "problems_in_file": available,
             "config": {
                 "model": "cppo-lab",
                 "model_args": request.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 _EXTRA_TOKENS = 2
@@ -12,41 +13,50 @@ _EXTRA_TOKENS = 2
 
 @dataclass(frozen=True)
 class StopStrings:
-    """`strings` as texts of `tokenizer`, special tokens included: a stop string may be one."""
+    """`strings` and the end token's text in the texts of `tokenizer`, special tokens included: a stop string may be one.
+
+    The end token's text counts however it is spelled: a model can write it letter by letter.
+    """
 
     tokenizer: Any
     strings: tuple[str, ...]
 
-    def _lengths(self) -> list[int]:
-        return [len(self.tokenizer.encode(text, add_special_tokens=False)) for text in self.strings]
+    @cached_property
+    def _all(self) -> tuple[str, ...]:
+        end: str = self.tokenizer.decode([self.tokenizer.eos_token_id])
+        return tuple(string for string in (*self.strings, end) if string)
+
+    @cached_property
+    def _windows(self) -> list[int]:
+        lengths = (len(self.tokenizer.encode(text, add_special_tokens=False)) for text in self._all)
+        return [length + _EXTRA_TOKENS for length in lengths]
 
     def seen(self, tokens: Sequence[int], new: int) -> bool:
         """Whether a stop string ends within the last `new` tokens."""
-        if not self.strings:
-            return False
-        text = self.tokenizer.decode(list(tokens)[-(new + max(self._lengths()) + _EXTRA_TOKENS) :])
-        return any(string in text for string in self.strings)
+        text = self.tokenizer.decode(list(tokens)[-(new + max(self._windows)) :])
+        return any(string in text for string in self._all)
 
     def cut(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
         """The tokens up to the one that completes the first stop string, and whether there is one."""
         tokens = list(tokens)
-        whole = self.tokenizer.decode(tokens) if self.strings else ""
-        windows = [
-            (string, length + _EXTRA_TOKENS)
-            for string, length in zip(self.strings, self._lengths(), strict=True)
-            if string in whole
-        ]
-        for end in range(1, len(tokens) + 1 if windows else 1):
-            if any(
-                string in self.tokenizer.decode(tokens[max(0, end - width) : end])
-                for string, width in windows
-            ):
+        # Most responses hold none, or one that their last token completes: no need to look at every place.
+        inside = self.tokenizer.decode(tokens[:-1])
+        first = 1 if any(string in inside for string in self._all) else len(tokens)
+        for end in range(first, len(tokens) + 1):
+            if self._complete(tokens[:end]):
                 return tokens[:end], True
         return tokens, False
+
+    def _complete(self, tokens: list[int]) -> bool:
+        """Whether the harness would stop here."""
+        return any(
+            string in self.tokenizer.decode(tokens[-width:])
+            for string, width in zip(self._all, self._windows, strict=True)
+        )
 
     def text(self, tokens: Sequence[int]) -> str:
         """The decoded response without special tokens, before the first stop string or the end token's text."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        for string in (*self.strings, self.tokenizer.eos_token):
+        for string in self._all:
             text = text.split(string)[0]
         return text

@@ -86,18 +86,27 @@ class NativeEngine:
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         step_tokens = tokens
         for t in range(store.settings.max_new_tokens):
-            logits = self._policy(
-                input_ids=step_tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            log_distribution = torch.log_softmax(logits.float() / store.settings.temperature, dim=-1)
+            logits = (
+                self._policy(
+                    input_ids=step_tokens,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                .logits[:, -1]
+                .float()
+            )
+            if store.settings.repetition_penalty != 1:
+                so_far = torch.cat([tokens, store.tokens[rows, :t]], dim=-1)
+                logits = penalised(logits, so_far, mask, store.settings.repetition_penalty)
+            log_distribution = torch.log_softmax(logits / store.settings.temperature, dim=-1)
             if store.settings.top_p < 1:
                 log_distribution = nucleus(log_distribution, store.settings.top_p)
-            chosen = _draw(log_distribution, uniforms[:, t], store.settings.greedy)
+            # Logarithms of probabilities are rounded more coarsely than logits, and can tie where those do not.
+            greedy = store.settings.greedy
+            chosen = logits.argmax(-1) if greedy else _draw(log_distribution, uniforms[:, t])
             store.write(rows[alive], t, chosen[alive], log_distribution[alive])
             alive = alive & ~store.ends(chosen)
             if (t + 1) % _COMPACT_EVERY == 0:
@@ -107,8 +116,8 @@ class NativeEngine:
             if (t + 1) % _COMPACT_EVERY == 0 and not alive.all():
                 keep = alive.nonzero().squeeze(-1)
                 cache.batch_select_indices(keep)
-                rows, mask, lengths, chosen, uniforms = (
-                    x[keep] for x in (rows, mask, lengths, chosen, uniforms)
+                rows, tokens, mask, lengths, chosen, uniforms = (
+                    x[keep] for x in (rows, tokens, mask, lengths, chosen, uniforms)
                 )
                 alive = alive[keep]
             step_tokens = chosen.unsqueeze(-1)
@@ -127,10 +136,8 @@ def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:
     return uniforms
 
 
-def _draw(log_distribution: Tensor, uniform: Tensor, greedy: bool) -> Tensor:
+def _draw(log_distribution: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling of one token per row of `log_distribution` [N, V] by `uniform` [N] in [0, 1)."""
-    if greedy:
-        return log_distribution.argmax(-1)
     cumulative = log_distribution.double().exp().cumsum(-1)
     # Scaling by the total keeps the draw inside the vocabulary whatever the rounding of the sum.
     threshold = uniform.unsqueeze(-1) * cumulative[:, -1:]
@@ -146,6 +153,20 @@ def nucleus(log_distribution: Tensor, top_p: float) -> Tensor:
     before = sorted_logp.exp().cumsum(-1) - sorted_logp.exp()
     dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= top_p)
     return torch.log_softmax(log_distribution.masked_fill(dropped, -torch.inf), dim=-1)
+
+
+def penalised(logits: Tensor, tokens: Tensor, mask: Tensor, penalty: float) -> Tensor:
+    """`logits` [N, V] less what speaks for repetition, as transformers' processor has it (Keskar et al. 2019).
+
+    Of the tokens that occur in `tokens` [N, L] where `mask` [N, L] is set, logits above 0 are divided by `penalty`
+    and those below multiplied by it.
+    """
+    size = logits.shape[-1]
+    # Padding is sent to a column of its own, which is cut off.
+    occurred = mask.new_zeros(len(logits), size + 1).scatter(1, tokens.masked_fill(~mask, size), True)[
+        :, :size
+    ]
+    return torch.where(occurred, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 class _Store:

@@ -17,8 +17,8 @@ class SamplingSettings:
     `topk` asks for the K largest log-probabilities at each position (0: none); `full` for whole distributions.
     `greedy` takes the most likely token. `seed` fixes every draw; `row_seeds`, one per prompt, fix each row's draws
     by itself instead. For evaluation alone: `top_p` below 1 samples from the smallest set of tokens that holds so much
-    probability, `stop_tokens` end a response as the end token does, and `is_complete`, asked now and then with the
-    tokens of a response so far, lets it end early.
+    probability, `repetition_penalty` is transformers' of that name, `stop_tokens` end a response as the end token
+    does, and `is_complete`, asked now and then with the tokens of a response so far, lets it end early.
     """
 
     max_new_tokens: int
@@ -29,6 +29,7 @@ class SamplingSettings:
     seed: int = 0
     row_seeds: tuple[int, ...] | None = None
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
     stop_tokens: tuple[int, ...] = ()
     is_complete: Callable[[list[int]], bool] | None = None
 

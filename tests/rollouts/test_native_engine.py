@@ -242,7 +242,7 @@ def test_sampling_frequencies_follow_the_distribution(random_policy: Policy) -> 
 def test_draw_never_takes_a_token_of_probability_zero() -> None:
     log_distribution = torch.tensor([[-torch.inf, 0.5, -torch.inf, 0.5, -torch.inf]]).log_softmax(-1)
     for uniform in (0.0, 0.4999999, 0.5, 1 - 2**-53):
-        drawn = native._draw(log_distribution, torch.tensor([uniform], dtype=torch.float64), greedy=False)
+        drawn = native._draw(log_distribution, torch.tensor([uniform], dtype=torch.float64))
         assert int(drawn) == (1 if uniform < 0.5 else 3), uniform
 
 
