@@ -13,9 +13,10 @@ _EXTRA_TOKENS = 2
 
 @dataclass(frozen=True)
 class StopStrings:
-    """`strings` and the end token's text in the texts of `tokenizer`, special tokens included: a stop string may be one.
+    """`strings`, and the end token's text, in what `tokenizer` decodes.
 
-    The end token's text counts however it is spelled: a model can write it letter by letter.
+    Special tokens are decoded too, as a stop string may be one. The end token's text counts however it is spelled: a
+    model can write it letter by letter.
     """
 
     tokenizer: Any

@@ -86,18 +86,15 @@ class NativeEngine:
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         step_tokens = tokens
         for t in range(store.settings.max_new_tokens):
-            logits = (
-                self._policy(
-                    input_ids=step_tokens,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
+            output = self._policy(
+                input_ids=step_tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
+            logits = output.logits[:, -1].float()
             if store.settings.repetition_penalty != 1:
                 so_far = torch.cat([tokens, store.tokens[rows, :t]], dim=-1)
                 logits = penalised(logits, so_far, mask, store.settings.repetition_penalty)
