@@ -27,6 +27,14 @@ def spelled(text: str) -> list[int]:
     return [token for letter in text for token in ids(letter)]
 
 
+WIDEST = [*spelled("Ques"), *ids("tion:")]
+
+
+def test_the_widest_spelling_has_two_tokens_more() -> None:
+    assert len(WIDEST) == len(ids("Question:")) + 2 < len(spelled("Question:"))
+    assert TOKENIZER.decode(WIDEST) == "Question:"
+
+
 def of_the_harness(tokenizer: Any, tokens: list[int], strings: tuple[str, ...]) -> tuple[list[int], str]:
     """lm_eval 0.4.13: its criterion asked after every token, then its post-processing, in its own order."""
     until = [*strings, tokenizer.decode([tokenizer.eos_token_id])]
@@ -55,7 +63,9 @@ def of_the_harness(tokenizer: Any, tokens: list[int], strings: tuple[str, ...]) 
         (ids("a</s>Question:"), "a", True),
         (ids("aQuestion:</s>"), "a", True),
         (ids("Question:"), "", True),
-        # The harness looks back over two tokens more than a stop string has: these it notices in the text only.
+        # The harness looks back over two tokens more than a stop string has, and notices longer spellings in the text
+        # only.
+        (ids(" 18") + WIDEST + ids(" Who"), " 18", True),
         (ids(" 18") + spelled("Question:") + ids(" Who"), " 18", False),
         (ids(" 18") + spelled("</s>") + ids(" more"), " 18", False),
         (ids(" 18") + spelled(EOS) + ids(" more"), " 18", False),
@@ -80,6 +90,16 @@ def test_special_tokens_are_no_text_but_stop() -> None:
     tokens = [*ids("a"), unknown, *ids("b"), TOKENIZER.convert_tokens_to_ids("</s>"), *ids("c")]
     assert stops.cut(tokens) == (tokens[:-1], True)
     assert stops.text(stops.cut(tokens)[0]) == "ab"
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+def test_a_stop_string_is_seen_wherever_it_ends_between_two_questions(every: int) -> None:
+    stops = StopStrings(TOKENIZER, STOPS)
+    for before in range(2 * every):
+        tokens = [*spelled("x" * before), *WIDEST, *spelled("y" * 2 * every)]
+        end = before + len(WIDEST)
+        asked = range(every, len(tokens) + 1, every)
+        assert next(n for n in asked if stops.seen(tokens[:n], every)) == -(-end // every) * every
 
 
 PIECES = st.one_of(
