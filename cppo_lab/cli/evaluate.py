@@ -92,6 +92,9 @@ def _show(request: EvaluationRequest, finished: Finished) -> None:
         if decoding["greedy"]
         else f"temperature {decoding['temperature']:g}, top-p {decoding['top_p']:g}, seed {decoding['seed']}"
     )
+    penalty = decoding.get("repetition_penalty")
+    if penalty not in (None, 1.0):
+        how += f", repetition penalty {penalty:g}"
     speed = finished.folder.read(TIMINGS).get("tokens_per_s", 0.0)
     console().print(
         f"{how}, at most {decoding['max_new_tokens']} tokens; no answer found in "

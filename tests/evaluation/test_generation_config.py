@@ -164,6 +164,15 @@ def test_the_model_s_penalty_is_applied_and_reported(
     assert not any("generation_config" in warning for warning in strong["warnings"])
 
 
+def test_the_table_names_a_penalty(policy: Policy, tmp_path: Path, invoke: Invoke) -> None:
+    for name, settings, named in (("plain", {}, False), ("strong", {"repetition_penalty": 1.5}, True)):
+        model = str(folder(tmp_path / name, policy, **settings))
+        options = ["--limit", "2", "--max-new-tokens", "4", "--no-track", "-o", str(tmp_path / "o")]
+        code, out, _ = invoke("eval", "chain", "--model", model, *options)
+        assert code == 0
+        assert ("repetition penalty 1.5" in out) == named
+
+
 def test_settings_that_are_not_applied_are_named(
     policy: Policy, tmp_path: Path, evaluate: Callable[..., dict[str, Any]]
 ) -> None:
