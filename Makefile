@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 DEMO ?= quickstart
 MATH_VERIFY := $(shell sed -n 's/^math-verify==//p' requirements/pins.txt)
 SUITE := build/math_verify-$(MATH_VERIFY)
-NOT_QUICK := slow or browser or vllm or gpu or verl or trl or rliable
+NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-rliable lint types check format clean
+.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-lmeval test-rliable lint types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ test-trl: .venv-trl/.installed ## Equality with TRL's losses, in an environment 
 test-rliable: .venv-rliable/.installed ## Equality with rliable's and statsmodels' statistics
 	$(<D)/bin/python -m pytest -q --noconftest -m rliable tests/peers/test_rliable.py
 
+test-lmeval: $(INSTALLED) .venv-lmeval/.installed ## Equality with lm-evaluation-harness, in an environment of its own
+	$(BIN)/python -m pytest -q -m lmeval tests/peers
+
 lint: $(INSTALLED) ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,4 +70,4 @@ format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments and caches; outputs stay
-	rm -rf $(VENV) .venv-verl .venv-trl .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-verl .venv-trl .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
