@@ -54,6 +54,10 @@ class TextEngine(Protocol):
         """One response to each request, sampled together."""
         ...
 
+    def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
+        """How many prompts lose their beginning, for the response to fit into the context."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What the results say of the engine."""
         ...

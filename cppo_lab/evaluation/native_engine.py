@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cppo_lab.errors import UserError
 from cppo_lab.evaluation.engines import Decoding, Request, Response
 from cppo_lab.evaluation.generation_config import model_settings
 from cppo_lab.evaluation.protocols import Prompt
@@ -47,13 +48,22 @@ class NativeTextEngine:
 
     def prompt_ids(self, prompt: Prompt, room: int) -> list[int]:
         """The prompt's tokens, its beginning cut off where they would leave less than `room` in the context."""
+        return self._ids(prompt)[-(self._context - room) :]
+
+    def _ids(self, prompt: Prompt) -> list[int]:
         bos = self.policy.tokenizer.bos_token
         has_specials = prompt.is_chat or bool(bos and prompt.text.startswith(bos))
         ids: list[int] = self.policy.tokenizer(prompt.text, add_special_tokens=not has_specials).input_ids
-        return ids[-max(1, self._context - room) :]
+        return ids
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
-        """See `TextEngine.generate`."""
+        """See `TextEngine.generate`. Raises UserError where the context has no room for a prompt."""
+        room = decoding.room or decoding.max_new_tokens
+        if room >= self._context:
+            raise UserError(
+                f"--max-new-tokens {room}: must be less than the model's context of {self._context} tokens, "
+                "in which the prompt needs room too."
+            )
         stops = StopStrings(self.policy.tokenizer, requests[0].stops)
         settings = SamplingSettings(
             max_new_tokens=decoding.max_new_tokens,
@@ -68,7 +78,6 @@ class NativeTextEngine:
                 for request in requests
             ),
         )
-        room = decoding.room or decoding.max_new_tokens
         prompts = [self.prompt_ids(request.prompt, room) for request in requests]
         rollout = self._engine.sample(prompts, settings)
         responses = []
@@ -83,6 +92,11 @@ class NativeTextEngine:
         """See `TextEngine.describe`."""
         parameters = sum(parameter.numel() for parameter in self.policy.network.parameters())
         return {"engine": "native", "dtype": self.policy.dtype, "parameters": parameters}
+
+    def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
+        """See `TextEngine.cut_prompts`."""
+        room = decoding.room or decoding.max_new_tokens
+        return sum(len(self._ids(prompt)) > self._context - room for prompt in prompts)
 
     def close(self) -> None:
         """See `TextEngine.close`."""

@@ -10,6 +10,7 @@ from typing import Any
 from cppo_lab.errors import UserError
 from cppo_lab.evaluation.engines import Decoding, Request, Response
 from cppo_lab.evaluation.generation_config import ModelSettings
+from cppo_lab.evaluation.protocols import Prompt
 from cppo_lab.streams import Stream, stream_seed
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -74,6 +75,10 @@ class OpenAITextEngine:
             text = text.split(stop)[0]
         used = answer.usage.completion_tokens if answer.usage else 0
         return Response(text, used, choice.finish_reason != "length")
+
+    def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
+        """See `TextEngine.cut_prompts`: a server refuses what does not fit."""
+        return 0
 
     def describe(self) -> dict[str, Any]:
         """See `TextEngine.describe`."""

@@ -105,7 +105,7 @@ def _work(
         prompts = protocol.prompts(questions, pool)
         decoding = _decoding(request, protocol, engine.settings)
         responses = sample_missing(request, folder, engine, protocol, prompts, decoding, on_batch)
-        about = about_evaluation(request, engine, tokenizer, decoding, protocol)
+        about = about_evaluation(request, engine, tokenizer, decoding, protocol, prompts)
     finally:
         engine.close()
     scored = _scored(questions, prompts, responses, protocol, request.samples)

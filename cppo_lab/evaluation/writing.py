@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cppo_lab.evaluation.engines import Decoding, TextEngine
 from cppo_lab.evaluation.folder import PROBLEMS, RESULTS, EvaluationFolder
 from cppo_lab.evaluation.lm_eval_files import results_file, sample_rows, sha256
-from cppo_lab.evaluation.protocols import EvaluationProtocol
+from cppo_lab.evaluation.protocols import EvaluationProtocol, Prompt
 from cppo_lab.evaluation.request import EvaluationRequest, shown_questions
 from cppo_lab.evaluation.results import TRUNCATED_WARNING, Scored, problem_rows, summary
 from cppo_lab.runs.provenance import git_state, versions
@@ -25,6 +25,7 @@ def about_evaluation(
     tokenizer: PreTrainedTokenizerBase | None,
     decoding: Decoding,
     protocol: EvaluationProtocol,
+    prompts: Sequence[Prompt],
 ) -> dict[str, Any]:
     """What the results say besides figures: model, decoding, and what a reader has to be warned of."""
     template = getattr(tokenizer, "chat_template", None)
@@ -33,6 +34,11 @@ def about_evaluation(
         warnings.append(
             f"{protocol.name} asks in plain text, though this model has a chat template: compare with lm_eval "
             "without --apply_chat_template, and expect fewer answers in the strict format."
+        )
+    cut = engine.cut_prompts(prompts, decoding)
+    if cut:
+        warnings.append(
+            f"{cut} of {len(prompts)} prompts lost their beginning: with the response they exceed the model's context."
         )
     if engine.settings.not_applied:
         warnings.append(

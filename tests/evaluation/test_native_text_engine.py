@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_runs import starting, tiny_config
 
+from cppo_lab.errors import UserError
 from cppo_lab.evaluation.engines import Decoding, Request
 from cppo_lab.evaluation.native_engine import NativeTextEngine
 from cppo_lab.evaluation.protocols import Prompt
@@ -62,6 +63,29 @@ def test_a_stop_string_ends_a_response_and_is_no_part_of_it(
 def test_responses_at_the_limit_are_not_finished(engine: NativeTextEngine, requests: list[Request]) -> None:
     short = Decoding(max_new_tokens=2, temperature=0.0, top_p=1.0, seed=0)
     assert not any(response.finished for response in engine.generate(requests[:4], short))
+
+
+def test_a_response_that_leaves_no_room_for_the_prompt_is_refused(
+    engine: NativeTextEngine, requests: list[Request]
+) -> None:
+    context = engine.policy.network.config.max_position_embeddings
+    with pytest.raises(UserError, match=f"--max-new-tokens {context}: must be less than .* {context} tokens"):
+        engine.generate(requests, Decoding(max_new_tokens=context, temperature=0.0, top_p=1.0, seed=0))
+
+
+def test_prompts_that_lose_their_beginning_are_counted(
+    engine: NativeTextEngine, requests: list[Request]
+) -> None:
+    prompts = [request.prompt for request in requests]
+    context = engine.policy.network.config.max_position_embeddings
+    longest = max(len(engine.policy.prompt_ids(prompt.text)) for prompt in prompts)
+
+    def leaving(room: int) -> Decoding:
+        return Decoding(max_new_tokens=context - room, temperature=0.0, top_p=1.0, seed=0)
+
+    assert engine.cut_prompts(prompts, leaving(longest)) == 0
+    assert 0 < engine.cut_prompts(prompts, leaving(longest - 1)) < len(prompts)
+    assert engine.prompt_ids(prompts[0], context - 3) == engine.policy.prompt_ids(prompts[0].text)[-3:]
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 0.999])
