@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.util import Finalize
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -75,6 +76,9 @@ class Grader:
         self._is_closed = False
 
     def _new_pool(self) -> ProcessPool:
+        if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+            # A worker of joblib says that it was started by loky, which no process that it spawns knows.
+            multiprocessing.set_start_method("spawn", force=True)
         return ProcessPool(
             max_workers=self._workers,
             max_tasks=_ANSWERS_PER_WORKER if self.symbolic else 0,
@@ -162,4 +166,7 @@ class Grader:
 @functools.cache
 def grader(symbolic: bool = False) -> Grader:
     """The grader that this process shares; its workers end with the process."""
-    return Grader(symbolic=symbolic)
+    made = Grader(symbolic=symbolic)
+    # A process that multiprocessing started waits for its children, and runs this before.
+    Finalize(made, made.close, exitpriority=1)
+    return made

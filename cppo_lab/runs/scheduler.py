@@ -134,7 +134,8 @@ class _Scheduler:
         if len(self._workers) >= self._limit:
             return None
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+        # Not a daemon, which could have no processes that grade; `_leave_with` and `stop` see to its end.
+        process = self._context.Process(target=_work, args=(theirs, os.getpid()))
         process.start()
         theirs.close()
         self._workers.append(_Worker(process, ours))
