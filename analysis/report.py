@@ -19,6 +19,7 @@ from analysis.figures import style
 from analysis.figures.render import Rendered, palette_css, render, variable
 from analysis.findings import Findings, find
 from analysis.gallery import Exhibit, exhibits
+from analysis.latex import latex
 from analysis.markdown import cell, fence, line
 from analysis.runs import Study, load_study
 from analysis.samples import Sample, choose
@@ -95,7 +96,7 @@ def write_report(
             out[folder / "tables" / f"{name}.csv"] = table.frame().to_csv(index=False).encode("utf-8")
     if "tex" in wanted:
         for name, table in content.tables.items():
-            out[folder / "tables" / f"{name}.tex"] = table.latex().encode("utf-8")
+            out[folder / "tables" / f"{name}.tex"] = latex(table).encode("utf-8")
     for path, data in out.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -56,38 +56,6 @@ class Table:
             columns=[header for header, _ in self.columns],
         )
 
-    def latex(self) -> str:
-        """What is shown, as a LaTeX table in booktabs style (needs the package booktabs), everything escaped."""
-        shown = pd.DataFrame(
-            [[cell.text for cell in row] for row in self.rows],
-            columns=[header for header, _ in self.columns],
-        )
-        written = (
-            shown.style.hide(axis="index")
-            .format(escape="latex")
-            .format_index(escape="latex", axis=1)
-            .to_latex(
-                hrules=True,
-                column_format="".join("r" if numeric else "l" for _, numeric in self.columns),
-                caption=_latex(self.caption),
-                label=f"tab:{self.name}",
-            )
-        )
-        return _ascii(written)
-
-
-def _ascii(text: str) -> str:
-    # Classic LaTeX knows no Unicode minus, dashes or times.
-    for character, command in (("\u2212", "$-$"), ("\u2013", "--"), ("\u00d7", r"$\times$")):
-        text = text.replace(character, command)
-    return text
-
-
-def _latex(text: str) -> str:
-    special = {character: f"\\{character}" for character in "&%$#_{}"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(character, character) for character in text)
-
 
 def results_table(findings: Findings) -> Table:
     """The one table beside the verdict."""

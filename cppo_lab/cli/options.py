@@ -1,0 +1,27 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Hydra overrides: `key=value`, `group=choice`, `+new=…`.", show_default=False),
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option("--config-dir", help="A folder with configuration groups of your own.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The output folder (default: `$CPPO_LAB_OUTPUT`, else `outputs`).",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
