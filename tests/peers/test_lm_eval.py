@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.lmeval
-pytest.importorskip("hydra", reason="the lab is not installed: make test-lmeval")
+pytest.importorskip("pebble", reason="the lab is not installed: make test-lmeval")
 
 from lm_eval_models import chaotic_policy, problems, taught_policy  # noqa: E402
 from lm_eval_runs import (  # noqa: E402
