@@ -157,6 +157,8 @@ def evaluate(
         return
     if task is None:
         raise UserError("eval: needs a task, such as gsm8k; cppo-lab eval --help lists them.")
+    if tracking_uri is not None and not track:
+        raise UserError(f"--tracking-uri {tracking_uri}: nothing is sent with --no-track.")
     from cppo_lab.cli.evaluate import evaluate_model
     from cppo_lab.evaluation.request import EvaluationRequest
 

@@ -105,6 +105,14 @@ class EvaluationRequest:
         for key, value in (("--base-url", self.base_url), ("--tokenizer", self.tokenizer)):
             if value is not None and self.engine != "openai":
                 raise UserError(f"{key} {value}: only --engine openai asks a server.")
+        for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
+            if value != usual and self.engine == "openai":
+                raise UserError(f"{key} {value}: a server decides that itself; leave it out.")
+        if self.run is None and self.checkpoint != "last":
+            raise UserError(f"--checkpoint {self.checkpoint}: only a --run has checkpoints to choose from.")
+        is_hub = self.engine == "native" and self.model is not None and not is_local(self.model)
+        if self.revision is not None and not is_hub:
+            raise UserError(f"--revision {self.revision}: only a model of the hub has revisions.")
 
     def _check_decoding(self) -> None:
         if self.temperature is not None and self.temperature < 0:
@@ -136,6 +144,10 @@ class EvaluationRequest:
         if self.task == CHAIN:
             if self.data is not None:
                 raise UserError(f"--data {self.data}: the chain task makes its own problems.")
+            if self.question_column or self.answer_column:
+                raise UserError("--question-column, --answer-column: the chain task makes its own problems.")
+            if self.chat:
+                raise UserError("--chat: the chain task's problems are prompts as they are.")
         elif self.steps is not None:
             raise UserError(f"--steps {self.steps}: only the chain task has a number of steps.")
         if self.task == CUSTOM and self.data is None:
