@@ -14,6 +14,7 @@ from cppo_lab.config import RunConfig
 from cppo_lab.experience import Experience, minibatch_order
 from cppo_lab.objectives.advantages import value_loss
 from cppo_lab.objectives.aggregation import aggregate, denominator
+from cppo_lab.objectives.agreement import AgreementCounter
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.diagnostics import Diagnostics
 from cppo_lab.objectives.objective import token_objective
@@ -70,12 +71,17 @@ class Learner:
         step: int,
         profiler: PositionProfiler | None = None,
         recorder: TokenRecorder | None = None,
+        agreement: AgreementCounter | None = None,
     ) -> Metrics:
-        """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite."""
+        """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
+
+        `agreement` sees the last epoch only, in which the policy has moved furthest.
+        """
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder)
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.config.trainer.epochs):
+            taken.agreement = agreement if epoch == self.config.trainer.epochs - 1 else None
             for rows in minibatch_order(self.config, live, step, epoch):
                 self._update(experience, rows, step, taken)
         network.eval()
@@ -142,6 +148,8 @@ class Learner:
             taken.profiler.update(batch, objective)
         if taken.recorder is not None:
             taken.recorder.update(rows, batch, objective)
+        if taken.agreement is not None:
+            taken.agreement.update(batch, objective)
         loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
         if values is None or experience.values is None or experience.returns is None:
             return loss, None
@@ -248,6 +256,7 @@ class _Updates:
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
     recorder: TokenRecorder | None
+    agreement: AgreementCounter | None = None
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     critic: list[tuple[float, float]] = field(default_factory=list)

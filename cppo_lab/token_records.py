@@ -20,8 +20,9 @@ class TokenRecorder:
     """Keeps, for the responses `rows` of a rollout, what the last update of a training step that saw them decided.
 
     Each record has one entry per response token: `divergence` D_t, `weight` w_t, `threshold` c_t (what w_t D_t is
-    compared with), `ratio` of the surrogate, `advantage`, and `masked` ("threshold", "budget" or ""); None for what
-    the method does not have. `delta` is the token-level threshold of this step.
+    compared with), `prefix_threshold` (what the prefix leaves, c_t before its cap at delta), `ratio` of the surrogate,
+    `advantage`, and `masked` ("threshold", "budget" or ""); None for what the method does not have. `delta` is the
+    token-level threshold of this step.
     """
 
     def __init__(self, rows: Sequence[int]) -> None:
@@ -52,6 +53,7 @@ def _record(place: int, mask: Tensor, objective: TokenObjective) -> dict[str, An
         "divergence": column(objective.divergence),
         "weight": column(objective.weights),
         "threshold": column(objective.threshold),
+        "prefix_threshold": column(objective.prefix_threshold),
         "ratio": column(objective.ratio),
         "advantage": column(objective.advantages),
         "masked": [

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from cppo_lab.config import RunConfig
 from cppo_lab.evaluation.held_out import Evaluation, evaluate
 from cppo_lab.experience import Experience
 from cppo_lab.learner import Learner, Metrics, profile_rows
+from cppo_lab.objectives.agreement import AgreementCounter
 from cppo_lab.objectives.profiles import PositionProfiler
 from cppo_lab.policies.loading import Policy
 from cppo_lab.rollouts.rollout import RolloutEngine
@@ -89,14 +90,16 @@ class Trainer:
         profiler = PositionProfiler() if evaluates else None
         # Token by token a response is many numbers: as seldom as the profiles.
         recorder = TokenRecorder(range(self.config.trainer.samples_per_step)) if evaluates else None
+        agreement = AgreementCounter(self.learner.algo) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
-        metrics |= self.learner.learn(experience, self.step, profiler, recorder)
+        metrics |= self.learner.learn(experience, self.step, profiler, recorder, agreement)
         clock.lap("train_s")
         self.step += 1
-        if profiler is not None:
+        if profiler is not None and agreement is not None:
             for row in profile_rows(profiler, self.step):
                 self.parts.folder.append("profiles.jsonl", row)
+            self.parts.folder.append("agreement.jsonl", {"step": self.step, **asdict(agreement.result())})
             metrics |= self._evaluate_and_keep_best()
             clock.lap("eval_s")
         self._write_samples(experience, recorder)

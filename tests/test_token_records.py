@@ -42,6 +42,8 @@ def test_evaluated_steps_record_every_token_of_the_responses_that_were_learnt_fr
         assert {len(tokens[column]) for column in columns} == {row["length"]}
         assert "".join(tokens["text"]).removesuffix("<eos>") == row["completion"]
         assert tokens["delta"] == 0.003
+        for threshold, left in zip(tokens["threshold"], tokens["prefix_threshold"], strict=True):
+            assert threshold == pytest.approx(min(left, 0.003), rel=1e-4)
         for distance, weight, threshold, reason in zip(
             *(tokens[column] for column in ("divergence", "weight", "threshold", "masked")), strict=True
         ):

@@ -57,7 +57,8 @@ def test_same_seed_gives_the_same_bytes_and_weights_in_another_folder(output: Pa
     second = run(tiny_config(elsewhere(output, tmp_path), "trainer.checkpoint_every=2"))
     assert first.path.name == second.path.name
     assert metrics_bytes(first) == metrics_bytes(second)
-    assert (first.path / "profiles.jsonl").read_bytes() == (second.path / "profiles.jsonl").read_bytes()
+    for log in ("profiles.jsonl", "agreement.jsonl"):
+        assert (first.path / log).read_bytes() == (second.path / log).read_bytes()
     assert same_weights(final_weights(first), final_weights(second))
     rows = first.rows("metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
@@ -88,6 +89,9 @@ def test_run_folder_tells_the_whole_story_of_a_finished_run(output: Path) -> Non
     assert [row["step"] for row in rows if "eval/heldout/accuracy" in row] == [0, 2, 3]
     assert [row["step"] for row in folder.rows("timings.jsonl")] == [1, 2, 3]
     assert {row["step"] for row in folder.rows("profiles.jsonl")} == {2, 3}
+    agreement = folder.rows("agreement.jsonl")
+    assert [row["step"] for row in agreement] == [2, 3]
+    assert all(row["tokens"] > 0 and max(row["masked"]) <= row["tokens"] for row in agreement)
     assert [step for step, _ in folder.checkpoints()] == [3]
     accuracies = {row["step"]: row["eval/heldout/accuracy"] for row in rows if "eval/heldout/accuracy" in row}
     best = max(accuracies.values())

@@ -59,6 +59,8 @@ class TokenObjective:
     weights: Tensor | None
     threshold: Tensor | None
     """c_t, what w_t D_t is compared with."""
+    prefix_threshold: Tensor | None
+    """What the prefix leaves: c_t before its cap at delta; None without a budget."""
     effective_budget: Tensor | None
     """[B] delta_b in force."""
     prefix_cost: Tensor | None
@@ -128,6 +130,7 @@ def token_objective(
         divergence=distance,
         weights=decision.weights,
         threshold=decision.threshold,
+        prefix_threshold=decision.prefix_threshold,
         effective_budget=decision.budget,
         prefix_cost=decision.prefix_cost,
         prefix_weight=decision.prefix_weight,

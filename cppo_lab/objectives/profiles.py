@@ -29,10 +29,12 @@ class PositionProfile:
     masked_share: list[float]
     threshold_mean: list[float]
     """Mean of c_t."""
+    induced_threshold_mean: list[float]
+    """Mean of c_t / w_t: what D_t itself may be."""
 
 
 class PositionProfiler:
-    """Collects the tokens of one training step and bins them; keeps five float32 per token.
+    """Collects the tokens of one training step and bins them; keeps six float32 per token.
 
     D_t is the method's divergence, or |pi - mu| of the sampled token for a method without one.
     """
@@ -53,7 +55,9 @@ class PositionProfiler:
         threshold = objective.threshold
         if threshold is None:
             threshold = torch.full_like(distance, torch.nan)
-        columns = (share, position, distance, objective.masked, threshold)
+        weights = objective.weights
+        induced = threshold if weights is None else threshold / weights
+        columns = (share, position, distance, objective.masked, threshold, induced)
         self._tokens.append(torch.stack([column.float()[mask] for column in columns]).cpu())
 
     def relative(self, bins: int = RELATIVE_BINS) -> PositionProfile:
@@ -69,7 +73,7 @@ class PositionProfiler:
         return self._profile("absolute", 1, [float(edge) for edge in edges])
 
     def _profile(self, kind: str, axis: int, edges: list[float]) -> PositionProfile:
-        tokens = torch.cat(self._tokens, -1) if self._tokens else torch.empty(5, 0)
+        tokens = torch.cat(self._tokens, -1) if self._tokens else torch.empty(6, 0)
         inner = torch.tensor(edges[1:-1], dtype=torch.float32)
         index = torch.bucketize(tokens[axis], inner, right=True)
         bins = len(edges) - 1
@@ -82,6 +86,7 @@ class PositionProfiler:
             divergence_top_decile=[_top_decile(part[2]) for part in chosen],
             masked_share=[float(part[3].mean()) for part in chosen],
             threshold_mean=[float(part[4].mean()) for part in chosen],
+            induced_threshold_mean=[float(part[5].mean()) for part in chosen],
         )
 
 

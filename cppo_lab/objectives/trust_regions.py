@@ -28,6 +28,8 @@ class Decision:
     """[B, T] bool: gate below 1 because of the prefix budget alone."""
     threshold: Tensor | None = None
     """[B, T] the threshold c_t in force on w_t D_t; may be negative under a prefix budget."""
+    prefix_threshold: Tensor | None = None
+    """[B, T] what the prefix leaves, allowance_t - S_{t-1}: c_t before its cap at delta; None without a budget."""
     weights: Tensor | None = None
     """[B, T] w_t."""
     prefix_cost: Tensor | None = None
@@ -158,7 +160,8 @@ def prefix_budget(
         charged_before = charged - cost
     else:
         charged, charged_before = prefix_cost, shift_right(prefix_cost)
-    threshold = (allowed - charged_before).clamp(max=at.delta)
+    left = allowed - charged_before
+    threshold = left.clamp(max=at.delta)
     within = cost <= threshold
     violation = None
     if spec.gate != "hard":
@@ -171,6 +174,7 @@ def prefix_budget(
         by_threshold=violated & (cost > at.delta),
         by_budget=violated & (cost <= at.delta),
         threshold=threshold.masked_fill(~mask, 0.0),
+        prefix_threshold=None if spec.budget.kind == "none" else left.masked_fill(~mask, 0.0),
         weights=weights,
         prefix_cost=prefix_cost,
         prefix_weight=prefix_weight,

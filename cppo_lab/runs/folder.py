@@ -5,6 +5,7 @@ run.json        identity, status, starting policy, versions, counts
 metrics.jsonl   one line per step, deterministic (null where a value is undefined)
 timings.jsonl   wall-clock times per step
 profiles.jsonl  divergence and masking by position
+agreement.jsonl which of the same tokens other rules would have masked
 samples/        some graded training responses of every step
 checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
 """
@@ -27,7 +28,7 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 LOCK_FILE = ".lock"
 """Held by the process that works on a run."""
 
-_LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
+_LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -251,7 +251,7 @@ class Store:
             return
         if info.get("reason"):
             self._client.set_tag(run_id, "cppo_lab.reason", info["reason"])
-        for name in ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl"):
+        for name in ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl"):
             if (folder.path / name).exists():
                 self._client.log_artifact(run_id, str(folder.path / name))
         samples = sorted((folder.path / "samples").glob("*.jsonl"))

@@ -115,5 +115,8 @@ def test_position_profiles_count_every_token_once_and_average_within_bins() -> N
     assert absolute.divergence_mean[0] == pytest.approx(first.mean().item(), rel=1e-6)
     assert absolute.divergence_top_decile[0] == pytest.approx(first.max().item(), rel=1e-6)
     assert absolute.threshold_mean[0] == pytest.approx(0.15, rel=1e-6)
+    # The first weight is 1; later ones are smaller, so that D_t itself may be larger than c_t.
+    assert absolute.induced_threshold_mean[0] == pytest.approx(0.15, rel=1e-6)
+    assert absolute.induced_threshold_mean[1] > absolute.threshold_mean[1]
     masked = sum(share * count for share, count in zip(absolute.masked_share, absolute.count, strict=True))
     assert masked == pytest.approx(int(objective.masked.sum()), rel=1e-6)
