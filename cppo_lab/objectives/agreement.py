@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class AgreementCounter:
     """
 
     def __init__(self, algo: AlgoSpec, witnesses: Sequence[str] = WITNESSES) -> None:
-        self._witnesses = [_anchored_at_rollout(method(name)) for name in witnesses if name != algo.name]
+        self._witnesses = [_witness(name) for name in witnesses if name != algo.name]
         self._rules = [algo.name, *(rule.name for rule in self._witnesses)]
         self._tokens = 0
         self._both = torch.zeros(len(self._rules), len(self._rules), dtype=torch.long)
@@ -60,5 +61,6 @@ def _pairs(decided: Tensor) -> Tensor:
     return (decided @ decided.T).round().long().cpu()
 
 
-def _anchored_at_rollout(algo: AlgoSpec) -> AlgoSpec:
-    return replace(algo, anchor="rollout", force_anchor=True)
+@cache
+def _witness(name: str) -> AlgoSpec:
+    return replace(method(name), anchor="rollout", force_anchor=True)
