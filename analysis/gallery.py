@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import zlib
-from dataclasses import dataclass
-
-from matplotlib.figure import Figure
-
-from analysis.figures import accuracy, differences, intervals, profiles, stability
-from analysis.figures.accuracy import MOST_BANDS
+from analysis import mechanisms
+from analysis.exhibit import Exhibit, band_in_words, deaths_in_words, of_panel, seeds_in_words
+from analysis.figures import accuracy, differences, intervals, stability
 from analysis.figures.stability import MOST_POINTS
 from analysis.findings import ACCURACY, KL, Findings
 from analysis.numbers import listed
 from analysis.runs import Study
 from analysis.tables import final_in_words, window_in_words
-
-MOST_SLUG = 48
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says
-    why.
-    """
-
-    name: str
-    section: str
-    title: str
-    caption: str
-    figure: Figure | None
 
 
 def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
@@ -40,45 +20,8 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
         *([_differences(study, findings)] if findings.comparisons else []),
         *(_stability(study, panel) for panel in study.grouping.panels),
         _kl(study),
-        *_profiles(study),
+        *mechanisms.exhibits(study),
     ]
-
-
-def seeds_recorded(study: Study) -> dict[str, int]:
-    """Runs of each group that recorded an accuracy after the starting policy, counted in the statistics or
-    not.
-    """
-    if ACCURACY not in study.metrics:
-        return {group.label: 0 for group in study.grouping.groups}
-    rows = study.metrics[(study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()]
-    return {
-        group.label: int((study.runs.index[study.runs["group"] == group.label]).isin(rows["run_id"]).sum())
-        for group in study.grouping.groups
-    }
-
-
-def seeds_in_words(study: Study) -> str:
-    """How many seeds stand behind each method's line."""
-    sizes = seeds_recorded(study)
-    counts = sorted(set(sizes.values()))
-    if len(counts) == 1:
-        return f"n = {counts[0]} {'seed' if counts[0] == 1 else 'seeds'} per method"
-    return "n: " + ", ".join(f"{label} {size}" for label, size in sizes.items())
-
-
-def band_in_words(study: Study) -> str:
-    """What the band around a mean is, for the numbers of seeds that occur."""
-    sizes = list(seeds_recorded(study).values())
-    parts = []
-    if max(map(len, map(study.grouping.in_panel, study.grouping.panels))) > MOST_BANDS:
-        return f"no bands are drawn for more than {MOST_BANDS} methods, see the intervals below"
-    if any(size >= 3 for size in sizes):
-        parts.append("the band is the 95% Student t interval of the mean over seeds")
-    if any(size == 2 for size in sizes):
-        parts.append("with two seeds the band is their range, not an interval")
-    if any(size == 1 for size in sizes):
-        parts.append("a single seed has no band")
-    return "; ".join(parts)
 
 
 def _accuracy(study: Study) -> Exhibit:
@@ -87,7 +30,7 @@ def _accuracy(study: Study) -> Exhibit:
         "Accuracy on the held-out problems against training steps. Thick lines are means over seeds, thin "
         f"lines single seeds; {band_in_words(study)} ({seeds_in_words(study)}). The dashed line is the "
         "starting policy; the number beside each method is the height of its line at the "
-        f"end.{_deaths(study)}"
+        f"end.{deaths_in_words(study)}"
         if figure
         else f"Cannot be drawn: no run recorded {ACCURACY}."
     )
@@ -123,7 +66,6 @@ def _differences(study: Study, findings: Findings) -> Exhibit:
 
 def _stability(study: Study, panel: str) -> Exhibit:
     figure = stability.stability(study, panel)
-    several = len(study.grouping.panels) > 1
     absent = stability.missing(study, panel)
     averaged = (
         f" Each point stands for the median of neighbouring steps, {MOST_POINTS} points in all."
@@ -132,18 +74,16 @@ def _stability(study: Study, panel: str) -> Exhibit:
     )
     left_out = f" Not recorded by any run, so not drawn: {listed(absent)}." if absent and figure else ""
     caption = (
-        "What keeps a run alive, step by step. Lines are means over seeds (medians on the logarithmic "
-        f"axes, where single rare tokens dominate a mean), thin lines single seeds; {band_in_words(study)}, "
-        f"on the linear axes only ({seeds_in_words(study)}). A logarithmic axis ends at most three decades below "
-        "the median of what it shows; smaller values lie below it. Masked by reason: means over steps and "
-        f"seeds.{averaged}{_deaths(study)}{left_out}"
+        "What keeps a run alive, step by step (the paper's Figures 8 to 11). Lines are means over seeds (medians "
+        "on the logarithmic axes, where single rare tokens dominate a mean), thin lines single seeds; "
+        f"{band_in_words(study)}, on the linear axes only ({seeds_in_words(study)}). A logarithmic axis ends at most "
+        "three decades below the median of what it shows; smaller values lie below it. Masked by reason: means over "
+        f"steps and seeds.{averaged}{deaths_in_words(study)}{left_out}"
         if figure
         else "Cannot be drawn: no run recorded a stability metric."
     )
-    name = f"stability-{_slug(panel)}" if several else "stability"
-    return Exhibit(
-        name, "stability", f"Step by step, {panel}" if several else "Step by step", caption, figure
-    )
+    name, title = of_panel(study, panel, "stability", "Step by step")
+    return Exhibit(name, "stability", title, caption, figure)
 
 
 def _kl(study: Study) -> Exhibit:
@@ -157,38 +97,3 @@ def _kl(study: Study) -> Exhibit:
         else f"Cannot be drawn: no run recorded both {ACCURACY} and {KL}."
     )
     return Exhibit("accuracy-against-kl", "stability", "Accuracy against KL spent", caption, figure)
-
-
-def _profiles(study: Study) -> list[Exhibit]:
-    if study.profiles.empty:
-        return []
-    out = []
-    several = len(study.grouping.panels) > 1
-    for panel in study.grouping.panels:
-        figure = profiles.position_profile(study, panel)
-        if figure is None:
-            continue
-        out.append(
-            Exhibit(
-                f"positions-{_slug(panel)}" if several else "positions",
-                "stability",
-                f"By position in the response, {panel}" if several else "By position in the response",
-                "Divergence, its top decile, tokens masked and the threshold in force against relative "
-                "position, averaged over all recorded steps and seeds with the number of tokens as weight. "
-                "A method without a divergence threshold has no line in the last picture.",
-                figure,
-            )
-        )
-    return out
-
-
-def _deaths(study: Study) -> str:
-    if not (study.runs["status"] == "FAILED").any():
-        return ""
-    return " A red cross marks where a run failed; means of accuracy carry it on at its last value."
-
-
-def _slug(text: str) -> str:
-    """A short file name for a panel; a long one is cut and told apart by a checksum."""
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"
-    return slug if len(slug) <= MOST_SLUG else f"{slug[:MOST_SLUG]}-{zlib.crc32(text.encode()):08x}"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.numbers import tidy
+
 METHOD_AXES = ("algo", "algo.name")
 # What a person would name first when asked how two runs differ.
 NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.weights")
@@ -119,18 +121,6 @@ def infer_axes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         if key not in axes and key not in seeds and not _follows(configs, key, axes):
             axes.append(key)
     return axes + [key for index, key in enumerate(seeds) if not _follows(configs, key, seeds[:index])]
-
-
-def tidy(value: str) -> str:
-    """A very small or large number in its shortest notation (0.0002 as 2e-4), any other text as it is."""
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    if number == 0 or 1e-3 <= abs(number) < 1e6 or number != number or abs(number) == float("inf"):
-        return value
-    mantissa, exponent = f"{number:e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -85,3 +85,15 @@ def plural(number: int, noun: str) -> str:
 
 def _absent(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
+
+
+def tidy(value: str) -> str:
+    """A very small or large number in its shortest notation (0.0002 as 2e-4), any other text as it is."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if number == 0 or 1e-3 <= abs(number) < 1e6 or number != number or abs(number) == float("inf"):
+        return value
+    mantissa, exponent = f"{number:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -15,10 +15,11 @@ import jinja2
 from markupsafe import Markup
 
 from analysis import tables, words
+from analysis.exhibit import Exhibit
 from analysis.figures import style
 from analysis.figures.render import Rendered, palette_css, render, variable
 from analysis.findings import Findings, find
-from analysis.gallery import Exhibit, exhibits
+from analysis.gallery import exhibits
 from analysis.latex import latex
 from analysis.markdown import cell, fence, line
 from analysis.runs import Study, load_study
@@ -220,7 +221,7 @@ def markdown_page(content: Content) -> str:
 def _sections(content: Content) -> dict[str, list[Exhibit]]:
     return {
         section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
-        for section in ("accuracy", "stability")
+        for section in ("accuracy", "stability", "mechanisms")
     }
 
 

@@ -25,6 +25,15 @@ OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
 DIVERGED = re.compile(r"\bnan\b|\binf\b|non-?finite|not finite|infinite|diverg", re.IGNORECASE)
 
 
+PROFILE_COLUMNS = (
+    "divergence_mean",
+    "divergence_top_decile",
+    "masked_share",
+    "threshold_mean",
+    "induced_threshold_mean",
+)
+
+
 class NothingToReport(ValueError):
     """The request names no sweep or run with a finished step; the message says which there are."""
 
@@ -297,7 +306,7 @@ def _frame(records: list[RunRecord], name: str) -> pd.DataFrame:
 
 
 def _profile_frame(records: list[RunRecord]) -> pd.DataFrame:
-    columns = ["count", "divergence_mean", "divergence_top_decile", "masked_share", "threshold_mean"]
+    columns = ["count", *PROFILE_COLUMNS]
     rows: list[dict[str, Any]] = []
     for record in records:
         for profile in record.profiles:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures import style
@@ -15,7 +14,7 @@ COLUMNS = (
     ("divergence_mean", "Mean divergence", False),
     ("divergence_top_decile", "Divergence, top decile", False),
     ("masked_share", "Tokens masked", True),
-    ("threshold_mean", "Threshold in force", False),
+    ("induced_threshold_mean", "Threshold on D in force", False),
 )
 
 
@@ -69,18 +68,7 @@ def position_profile(study: Study, panel: str) -> Figure | None:
             else:
                 axes.set_ylim(0.0, 1.12 * high if high > 0 else 1.0)
                 axes.yaxis.set_major_locator(MaxNLocator(5))
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=looks[group.method].color,
-                linestyle=looks[group.method].linestyle,
-                marker=looks[group.method].marker,
-                label=group.method,
-            )
-            for group in groups
-        ]
-        style.name_methods(figure, handles)
+        style.name_methods(figure, style.line_handles([group.method for group in groups], looks))
         return figure
 
 

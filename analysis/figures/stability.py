@@ -43,8 +43,12 @@ QUANTITIES = (
     Quantity("policy/tv_vs_rollout", "TV from rollout policy"),
     Quantity("mask/share", "Tokens masked", percent=True),
     Quantity("policy/entropy", "Entropy (nats)"),
+    Quantity("policy/ess_token_vs_rollout", "Effective sample size", percent=True),
     Quantity("train/grad_norm", "Gradient norm before clipping", log=True),
+    Quantity("train/accuracy", "Accuracy of rollouts", percent=True),
     Quantity("rollout/length_mean", "Response length (tokens)"),
+    Quantity("rollout/truncated_share", "Responses cut off", percent=True),
+    Quantity("mismatch/logp_relative_of_sums", "Rollout log-prob error", log=True),
 )
 
 

@@ -24,6 +24,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.numbers import tidy
+
 INK = "#1c2024"
 SOFT_INK = "#5d666f"
 RULE = "#d5d9de"
@@ -49,6 +51,8 @@ DARK = {
     "#00707a": "#3fb8c4",
 }
 CROSS = "#a50f15"
+# One hue from light to dark: the same to the colour-blind and in grey print.
+SEQUENTIAL = "Blues"
 # Decades that a logarithmic axis reaches below the median of what it shows.
 MOST_DECADES = 3
 
@@ -235,6 +239,33 @@ def name_methods(figure: Figure, handles: Sequence[Line2D], columns: int = 8) ->
     )
 
 
+def line_handles(methods: Sequence[str], looks: dict[str, Look]) -> list[Line2D]:
+    """One legend entry per method, drawn as its lines are."""
+    return [
+        Line2D(
+            [],
+            [],
+            color=looks[method].color,
+            linestyle=looks[method].linestyle,
+            linewidth=2.2,
+            marker=looks[method].marker,
+            markersize=looks[method].size,
+            markeredgecolor=PAPER,
+            label=method,
+        )
+        for method in methods
+    ]
+
+
+def cell_edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Edges [n + 1] of cells around `centres` [n], rising: half way between neighbours, and as wide at the ends."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    between = (centres[1:] + centres[:-1]) / 2
+    first, last = centres[0] - (between[0] - centres[0]), centres[-1] + (centres[-1] - between[-1])
+    return np.concatenate([[first], between, [last]])
+
+
 def log_axis(axis: Axis) -> None:
     """Plain decimal ticks on an axis already set to a log scale, finer ones where it spans few decades."""
     low, high = sorted(axis.get_view_interval())
@@ -242,7 +273,7 @@ def log_axis(axis: Axis) -> None:
     subs = (1.0,) if decades > 2.2 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tidy(f"{value:g}")))
 
 
 def log_floor(values: npt.NDArray[np.float64]) -> float:

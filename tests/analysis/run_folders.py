@@ -164,6 +164,7 @@ def write_run(
     )
     if profiles:
         _write_lines(folder / "profiles.jsonl", list(profile_rows(algo, last, generator)))
+        _write_lines(folder / "agreement.jsonl", list(agreement_rows(algo, last)))
     for step in (2, max(2, last)):
         _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo))
 
@@ -247,7 +248,22 @@ def profile_rows(algo: str, last: int, generator: np.random.Generator) -> Any:
                 "threshold_mean": (0.15 / (1 - 0.2 * middle)).tolist()
                 if by_threshold
                 else [None] * len(middle),
+                "induced_threshold_mean": (0.15 / (1 - 0.2 * middle) ** 2).tolist()
+                if by_threshold
+                else [None] * len(middle),
             }
+
+
+def agreement_rows(algo: str, last: int) -> Any:
+    """Every fourth step: the own rule masks 40 of 1,000 tokens, the other 60, of which 30 are the same."""
+    for step in range(4, last + 1, 4):
+        yield {
+            "step": step,
+            "rules": [algo, "another_rule"],
+            "tokens": 1000,
+            "masked": [40, 60],
+            "both": [[40, 30], [30, 60]],
+        }
 
 
 def sample_rows(algo: str) -> list[dict[str, Any]]:

@@ -71,6 +71,10 @@ def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles)
         "stability",
         "accuracy-against-kl",
         "positions",
+        "prefix-budget",
+        "divergence-map",
+        "masking-map",
+        "rule-agreement",
     }
     for path in written.figures:
         data = path.read_bytes()
@@ -231,7 +235,7 @@ def test_runs_without_evaluations_profiles_and_masks_still_make_a_page(tmp_path:
     assert files.html is not None
     text = files.html.read_text(encoding="utf-8")
     assert "Cannot be drawn: no run recorded eval/heldout/accuracy" in text
-    assert "Not recorded by any run, so not drawn: Held-out accuracy and Tokens masked" in text
+    assert "Not recorded by any run, so not drawn: Held-out accuracy, Tokens masked, " in text
 
 
 def test_several_learning_rates_get_a_panel_each(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from run_folders import Fault, write_run, write_sweep
 
 from analysis.findings import find
 from analysis.folders import read_json_lines
-from analysis.grouping import group_runs, infer_axes, is_seed_axis, tidy
+from analysis.grouping import group_runs, infer_axes, is_seed_axis
+from analysis.numbers import tidy
 from analysis.report import write_report
 from analysis.runs import NothingToReport, known_sweeps, load_study
 
