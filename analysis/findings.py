@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -320,10 +321,26 @@ def _panel(
     )
 
 
+def matched_runs(treatment: MethodResult, baseline: MethodResult) -> list[tuple[RunResult, RunResult]]:
+    """Runs of both with the same seeds and starting policy."""
+    theirs = {run.pair: run for run in baseline.runs}
+    return [(run, theirs[run.pair]) for run in treatment.runs if run.pair in theirs]
+
+
+def paired_gap(
+    treatment: MethodResult, baseline: MethodResult, score: Literal["best", "final"]
+) -> Estimate | None:
+    """Mean of `score` of `treatment` minus that of `baseline` over matched runs; None where there is no pair."""
+    error = "final_error" if score == "final" else "evaluation_stderr"
+    matched = matched_runs(treatment, baseline)
+    gaps = np.array([getattr(mine, score) - getattr(other, score) for mine, other in matched])
+    errors = [math.hypot(getattr(mine, error), getattr(other, error)) for mine, other in matched]
+    return _estimate(gaps, _least_sd(errors))
+
+
 def compare(treatment: MethodResult, baseline: MethodResult, generator: np.random.Generator) -> Comparison:
     """Paired comparison of final accuracies; Holm's p is left equal to the raw one."""
-    theirs = {run.pair: run for run in baseline.runs}
-    matched = [(run, theirs[run.pair]) for run in treatment.runs if run.pair in theirs]
+    matched = matched_runs(treatment, baseline)
     improvement = math.nan
     if treatment.runs and baseline.runs:
         improvement = stats.probability_of_improvement(treatment.values("final"), baseline.values("final"))

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import tables, words
+from analysis import paper, tables, words
 from analysis.exhibit import Exhibit
 from analysis.figures import style
 from analysis.figures.render import Rendered, palette_css, render, variable
@@ -124,6 +124,8 @@ def collect(study: Study, formats: set[str]) -> Content:
     made = [
         tables.results_table(findings),
         tables.comparisons_table(findings),
+        paper.paper_table(findings),
+        paper.benchmarks_table(findings),
         tables.stability_table(findings),
         tables.differences_table(study),
         tables.budget_table(study),

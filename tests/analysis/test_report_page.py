@@ -139,7 +139,16 @@ def test_a_failed_run_stands_in_the_run_table_with_its_reason(html: str) -> None
 
 def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
     frames = {path.stem: pd.read_csv(path) for path in written.tables if path.suffix == ".csv"}
-    assert set(frames) == {"results", "comparisons", "stability", "configuration", "budget", "runs"}
+    assert set(frames) == {
+        "results",
+        "comparisons",
+        "paper",
+        "paper-benchmarks",
+        "stability",
+        "configuration",
+        "budget",
+        "runs",
+    }
     results = frames["results"].set_index("method")
     assert results["final"].between(0, 1).all()
     assert results.loc["grpo", "n"] == 1
@@ -166,7 +175,7 @@ def test_markdown_links_its_figures_and_keeps_text_harmless(written: ReportFiles
 def test_markdown_tables_are_whole(written: ReportFiles) -> None:
     assert written.markdown is not None
     blocks = re.findall(r"(?:^\|.*\|\s*$\n?)+", written.markdown.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", row)) for row in block.strip().splitlines()}
         assert len(widths) == 1, block
