@@ -122,8 +122,9 @@ def curves_of(study: Study, group: Group, key: str, *, from_step: int = 0) -> Cu
     if key not in study.metrics:
         return None
     members = study.runs[study.runs["group"] == group.label]
-    rows = study.metrics[study.metrics["run_id"].isin(members.index) & (study.metrics["step"] >= from_step)]
-    rows = rows.dropna(subset=[key])
+    # Narrow before choosing rows: a study has dozens of metrics, and a report asks for many curves.
+    rows = study.metrics[["run_id", "step", key]].dropna(subset=[key])
+    rows = rows[rows["run_id"].isin(members.index) & (rows["step"] >= from_step)]
     if rows.empty:
         return None
     table = rows.pivot(index="run_id", columns="step", values=key)
