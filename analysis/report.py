@@ -113,7 +113,8 @@ def write_report(
 def collect(study: Study, formats: set[str]) -> Content:
     """Compute every statistic, sentence, table and figure of the report."""
     findings = find(study)
-    shown = exhibits(study, findings)
+    # Figures take most of the time, and tables alone need none.
+    shown = exhibits(study, findings) if formats & {"html", "md", "png", "pdf"} else []
     rendered = {
         exhibit.name: render(
             exhibit.name, exhibit.figure, png="png" in formats, pdf="pdf" in formats, page="html" in formats
