@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import stats
-from analysis.findings import ALPHA, Findings
+from analysis.comparisons import ALPHA
+from analysis.findings import Findings
 from analysis.stats import Array, Estimate
 
 SPLITS = 1000

@@ -6,8 +6,9 @@ from analysis import mechanisms
 from analysis.exhibit import Exhibit, band_in_words, deaths_in_words, of_panel, seeds_in_words
 from analysis.figures import accuracy, differences, intervals, stability
 from analysis.figures.stability import MOST_POINTS
-from analysis.findings import ACCURACY, KL, Findings
+from analysis.findings import Findings
 from analysis.numbers import listed
+from analysis.results import ACCURACY, KL
 from analysis.runs import Study
 from analysis.tables import final_in_words, window_in_words
 

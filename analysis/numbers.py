@@ -25,6 +25,16 @@ def points(value: float | None) -> str:
     return f"{sign}{abs(number):.1f}"
 
 
+def size_in_points(value: float | None) -> str:
+    """Size of a difference of shares in percentage points, without its sign."""
+    return NONE if _absent(value) else f"{abs(100 * float(value or 0.0)):.1f}"
+
+
+def probability(value: float | None) -> str:
+    """A probability with two decimals."""
+    return NONE if _absent(value) else f"{float(value or 0.0):.2f}"
+
+
 def percent_range(estimate: Estimate | None) -> str:
     """Interval of a share as percent, cut to the possible range 0..100."""
     if estimate is None or not estimate.has_interval:
@@ -55,6 +65,14 @@ def significant(value: float | None, digits: int = 3) -> str:
 def count(value: float | None) -> str:
     """A whole number with thousands separated by a narrow space."""
     return NONE if _absent(value) else f"{round(float(value or 0.0)):,}".replace(",", "\u202f")
+
+
+def magnitude(value: float | None) -> str:
+    """A large number with two significant digits and its unit: 0.13 M, 8.2 B."""
+    if _absent(value):
+        return NONE
+    number = float(value or 0.0)
+    return f"{number / 1e9:.2g} B" if number >= 1e9 else f"{number / 1e6:.2g} M"
 
 
 def seconds(value: float | None) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from analysis.findings import Findings, MethodResult, PanelFindings, paired_gap
+from analysis.comparisons import paired_gap
+from analysis.findings import Findings, PanelFindings
 from analysis.numbers import MINUS, NONE, percent, points, points_range
+from analysis.results import MethodResult
 from analysis.tables import Cell, Table, window_in_words
 
 SOURCE = "arXiv:2606.10968v2"

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import paper, tables, words
+from analysis import paper, run_tables, tables, words
 from analysis.exhibit import Exhibit
 from analysis.figures import style
 from analysis.figures.render import Rendered, palette_css, render, variable
@@ -52,6 +52,7 @@ class Content:
     study: Study
     findings: Findings
     verdicts: tuple[tuple[str, tuple[str, ...]], ...]
+    power: tuple[tuple[str, tuple[str, ...]], ...]
     caveats: tuple[str, ...]
     statistics: tuple[str, ...]
     tables: dict[str, Table]
@@ -124,22 +125,29 @@ def collect(study: Study, formats: set[str]) -> Content:
     }
     made = [
         tables.results_table(findings),
+        tables.learning_table(findings),
         tables.comparisons_table(findings),
         paper.paper_table(findings),
         paper.benchmarks_table(findings),
         tables.stability_table(findings),
-        tables.differences_table(study),
-        tables.budget_table(study),
-        tables.runs_table(study, findings),
+        run_tables.differences_table(study),
+        run_tables.budget_table(study),
+        run_tables.runs_table(study, findings),
     ]
+    titles = {panel: words.panel_in_words(study, panel) for panel in study.grouping.panels}
     return Content(
         study=study,
         findings=findings,
-        verdicts=tuple((panel.panel, tuple(words.verdict(panel))) for panel in findings.panels),
+        verdicts=tuple((titles[panel.panel], tuple(words.verdict(panel))) for panel in findings.panels),
+        power=tuple(
+            (titles[panel.panel], tuple(words.power_statements(panel)))
+            for panel in findings.panels
+            if panel.comparisons
+        ),
         caveats=tuple(words.caveats(study, findings)),
         statistics=tuple(words.method_of_statistics(findings)),
         tables={table.name: table for table in made if table is not None},
-        settings=tuple(tables.shared_settings(study)),
+        settings=tuple(run_tables.shared_settings(study)),
         provenance=tuple(provenance(study)),
         samples=tuple(choose(study)),
         exhibits=tuple(shown),

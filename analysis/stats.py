@@ -228,31 +228,54 @@ def final_value(values: Array, last: int) -> float:
 
 
 def best_in_window(steps: Array, values: Array, window: int) -> tuple[float, int]:
-    """Largest value at a step within 1..window and the first step that reached it.
+    """Largest value at a step within 0..window and the first step that reached it.
 
     `steps` [evaluations], `values` [evaluations]; raises ValueError when no evaluation lies in the window.
     """
-    inside = (np.asarray(steps) >= 1) & (np.asarray(steps) <= window)
+    inside = np.asarray(steps) <= window
     if not inside.any():
         raise ValueError(f"window = {window}: no evaluation lies within it.")
     where = int(np.argmax(np.where(inside, values, -np.inf)))
     return float(values[where]), int(steps[where])
 
 
-def area_under_curve(steps: Array, values: Array) -> float:
-    """Trapezoid mean of `values` [evaluations] over `steps` [evaluations]; the value itself for one
-    evaluation.
+def area_under_curve(steps: Array, values: Array, window: int) -> float:
+    """Trapezoid mean of `values` [evaluations] over the part of `steps` [evaluations] within 0..window.
+
+    A curve that ends before the window does is carried on at its last value; a single evaluation is its own mean.
+    Raises ValueError when no evaluation lies in the window.
     """
-    x, y = np.asarray(steps, dtype=np.float64), _finite(values)
-    if len(x) < 2:
-        return float(y[0])
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+    inside = np.asarray(steps) <= window
+    if not inside.any():
+        raise ValueError(f"window = {window}: no evaluation lies within it.")
+    x, y = np.asarray(steps, dtype=np.float64)[inside], _finite(values)[inside]
+    if inside.all():
+        x, y = np.append(x, window), np.append(y, y[-1])
+    width = float(x[-1] - x[0])
+    return float(np.trapezoid(y, x)) / width if width else float(y[0])
 
 
-def steps_to_threshold(steps: Array, values: Array, threshold: float) -> float:
-    """First of `steps` [evaluations] whose value reaches `threshold`; NaN when none does."""
-    reached = np.flatnonzero(np.asarray(values) >= threshold)
+def steps_to_threshold(steps: Array, values: Array, threshold: float, window: int) -> float:
+    """First of `steps` [evaluations] within 0..window whose value reaches `threshold`; NaN when none does."""
+    reached = np.flatnonzero((np.asarray(values) >= threshold) & (np.asarray(steps) <= window))
     return float(np.asarray(steps)[reached[0]]) if len(reached) else math.nan
+
+
+def median_step(steps: Array) -> float:
+    """Step by which half of the runs, or more, had reached something; infinite where fewer than half did.
+
+    `steps` [n], NaN for a run that never did: the Kaplan-Meier median, all such runs having been watched to the end.
+    """
+    ordered = np.sort(np.where(np.isnan(steps), np.inf, steps))
+    if not len(ordered):
+        raise ValueError("no runs to take the median of.")
+    return float(ordered[math.ceil(len(ordered) / 2) - 1])
+
+
+def share_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Clopper and Pearson's interval of the share behind `count` of `n` runs; it never covers less than `level`."""
+    interval = scipy_stats.binomtest(count, n).proportion_ci(level, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def collapsed(final: float, start: float) -> bool:

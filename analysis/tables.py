@@ -1,4 +1,4 @@
-"""The tables of a report: what is shown as text, and the numbers behind it for CSV."""
+"""The tables of results: what is shown as text, and the numbers behind it for CSV."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import stats
-from analysis.findings import Comparison, Findings, MethodResult
-from analysis.grouping import is_seed_axis
+from analysis.comparisons import POWER, Comparison
+from analysis.findings import Findings
 from analysis.numbers import (
     NONE,
     count,
@@ -18,17 +18,13 @@ from analysis.numbers import (
     p_value,
     percent,
     percent_range,
-    plural,
     points,
     points_range,
-    seconds,
+    probability,
     significant,
+    size_in_points,
 )
-from analysis.runs import Study
-
-# Sections of the configuration that say what was computed; the rest is in each run's config.yaml.
-SECTIONS = ("task", "model", "engine", "trainer", "warmup", "evaluation")
-MOST_SHARED = 48
+from analysis.results import MethodResult
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,11 @@ class Cell:
     text: str
     value: float | str | None = None
     method: str | None = None
+
+    @classmethod
+    def of(cls, value: float | None, show: Callable[[float | None], str]) -> Cell:
+        """A number as `show` writes it; blank in CSV where there is none."""
+        return cls(show(value), "" if value is None or pd.isna(value) else float(value))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def results_table(findings: Findings) -> Table:
                     Cell(percent_range(result.final), _low_high(result.final)),
                     _estimate_cell(result.gain, points),
                     _estimate_cell(result.best, percent),
-                    Cell(points(bias), _nan(bias)),
+                    Cell.of(bias, points),
                     Cell(
                         f"{result.collapses} of {result.n}" if result.n else NONE,
                         result.collapses if result.n else "",
@@ -129,7 +130,7 @@ def final_in_words(findings: Findings) -> str:
 
 def window_in_words(findings: Findings) -> str:
     """Steps among which the best evaluation is looked for, panel by panel where they differ."""
-    return _by_panel(findings, [f"steps 1 to {panel.yardstick.window}" for panel in findings.panels])
+    return _by_panel(findings, [f"steps 0 to {panel.yardstick.window}" for panel in findings.panels])
 
 
 def comparisons_table(findings: Findings) -> Table | None:
@@ -142,20 +143,21 @@ def comparisons_table(findings: Findings) -> Table | None:
             Cell(c.baseline),
             Cell(str(c.pairs), c.pairs),
             _estimate_cell(c.difference, points),
-            Cell(p_value(c.p_t), _nan(c.p_t)),
-            Cell(p_value(c.p_holm), _nan(c.p_holm)),
-            Cell(p_value(c.p_sign_flip), _nan(c.p_sign_flip)),
-            Cell(NONE if math.isnan(c.improvement) else f"{c.improvement:.2f}", _nan(c.improvement)),
-            Cell(points(c.smallest_resolvable).lstrip("+"), _nan(c.smallest_resolvable)),
+            Cell.of(c.p_t, p_value),
+            Cell.of(c.p_holm, p_value),
+            Cell.of(c.p_sign_flip, p_value),
+            Cell.of(c.improvement, probability),
+            Cell.of(c.smallest_resolvable, size_in_points),
             Cell(_pairs_needed(c), c.pairs_needed if c.pairs_needed is not None else ""),
         )
         for c in findings.comparisons
     )
     return Table(
         "comparisons",
-        "Paired comparisons of final accuracy. Resolvable: the true difference, in points, that this many "
-        "pairs find with probability 0.8. Pairs needed: for the difference seen, at its spread. "
-        "Improvement: probability that a run of the method beats a run of the baseline.",
+        "Paired comparisons of final accuracy. Improvement: probability that a run of the method beats a run of "
+        f"the baseline. Resolvable: the true difference, in points, that this many pairs find with probability {POWER} "
+        "at the spread seen, whatever the other comparisons give. Pairs needed: for a true difference as large as the "
+        "one seen.",
         (
             ("method", False),
             ("baseline", False),
@@ -172,182 +174,94 @@ def comparisons_table(findings: Findings) -> Table | None:
     )
 
 
+def learning_table(findings: Findings) -> Table | None:
+    """What a method learned and how soon: the interquartile mean, the whole curve, the step of a threshold."""
+    results = [result for result in findings.results if result.n]
+    if not results:
+        return None
+    windows = {panel.panel: panel.yardstick.window for panel in findings.panels}
+    rows = tuple(
+        (
+            Cell(result.label, method=result.group.method),
+            Cell(str(result.n), result.n),
+            Cell.of(result.interquartile, percent),
+            Cell(_range(result.interquartile_interval)),
+            _estimate_cell(result.area, percent),
+            Cell(percent_range(result.area), _low_high(result.area)),
+            _median_step(result, windows[result.group.panel]),
+            Cell(NONE if math.isnan(result.median_step) else f"{result.reached} of {result.n}"),
+        )
+        for result in results
+    )
+    return Table(
+        "learning",
+        "What was learned, and how soon. Interquartile mean of the final accuracies, with a stratified bootstrap "
+        "interval from four seeds on (below four it is just the mean). Area: mean height of the accuracy curve within "
+        f"{window_in_words(findings)}, a diverged run carried on at its last value. Steps to threshold: by when half "
+        f"of the runs had been evaluated at {threshold_in_words(findings)} or more; reached: how many ever were.",
+        (
+            ("method", False),
+            ("n", True),
+            ("interquartile mean", True),
+            ("bootstrap 95%", True),
+            ("area under curve", True),
+            ("95% interval of area", True),
+            ("steps to threshold", True),
+            ("reached", True),
+        ),
+        rows,
+    )
+
+
+def threshold_in_words(findings: Findings) -> str:
+    """The accuracy that the steps to a threshold are counted to, panel by panel where they differ."""
+    return _by_panel(
+        findings,
+        [
+            percent(panel.yardstick.threshold)
+            if math.isfinite(panel.yardstick.threshold)
+            else "no threshold (no method ended above its start)"
+            for panel in findings.panels
+        ],
+    )
+
+
 def stability_table(findings: Findings) -> Table | None:
-    """KL and masking per method, beside the interquartile mean and the area under the curve."""
+    """KL, masking and collapses per method."""
     results = [result for result in findings.results if result.n]
     if not results:
         return None
     rows = tuple(
         (
             Cell(result.label, method=result.group.method),
-            *(
-                Cell(significant(_mean(result, name)), _nan(_mean(result, name)))
-                for name in ("kl_median", "kl_p90")
-            ),
-            Cell(percent(_mean(result, "masked_share")), _nan(_mean(result, "masked_share"))),
-            _estimate_cell(result.area, percent),
-            Cell(percent(result.interquartile), _nan(result.interquartile)),
-            Cell(_bootstrap(result), "" if result.interquartile_interval is None else _bootstrap(result)),
-            Cell(
-                points(_mean(result, "evaluation_stderr")).lstrip("+±"),
-                _nan(_mean(result, "evaluation_stderr")),
-            ),
+            Cell.of(_mean(result, "kl_median"), significant),
+            Cell.of(_mean(result, "kl_p90"), significant),
+            Cell.of(_mean(result, "masked_share"), percent),
+            Cell(f"{result.collapses} of {result.n}", result.collapses),
+            Cell(_range(result.collapse_interval)),
             Cell(f"{result.diverged} of {result.shown}", result.diverged),
+            Cell.of(_mean(result, "evaluation_stderr"), size_in_points),
         )
         for result in results
     )
     return Table(
         "stability",
         "Stability per method, means over seeds. KL: k3 estimate from the rollout policy in nats per "
-        "token, median and 90th percentile over steps. Area: mean height of the accuracy curve. Evaluation "
-        "error: binomial standard error of one evaluation, in points.",
+        "token, median and 90th percentile over steps. Collapsed: final accuracy below half of the start, with the "
+        "Clopper-Pearson interval of the share of runs that do so. Evaluation error: binomial standard error of one "
+        "evaluation, in points.",
         (
             ("method", False),
             ("KL median", True),
             ("KL 90th percentile", True),
             ("tokens masked", True),
-            ("area under curve", True),
-            ("interquartile mean", True),
-            ("bootstrap 95%", True),
-            ("evaluation error", True),
+            ("collapsed", True),
+            ("95% interval of share", True),
             ("diverged", True),
+            ("evaluation error", True),
         ),
         rows,
     )
-
-
-def differences_table(study: Study) -> Table | None:
-    """Configuration keys whose value differs between methods, one column per method; None when none does."""
-    groups = [group.label for group in study.grouping.groups]
-    first = {
-        label: rows.iloc[0]
-        for label in groups
-        if len(rows := study.runs[(study.runs["group"] == label) & _has_config(study)])
-    }
-    if len(first) < 2:
-        return None
-    keys = [
-        str(column)
-        for column in study.runs.columns
-        if str(column).startswith("config.") and not is_seed_axis(str(column).removeprefix("config."))
-    ]
-    lines: list[tuple[Cell, ...]] = []
-    for key in keys:
-        values = [setting(first[label][key]) for label in first]
-        if len(set(values)) > 1:
-            lines.append((Cell(key.removeprefix("config.")), *(Cell(value) for value in values)))
-    if not lines:
-        return None
-    return Table(
-        "configuration",
-        "Configuration keys that differ between methods; a dash means that the method does not set the key.",
-        (("key", False), *((label, False) for label in first)),
-        tuple(lines),
-    )
-
-
-def shared_settings(study: Study) -> list[tuple[str, str]]:
-    """(key, value) of the settings of task, model, engine, trainer and warm-up that all runs share."""
-    configured = study.runs[_has_config(study)]
-    out = []
-    for column in map(str, study.runs.columns):
-        key = column.removeprefix("config.")
-        if not column.startswith("config.") or key.split(".")[0] not in SECTIONS or is_seed_axis(key):
-            continue
-        values = {setting(value) for value in configured[column]}
-        if len(values) == 1 and NONE not in values:
-            out.append((key, values.pop()))
-    return out[:MOST_SHARED]
-
-
-def budget_table(study: Study) -> Table:
-    """What each method was given: tokens, updates, wall time."""
-    rows = []
-    for group in study.grouping.groups:
-        runs = study.runs[study.runs["group"] == group.label]
-        timings = study.timings[study.timings["run_id"].isin(runs.index)]
-        shares = [timings[key].sum() if key in timings else 0.0 for key in ("rollout_s", "train_s", "eval_s")]
-        total = sum(shares)
-        split = " / ".join(f"{100 * share / total:.0f}" for share in shares) + "%" if total > 0 else NONE
-        rows.append(
-            (
-                Cell(group.label, method=group.method),
-                Cell(str(len(runs)), len(runs)),
-                *(
-                    Cell(count(runs[column].sum(min_count=1)), _nan(runs[column].sum(min_count=1)))
-                    for column in ("updates", "tokens_sampled", "tokens_trained")
-                ),
-                Cell(seconds(runs["duration_s"].sum(min_count=1)), _nan(runs["duration_s"].sum(min_count=1))),
-                Cell(seconds(runs["duration_s"].mean()), _nan(runs["duration_s"].mean())),
-                Cell(split),
-            )
-        )
-    return Table(
-        "budget",
-        "What was spent, summed over the runs of a method. Split: share of the measured time in rollout, "
-        "training and evaluation.",
-        (
-            ("method", False),
-            ("runs", True),
-            ("optimizer updates", True),
-            ("tokens sampled", True),
-            ("tokens trained", True),
-            ("wall time", True),
-            ("per run", True),
-            ("rollout / train / eval", True),
-        ),
-        tuple(rows),
-    )
-
-
-def runs_table(study: Study, findings: Findings) -> Table:
-    """Every run with its status, the failed and unfinished ones included."""
-    finals = {run.run_id: run for result in findings.results for run in result.runs}
-    rows = []
-    for run_id, run in study.runs.iterrows():
-        result = finals.get(str(run_id))
-        rows.append(
-            (
-                Cell(str(run_id)[:12]),
-                Cell(str(run["group"]), method=str(run["method"])),
-                Cell(str(run["seeds"]) or NONE),
-                Cell(str(run["status"]).lower()),
-                Cell(_steps(run), float(run["last_step"])),
-                Cell(percent(run["starting_accuracy"]), _nan(run["starting_accuracy"])),
-                Cell(percent(result.final if result else None), result.final if result else ""),
-                Cell(percent(result.best if result else None), _nan(result.best) if result else ""),
-                Cell(seconds(run["duration_s"]), _nan(run["duration_s"])),
-                Cell("yes" if run["counted"] else "no"),
-                Cell(str(run["reason"]) if isinstance(run["reason"], str) else ""),
-            )
-        )
-    return Table(
-        "runs",
-        f"Every run of the study ({plural(len(rows), 'run')}). Counted: enters the statistics.",
-        (
-            ("run", False),
-            ("method", False),
-            ("seeds", False),
-            ("status", False),
-            ("steps", True),
-            ("start", True),
-            ("final", True),
-            ("best", True),
-            ("time", True),
-            ("counted", False),
-            ("reason", False),
-        ),
-        tuple(rows),
-    )
-
-
-def setting(value: object) -> str:
-    """A configuration value as text; a dash where the run has none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return NONE
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
 
 
 def _by_panel(findings: Findings, texts: list[str]) -> str:
@@ -357,13 +271,8 @@ def _by_panel(findings: Findings, texts: list[str]) -> str:
     return listed(named)
 
 
-def _has_config(study: Study) -> pd.Series:
-    columns = [column for column in study.runs.columns if str(column).startswith("config.")]
-    return study.runs[columns].notna().any(axis=1)
-
-
 def _estimate_cell(estimate: stats.Estimate | None, show: Callable[[float | None], str]) -> Cell:
-    return Cell(NONE, "") if estimate is None else Cell(show(estimate.mean), estimate.mean)
+    return Cell.of(None if estimate is None else estimate.mean, show)
 
 
 def _difference_cell(comparison: Comparison | None, is_baseline: bool) -> Cell:
@@ -394,18 +303,11 @@ def _mean(result: MethodResult, name: str) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _bootstrap(result: MethodResult) -> str:
-    if result.interquartile_interval is None:
-        return NONE
-    low, high = result.interquartile_interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+def _median_step(result: MethodResult, window: int) -> Cell:
+    if math.isinf(result.median_step):
+        return Cell(f"> {window}", "")
+    return Cell.of(result.median_step, count)
 
 
-def _steps(run: pd.Series) -> str:
-    planned = run["steps"]
-    done = int(run["last_step"])
-    return f"{done}" if pd.isna(planned) else f"{done} of {int(planned)}"
-
-
-def _nan(value: float | None) -> float | str:
-    return "" if value is None or pd.isna(value) else float(value)
+def _range(interval: tuple[float, float] | None) -> str:
+    return NONE if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
-from analysis.findings import Comparison, Findings, MethodResult, PanelFindings
-from analysis.numbers import listed, percent, percent_range, plural, points, points_range
+from analysis.comparisons import POWER, Comparison
+from analysis.findings import Findings, PanelFindings
+from analysis.numbers import (
+    listed,
+    magnitude,
+    percent,
+    percent_range,
+    plural,
+    points,
+    points_range,
+    size_in_points,
+)
+from analysis.results import MethodResult
 from analysis.runs import Study
-from analysis.tables import final_in_words, window_in_words
+from analysis.tables import final_in_words, threshold_in_words, window_in_words
 
 # What decides which tokens are trained on and how they are weighed, and a setting that suits every method.
 TOKEN_CHOICES = {"algo.dynamic_sampling.kind": "skip", "algo.aggregation.kind": "token_mean"}
@@ -28,6 +41,24 @@ def verdict(panel: PanelFindings) -> list[str]:
     sentences += _against_baseline(panel)
     sentences.append(_collapses(counted))
     return sentences
+
+
+def power_statements(panel: PanelFindings) -> list[str]:
+    """For each comparison to the baseline: what its pairs can resolve, and what the difference seen would take."""
+    names = {result.label: result.group.method for result in panel.results}
+    return [
+        f"{names[comparison.label]} against {names[comparison.baseline]}: {_power(comparison)}"
+        for comparison in panel.comparisons
+    ]
+
+
+def panel_in_words(study: Study, panel: str) -> str:
+    """The title of a panel; where panels are models of several sizes, with the number of parameters."""
+    known = study.runs.dropna(subset=["parameters"])
+    sizes = known.loc[known["panel"] == panel, "parameters"].unique()
+    if known["parameters"].nunique() < 2 or len(sizes) != 1:
+        return panel
+    return f"{panel} ({magnitude(float(sizes[0]))} parameters)"
 
 
 def caveats(study: Study, findings: Findings) -> list[str]:
@@ -87,17 +118,25 @@ def method_of_statistics(findings: Findings) -> list[str]:
         "for an interval or test is therefore never smaller than the binomial error of the evaluations "
         "behind it.",
         f"Best in window is the highest of a run's evaluations within {window_in_words(findings)}, averaged over "
-        "seeds. Picking the best of several noisy evaluations overshoots; the column beside it says by how much it "
-        "would do so if accuracy were flat. The final value has no such bias.",
+        "seeds. This is the matched window that the paper selects in: from the starting policy to the sweep's window "
+        "or, without one, to where the shortest finished run ends. Picking the best of several noisy evaluations "
+        "overshoots; the column beside it says by how much it would do so if accuracy were flat. The final value has "
+        "no such bias.",
         "Differences are paired: same run seed and same starting policy on both sides, Student t interval "
         "and t test over pairs, Holm-adjusted over the comparisons to the baseline. A difference is called "
         "resolved only if its interval excludes zero and the adjusted p is below 0.05. The sign-flip p "
         "cannot fall below 2/2ⁿ. A lead is called resolved only if it is so over every other method: "
         "against the baseline as above, against the others Holm-adjusted over all pairs of methods, since "
         "who leads is known only after looking.",
-        "A run has collapsed when its final accuracy is below half of its starting accuracy. KL is "
-        "summarised by its median and 90th percentile over steps: its maximum is made by single rare "
-        "tokens.",
+        "Power is that of the t test at 0.05 over the number of comparisons, the level of Holm's first step, with the "
+        "spread seen taken for the true one. The difference seen is uncertain too, and so is what it would take.",
+        "The threshold is halfway from the mean start to the highest mean final accuracy of a panel "
+        f"({threshold_in_words(findings)}), the same for all its methods. Counted is the first evaluation that reaches "
+        "it; the step given is the Kaplan-Meier median: by when half of the runs had got there, or > and the window's "
+        "end where fewer did. A run that diverged before it never did.",
+        "A run has collapsed when its final accuracy is below half of its starting accuracy. The interval of the share "
+        "of such runs is Clopper and Pearson's, which covers 95% or more at every n.",
+        "KL is summarised by its median and 90th percentile over steps: its maximum is made by single rare tokens.",
     ]
     if any(result.n >= 4 for result in findings.results):
         lines.append("Interquartile means carry stratified bootstrap percentile intervals (2,000 draws).")
@@ -106,6 +145,30 @@ def method_of_statistics(findings: Findings) -> list[str]:
             "Below four seeds the interquartile mean is just the mean, and is not given an interval."
         )
     return lines
+
+
+def _power(comparison: Comparison) -> str:
+    seen, least = comparison.difference, comparison.smallest_resolvable
+    if seen is None:
+        return "no pairs, so nothing can be said."
+    if not math.isfinite(least):
+        return f"{'one pair has' if seen.n < 2 else 'the pairs have'} no spread, so nothing can be said."
+    pairs = plural(seen.n, "pair")
+    if least < 1:
+        text = (
+            f"{pairs} would resolve a true difference of {size_in_points(least)} points or more with probability "
+            f"{POWER}, at the spread seen"
+        )
+    else:
+        text = (
+            f"at the spread seen {pairs} would resolve no difference with probability {POWER}, however large"
+        )
+    if not seen.mean:
+        return f"{text}; no difference was seen."
+    needed = "more than 1,000 pairs"
+    if comparison.pairs_needed is not None:
+        needed = plural(comparison.pairs_needed, "pair")
+    return f"{text}; a true difference as seen ({points(seen.mean)}) would take {needed}."
 
 
 def _different_tokens(study: Study) -> list[str]:
@@ -195,7 +258,7 @@ def _against_baseline(panel: PanelFindings) -> list[str]:
     for direction, word in (("higher", "above"), ("lower", "below")):
         for comparison in panel.comparisons:
             if comparison.verdict == direction and comparison.difference is not None:
-                amount = points(abs(comparison.difference.mean)).lstrip("+±")
+                amount = size_in_points(comparison.difference.mean)
                 sentences.append(
                     f"{names[comparison.label]} ended {amount} points {word} {base} "
                     f"({points_range(comparison.difference)}, {plural(comparison.pairs, 'pair')})."

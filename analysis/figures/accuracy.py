@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 
 from analysis.curves import Curves, cumulative, curves_of
 from analysis.figures import style
-from analysis.findings import ACCURACY, KL
 from analysis.grouping import Group
+from analysis.results import ACCURACY, KL
 from analysis.runs import Study
 
 MOST_DIRECT_LABELS = 9

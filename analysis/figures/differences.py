@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from analysis.comparisons import Comparison
 from analysis.figures import style
-from analysis.findings import Comparison, Findings, PanelFindings
+from analysis.findings import Findings, PanelFindings
 from analysis.numbers import points
 from analysis.runs import Study
 

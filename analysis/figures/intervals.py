@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures import style
-from analysis.findings import Findings, MethodResult
+from analysis.findings import Findings
+from analysis.results import MethodResult
 from analysis.runs import Study
 from analysis.stats import Estimate
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.curves import Curves, curves_of
 from analysis.figures import style
 from analysis.figures.accuracy import MOST_BANDS, draw_curves
-from analysis.findings import ACCURACY
 from analysis.grouping import Group
+from analysis.results import ACCURACY
 from analysis.runs import Study
 
 # More points than this make a hatching of noise instead of a line in a small picture.

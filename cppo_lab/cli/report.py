@@ -55,7 +55,8 @@ def show_verdict(name: str | None, output: Path | None, as_json: bool) -> None:
 
 def compare_runs(names: Sequence[str], output: Path | None, as_json: bool) -> None:
     """Print how chosen runs differ: in their configuration, and in what came of it."""
-    from analysis.tables import differences_table, results_table
+    from analysis.run_tables import differences_table
+    from analysis.tables import results_table
     from cppo_lab.runs.find import find_run
 
     root = output or output_root()

@@ -14,7 +14,7 @@ from run_folders import write_sweep
 
 from analysis.figures.accuracy import accuracy_against_kl, kl_spent
 from analysis.figures.stability import stability
-from analysis.findings import KL
+from analysis.results import KL
 from analysis.runs import Study, load_study
 
 Row = dict[str, Any]

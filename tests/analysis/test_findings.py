@@ -11,9 +11,11 @@ import pytest
 from run_folders import Fault, write_run, write_sweep
 
 from analysis import words
+from analysis.comparisons import Comparison
 from analysis.curves import Curves, cumulative
-from analysis.findings import ACCURACY, Comparison, Findings, PanelFindings, baseline_of, find
+from analysis.findings import Findings, PanelFindings, baseline_of, find
 from analysis.grouping import Group
+from analysis.results import ACCURACY
 from analysis.runs import Study, load_study
 from analysis.stats import Estimate
 from analysis.tables import final_in_words, window_in_words
@@ -126,7 +128,7 @@ def test_panels_of_different_length_have_yardsticks_of_their_own(tmp_path: Path)
     assert final_in_words(findings) == (
         "the mean of the last 3 evaluations for lr=1e-4 and the last evaluation for lr=2e-4"
     )
-    assert window_in_words(findings) == "steps 1 to 12 for lr=1e-4 and steps 1 to 4 for lr=2e-4"
+    assert window_in_words(findings) == "steps 0 to 12 for lr=1e-4 and steps 0 to 4 for lr=2e-4"
 
 
 def test_a_mid_sweep_report_has_no_final_and_says_so(tmp_path: Path) -> None:
@@ -147,11 +149,21 @@ def test_the_baseline_is_of_the_same_panel() -> None:
     assert found.label == "dppo_tv, lr=2"
 
 
-def test_without_a_wish_a_divergence_threshold_is_the_baseline() -> None:
-    groups = tuple(Group(name, "", name, (("algo", name),)) for name in ("pg", "grpo", "dppo_tv"))
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (("pg", "grpo", "dppo_tv"), "dppo_tv"),
+        (("dppo_tv", "dppo_topk_tv"), "dppo_topk_tv"),
+        (("mine", "yours"), "mine"),
+    ],
+)
+def test_without_a_wish_a_divergence_threshold_is_the_baseline(
+    methods: tuple[str, ...], expected: str
+) -> None:
+    groups = tuple(Group(name, "", name, (("algo", name),)) for name in methods)
     found = baseline_of(groups[0], groups, None)
     assert found is not None
-    assert found.method == "dppo_tv"
+    assert found.method == expected
 
 
 def test_evaluation_error_enters_the_spread(tmp_path: Path) -> None:

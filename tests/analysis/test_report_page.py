@@ -141,6 +141,7 @@ def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
     frames = {path.stem: pd.read_csv(path) for path in written.tables if path.suffix == ".csv"}
     assert set(frames) == {
         "results",
+        "learning",
         "comparisons",
         "paper",
         "paper-benchmarks",
@@ -175,7 +176,7 @@ def test_markdown_links_its_figures_and_keeps_text_harmless(written: ReportFiles
 def test_markdown_tables_are_whole(written: ReportFiles) -> None:
     assert written.markdown is not None
     blocks = re.findall(r"(?:^\|.*\|\s*$\n?)+", written.markdown.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", row)) for row in block.strip().splitlines()}
         assert len(widths) == 1, block

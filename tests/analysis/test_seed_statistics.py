@@ -235,11 +235,12 @@ def test_expected_maximum_of_normals_has_its_closed_form(count: int, expected: f
     assert stats.expected_maximum_of_normals(count) == pytest.approx(expected, abs=1e-6)
 
 
-def test_best_in_window_looks_only_inside_and_never_at_the_starting_policy() -> None:
-    steps, values = np.array([0, 2, 4, 6]), np.array([0.9, 0.3, 0.5, 0.8])
+def test_best_in_window_looks_only_inside_and_at_the_starting_policy_too() -> None:
+    steps, values = np.array([0, 2, 4, 6]), np.array([0.2, 0.3, 0.5, 0.8])
     assert stats.best_in_window(steps, values, 4) == (0.5, 4)
+    assert stats.best_in_window(steps, values[::-1], 4) == (0.8, 0)
     with pytest.raises(ValueError, match="window = 1"):
-        stats.best_in_window(steps, values, 1)
+        stats.best_in_window(steps[1:], values[1:], 1)
 
 
 def test_final_value_is_the_mean_of_the_last_evaluations() -> None:
@@ -247,17 +248,64 @@ def test_final_value_is_the_mean_of_the_last_evaluations() -> None:
     assert stats.final_value(np.array([0.1, 0.4, 0.5, 0.6]), 1) == 0.6
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
-def test_area_under_curve_equals_integration(values: list[float]) -> None:
-    steps = np.cumsum(np.arange(1, len(values) + 1)).astype(float)
-    expected = integrate.trapezoid(values, steps) / (steps[-1] - steps[0])
-    assert stats.area_under_curve(steps, np.array(values)) == pytest.approx(expected)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.integers(0, 3))
+def test_area_under_curve_equals_integration_within_the_window(values: list[float], beyond: int) -> None:
+    steps = np.cumsum(np.arange(1, len(values) + 1 + beyond)).astype(float)
+    last = len(values) - 1
+    expected = integrate.trapezoid(values, steps[: last + 1]) / (steps[last] - steps[0])
+    longer = np.array([*values, *([9.0] * beyond)])
+    assert stats.area_under_curve(steps, longer, int(steps[last])) == pytest.approx(expected)
 
 
-def test_steps_to_threshold_is_the_first_step_that_reaches_it() -> None:
+def test_a_curve_that_ends_early_is_carried_on_to_the_window_s_end() -> None:
+    steps, values = np.array([0.0, 2.0]), np.array([0.4, 0.2])
+    # Two steps at 0.3 on average, then eight at 0.2.
+    assert stats.area_under_curve(steps, values, 10) == pytest.approx((2 * 0.3 + 8 * 0.2) / 10)
+    assert stats.area_under_curve(steps, values, 0) == 0.4
+    with pytest.raises(ValueError, match="window = 1"):
+        stats.area_under_curve(steps + 2, values, 1)
+
+
+def test_steps_to_threshold_is_the_first_step_that_reaches_it_within_the_window() -> None:
     steps, values = np.array([0, 2, 4, 6]), np.array([0.3, 0.5, 0.4, 0.7])
-    assert stats.steps_to_threshold(steps, values, 0.5) == 2
-    assert math.isnan(stats.steps_to_threshold(steps, values, 0.8))
+    assert stats.steps_to_threshold(steps, values, 0.5, 6) == 2
+    assert stats.steps_to_threshold(steps, values, 0.6, 6) == 6
+    assert math.isnan(stats.steps_to_threshold(steps, values, 0.6, 5))
+    assert math.isnan(stats.steps_to_threshold(steps, values, math.nan, 6))
+
+
+@given(st.lists(st.integers(0, 9) | st.none(), min_size=1, max_size=9))
+def test_median_step_is_the_kaplan_meier_median(reached: list[int | None]) -> None:
+    watched = 10
+    never = np.array([step is None for step in reached])
+    times = np.array([watched if step is None else step for step in reached], dtype=float)
+    curve = scipy_stats.ecdf(scipy_stats.CensoredData.right_censored(times, never)).sf
+    below = curve.quantiles[curve.probabilities <= 0.5 + 1e-12]
+    expected = below[0] if len(below) else math.inf
+    found = stats.median_step(np.where(never, np.nan, times))
+    assert found == expected or (expected == watched and math.isinf(found))
+
+
+def test_fewer_than_half_have_no_median_step() -> None:
+    assert stats.median_step(np.array([4.0, 2.0, math.nan, math.nan])) == 4.0
+    assert stats.median_step(np.array([2.0, math.nan, math.nan])) == math.inf
+
+
+def test_the_interval_of_a_share_has_its_closed_form_at_the_ends() -> None:
+    # None of n: the upper end p solves (1 - p)^n = 0.025.
+    assert stats.share_interval(0, 5) == pytest.approx((0.0, 1 - 0.025**0.2))
+    assert stats.share_interval(5, 5) == pytest.approx((0.025**0.2, 1.0))
+    assert stats.share_interval(2, 5) == pytest.approx(
+        (scipy_stats.beta.ppf(0.025, 2, 4), scipy_stats.beta.ppf(0.975, 3, 3))
+    )
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_the_interval_of_a_share_covers_every_truth_19_times_in_20(n: int) -> None:
+    intervals = [stats.share_interval(count, n) for count in range(n + 1)]
+    for truth in np.linspace(0.0, 1.0, 101):
+        covering = [count for count, (low, high) in enumerate(intervals) if low <= truth <= high]
+        assert scipy_stats.binom.pmf(covering, n, truth).sum() >= 0.95 - 1e-9
 
 
 def test_collapse_is_below_half_of_the_start() -> None:

@@ -14,6 +14,7 @@ from rliable import library, metrics  # noqa: E402
 from scipy import stats as scipy_stats  # noqa: E402
 from statsmodels.stats.multitest import multipletests  # noqa: E402
 from statsmodels.stats.power import TTestPower  # noqa: E402
+from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
 from analysis import stats  # noqa: E402
 
@@ -95,9 +96,22 @@ def test_paired_tests_are_scipy_s() -> None:
 
 
 def test_power_is_statsmodels_s() -> None:
-    for sd, n in ((0.1, 4), (0.03, 10), (1.0, 40)):
-        difference = stats.smallest_resolvable_difference(sd, n)
-        power = TTestPower().power(difference / sd, nobs=n, alpha=0.05, alternative="two-sided")
+    for sd, n, alpha in (
+        (0.1, 4, 0.05),
+        (0.03, 10, 0.05),
+        (1.0, 40, 0.05),
+        (0.1, 5, 0.05 / 6),
+        (0.02, 20, 0.05 / 3),
+    ):
+        difference = stats.smallest_resolvable_difference(sd, n, level=1 - alpha)
+        power = TTestPower().power(difference / sd, nobs=n, alpha=alpha, alternative="two-sided")
         assert power == pytest.approx(0.8, abs=1e-3)
-        needed = stats.pairs_to_resolve(difference, sd)
+        needed = stats.pairs_to_resolve(difference, sd, level=1 - alpha)
         assert needed in (n, n + 1)
+
+
+def test_intervals_of_shares_are_statsmodels_s() -> None:
+    for n in (1, 2, 5, 10, 20):
+        for count in range(n + 1):
+            theirs = proportion_confint(count, n, alpha=0.05, method="beta")
+            assert stats.share_interval(count, n) == pytest.approx(theirs, abs=1e-9)

@@ -1,0 +1,195 @@
+"""How soon methods learned, how often they collapsed, and what their seeds can resolve."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import Fault, write_sweep
+
+from analysis import stats, words
+from analysis.comparisons import ALPHA, Comparison, with_holm, with_power
+from analysis.findings import Findings, find
+from analysis.numbers import magnitude
+from analysis.report import write_report
+from analysis.results import ACCURACY
+from analysis.runs import Study, load_study
+from analysis.stats import Estimate
+from analysis.tables import learning_table, stability_table, threshold_in_words
+
+
+def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
+    write_sweep(tmp_path, **options)  # type: ignore[arg-type]
+    study = load_study(tmp_path, "quickstart")
+    return study, find(study)
+
+
+def set_accuracies(tmp_path: Path, curves: dict[str, dict[int, float]]) -> None:
+    """Replace the recorded accuracies of every run of a method, by step."""
+    for folder in (tmp_path / "runs").iterdir():
+        wanted = curves[folder.name.rsplit("-", 1)[0]]
+        path = folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        kept = [{key: value for key, value in row.items() if key != ACCURACY} for row in rows]
+        written = [row | ({ACCURACY: wanted[row["step"]]} if row["step"] in wanted else {}) for row in kept]
+        path.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+
+
+def hand_made(tmp_path: Path) -> tuple[Study, Findings]:
+    """Two methods from 0.3: grpo ends at 0.7 and passes 0.5 at step 6, pg stays at 0.4."""
+    write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), steps=12, evaluate_every=3)
+    set_accuracies(
+        tmp_path,
+        {
+            "grpo": {0: 0.3, 3: 0.45, 6: 0.5, 9: 0.7, 12: 0.9},
+            "pg": {0: 0.3, 3: 0.4, 6: 0.4, 9: 0.4, 12: 0.4},
+        },
+    )
+    study = load_study(tmp_path, "quickstart")
+    return study, find(study)
+
+
+def test_the_threshold_is_halfway_to_the_highest_mean_final_and_the_same_for_all(tmp_path: Path) -> None:
+    _, findings = hand_made(tmp_path)
+    # grpo's final is the mean of 0.5, 0.7 and 0.9; it starts at 0.3.
+    assert findings.panels[0].yardstick.threshold == pytest.approx((0.3 + 0.7) / 2)
+    grpo, pg = findings.results
+    assert (grpo.median_step, grpo.reached) == (6.0, 2)
+    assert (pg.median_step, pg.reached) == (math.inf, 0)
+    table = learning_table(findings)
+    assert table is not None
+    rows = {row[0].text: row for row in table.rows}
+    assert [cell.text for cell in rows["grpo"][-2:]] == ["6", "2 of 2"]
+    assert [cell.text for cell in rows["pg"][-2:]] == ["> 12", "0 of 2"]
+    assert "evaluated at 50.0% or more" in table.caption
+    assert rows["grpo"][4].value == pytest.approx((0.375 + 0.475 + 0.6 + 0.8) / 4)
+
+
+def test_where_nothing_rose_there_is_no_threshold(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), steps=4, evaluate_every=2)
+    set_accuracies(tmp_path, {name: {0: 0.3, 2: 0.3, 4: 0.2} for name in ("grpo", "pg")})
+    findings = find(load_study(tmp_path, "quickstart"))
+    assert math.isnan(findings.panels[0].yardstick.threshold)
+    assert threshold_in_words(findings) == "no threshold (no method ended above its start)"
+    table = learning_table(findings)
+    assert table is not None
+    assert [cell.text for cell in table.rows[0][-2:]] == ["–", "–"]
+
+
+def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: Path) -> None:
+    faults = {("pg", 0): Fault("FAILED", "loss is nan", 4)}
+    study, findings = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), faults=faults)
+    dead = next(run for run in findings.results[1].runs if "seed=0" in run.pair)
+    rows = study.metrics[(study.metrics["run_id"] == dead.run_id)].dropna(subset=[ACCURACY])
+    steps, values = rows["step"].to_numpy(), rows[ACCURACY].to_numpy()
+    assert steps[-1] == 4
+    expected = np.trapezoid([*values, values[-1]], [*steps, 12]) / 12
+    assert dead.area == pytest.approx(expected)
+
+
+def test_a_window_longer_than_the_runs_is_cut_to_them(tmp_path: Path) -> None:
+    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1))
+    longer, shorter = (find(replace(study, window=window)) for window in (400, 6))
+    assert longer.panels[0].yardstick == findings.panels[0].yardstick
+    assert shorter.panels[0].yardstick.window == 6
+    assert shorter.panels[0].yardstick.evaluations_in_window == 4
+    assert all(run.best_step <= 6 for run in shorter.results[0].runs)
+
+
+def test_collapses_carry_the_interval_of_their_share(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("pg", "grpo"), seeds=range(4))
+    pg, grpo = findings.results
+    assert (pg.collapses, grpo.collapses) == (4, 0)
+    assert pg.collapse_interval == stats.share_interval(4, 4)
+    table = stability_table(findings)
+    assert table is not None
+    # One minus the fourth root of 0.025 is 60.2%.
+    assert [cell.text for cell in table.rows[1][4:6]] == ["0 of 4", "0.0 to 60.2"]
+
+
+def comparison(mean: float, sd: float, pairs: int = 5) -> Comparison:
+    half = 2.776 * sd / math.sqrt(pairs)
+    seen = Estimate(mean, mean - half, mean + half, pairs, sd)
+    return Comparison("a", "b", pairs, (), seen, 0.3, 0.3, 0.3, 0.6, math.nan, None)
+
+
+def test_power_is_stated_at_the_level_of_holm_s_first_step() -> None:
+    three = with_power(with_holm([comparison(0.02, 0.04), comparison(-0.1, 0.04), comparison(0.0, 0.04)]))
+    for made in three:
+        level = 1 - ALPHA / 3
+        assert made.smallest_resolvable == stats.smallest_resolvable_difference(0.04, 5, 0.8, level)
+    assert three[0].pairs_needed == stats.pairs_to_resolve(0.02, 0.04, 0.8, 1 - ALPHA / 3)
+    assert three[2].pairs_needed is None
+    (alone,) = with_power([comparison(0.02, 0.04)])
+    assert alone.smallest_resolvable < three[0].smallest_resolvable
+
+
+def test_a_difference_of_that_size_survives_holm_with_the_stated_probability() -> None:
+    generator = np.random.default_rng(5)
+    sd, pairs, tests = 0.04, 6, 4
+    (made, *_) = with_power([comparison(0.01, sd, pairs)] * tests)
+    found = 0
+    for _ in range(1500):
+        # The others show nothing, which is the worst for the first one's adjusted p.
+        p = [stats.paired_t_p(generator.normal(made.smallest_resolvable, sd, pairs)), *([1.0] * (tests - 1))]
+        found += stats.holm(np.array(p))[0] < ALPHA
+    assert found / 1500 == pytest.approx(0.8, abs=0.035)
+
+
+def test_the_power_of_every_comparison_is_said_in_words(tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, seeds=range(5))
+    said = words.power_statements(findings.panels[0])
+    assert len(said) == len(findings.comparisons) == 3
+    for sentence, made in zip(said, findings.comparisons, strict=True):
+        assert sentence.startswith(
+            f"{made.label} against dppo_tv: 5 pairs would resolve a true difference of "
+        )
+        assert f" {100 * made.smallest_resolvable:.1f} points or more with probability 0.8" in sentence
+        if made.pairs_needed is not None:
+            assert f"would take {made.pairs_needed} pairs." in sentence
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (None, "no pairs, so nothing can be said."),
+        (Estimate(0.1, math.nan, math.nan, 1, math.nan), "one pair has no spread, so nothing can be said."),
+        (Estimate(0.1, 0.1, 0.1, 3, 0.0), "the pairs have no spread, so nothing can be said."),
+        (
+            Estimate(0.0001, -1.0, 1.0, 2, 0.2),
+            "at the spread seen 2 pairs would resolve no difference with probability 0.8, however large; a true "
+            "difference as seen (±0.0) would take more than 1,000 pairs.",
+        ),
+    ],
+)
+def test_what_cannot_be_said_of_power_is_not(seen: Estimate | None, expected: str, tmp_path: Path) -> None:
+    _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
+    panel = findings.panels[0]
+    made = replace(panel.comparisons[0], difference=seen, smallest_resolvable=math.nan, pairs_needed=None)
+    (sentence,) = words.power_statements(replace(panel, comparisons=with_power([made])))
+    assert sentence == f"grpo against dppo_tv: {expected}"
+
+
+def test_panels_of_several_model_sizes_are_named_with_them(tmp_path: Path) -> None:
+    study, _ = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
+    assert words.panel_in_words(study, "lr=2e-4") == "lr=2e-4"
+    sizes = study.runs["panel"].map({"lr=2e-4": 126_208.0, "lr=4e-4": 8.2e9})
+    scaled = replace(study, runs=study.runs.assign(parameters=sizes))
+    assert words.panel_in_words(scaled, "lr=2e-4") == "lr=2e-4 (0.13 M parameters)"
+    assert words.panel_in_words(scaled, "lr=4e-4") == "lr=4e-4 (8.2 B parameters)"
+    assert magnitude(None) == "–"
+
+
+def test_the_report_says_what_the_seeds_can_resolve(tmp_path: Path) -> None:
+    write_sweep(tmp_path, seeds=(0, 1, 2))
+    files = write_report(tmp_path, "quickstart", formats=("html", "md"))
+    for page in (files.html, files.markdown):
+        assert page is not None
+        text = page.read_text(encoding="utf-8").replace("\\_", "_")
+        assert "What these seeds can resolve" in text
+        assert "grpo against dppo_tv: 3 pairs would resolve" in text
+        assert "Steps to threshold: by when half of the runs" in text
