@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import MOST_BANDS
-from analysis.findings import ACCURACY
+from analysis.results import ACCURACY
 from analysis.runs import Study
 
 MOST_SLUG = 48

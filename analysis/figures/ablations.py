@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from analysis.curves import curves_of
 from analysis.figures import style
 from analysis.figures.accuracy import draw_curves
-from analysis.findings import ACCURACY
 from analysis.grouping import Group
+from analysis.results import ACCURACY
 from analysis.runs import Study
 
 COLUMNS = 3
