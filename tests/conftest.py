@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# The peers' environments do without it.
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # How long an example takes says more about the machine's other work than about the code.
+    settings.register_profile("without deadline", deadline=None)
+    settings.load_profile("without deadline")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

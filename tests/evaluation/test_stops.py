@@ -110,7 +110,7 @@ PIECES = st.one_of(
 
 
 @given(st.lists(PIECES, max_size=20))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_every_response_ends_and_reads_as_in_the_harness(pieces: list[list[int]]) -> None:
     tokens = [token for piece in pieces for token in piece]
     if TOKENIZER.eos_token_id in tokens:
@@ -125,7 +125,7 @@ def test_every_response_ends_and_reads_as_in_the_harness(pieces: list[list[int]]
 
 
 @given(st.lists(PIECES, max_size=20), st.integers(1, 8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_asking_now_and_then_loses_no_text(pieces: list[list[int]], every: int) -> None:
     tokens = [token for piece in pieces for token in piece]
     if TOKENIZER.eos_token_id in tokens:

@@ -149,7 +149,7 @@ def test_text_without_a_mark_is_not_searched_for_an_answer() -> None:
 FRACTIONS = st.fractions(min_value=-100, max_value=100, max_denominator=97)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FRACTIONS, FRACTIONS)
 def test_fractions_are_equal_when_they_are(first: Fraction, second: Fraction) -> None:
     if second.denominator > 1:
@@ -162,7 +162,7 @@ def test_fractions_are_equal_when_they_are(first: Fraction, second: Fraction) ->
             assert grade_expression(f"{second.numerator}/{second.denominator}", gold).correct
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["", "+1", r"+\pi", r"\sqrt{3}"]))
 def test_tiny_differences_of_exact_numbers_count(first: int, second: int, rest: str) -> None:
     gold = rf"\frac{{1}}{{2^{{{first}}}}}{rest}"

@@ -27,7 +27,7 @@ VOCABULARY = 12
 seeds = st.integers(0, 2**31 - 1)
 deltas = st.floats(0.01, 0.6)
 sizes = st.floats(0.0, 0.2)
-fast = settings(max_examples=40, deadline=None)
+fast = settings(max_examples=40)
 
 
 def random_batch(seed: int, *, rows: int = 5, width: int = 9, scale: float = 1.5) -> TokenBatch:

@@ -33,7 +33,7 @@ def test_groups_of_equal_rewards_have_advantage_exactly_zero(kind: str, value: f
     assert compute_advantages(rewards, AdvantageSpec(kind=kind)).tolist() == [0.0] * (2 * size)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31 - 1), st.sampled_from(GROUP_KINDS))
 def test_group_advantages_sum_to_zero_and_ignore_a_shift(seed: int, kind: str) -> None:
     rewards = torch.rand(3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -77,7 +77,7 @@ def plain_gae(rewards: list[float], values: list[float], gamma: float, lam: floa
     return out[::-1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31 - 1), st.floats(0, 1), st.floats(0, 1))
 def test_gae_equals_a_plain_loop_over_the_response_tokens(seed: int, gamma: float, lam: float) -> None:
     generator = torch.Generator().manual_seed(seed)

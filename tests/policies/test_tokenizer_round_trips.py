@@ -23,7 +23,7 @@ def trained() -> PreTrainedTokenizerFast:
     return trained_tokenizer(TEXTS, 400)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 12), corruption=st.sampled_from([0.0, 0.5]))
 def test_prompts_and_solutions_come_back_exactly_and_know_every_piece(
     seed: int, steps: int, corruption: float
@@ -40,7 +40,7 @@ def test_prompts_and_solutions_come_back_exactly_and_know_every_piece(
     ), "the border between prompt and response is a border of tokens"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 12))
 def test_longest_solution_fits_the_tasks_response_limit(seed: int, steps: int) -> None:
     task = ChainTask(
@@ -50,7 +50,7 @@ def test_longest_solution_fits_the_tasks_response_limit(seed: int, steps: int) -
     assert len(CHAIN(problem.solution, add_special_tokens=False).input_ids) + 1 <= task.response_limit
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=80))
 def test_byte_level_tokenizer_returns_any_text_exactly(text: str, trained: PreTrainedTokenizerFast) -> None:
     if any(special in text for special in SPECIALS):

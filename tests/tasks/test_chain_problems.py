@@ -36,7 +36,7 @@ def values_of(prompt: str) -> list[int]:
     return values
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 30), multiply=st.floats(0, 1))
 def test_answer_is_what_the_prompt_says_and_all_values_stay_in_range(
     seed: int, steps: int, multiply: float
@@ -48,7 +48,7 @@ def test_answer_is_what_the_prompt_says_and_all_values_stay_in_range(
     assert all(0 <= value <= 99 for value in values)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 12))
 def test_solution_writes_each_value_and_is_graded_correct(seed: int, steps: int) -> None:
     problem = draw_problem(np.random.default_rng(seed), steps)
@@ -68,7 +68,7 @@ def test_solution_writes_each_value_and_is_graded_correct(seed: int, steps: int)
     assert verdict.parsed == problem.answer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), steps=st.integers(2, 12))
 def test_corruption_spoils_the_solution_but_not_prompt_or_answer(seed: int, steps: int) -> None:
     problem = draw_problem(np.random.default_rng(seed), steps, corruption=1.0)
@@ -142,7 +142,7 @@ def test_training_stream_is_a_function_of_step_and_seed() -> None:
     assert first.training_problems(8, 8, seed=5) != later
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 12), corruption=st.sampled_from([0.0, 0.5]))
 def test_vocabulary_covers_every_text(seed: int, steps: int, corruption: float) -> None:
     problem = draw_problem(np.random.default_rng(seed), steps, corruption=corruption)
