@@ -70,6 +70,8 @@ def test_measured_scores_stand_beside_the_reported_ones_with_their_paired_gap_to
     texts = {row[0].text: [cell.text for cell in row] for row in table.rows}
     assert texts["grpo"][8] == "−11.04"
     assert texts["cispo"][7] == "collapse"
+    assert " to " in texts["cppo"][-1]
+    assert texts[BASELINE][-2:] == ["–", "–"]
 
 
 def test_without_dppo_there_is_an_order_but_no_gap(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_panels_are_told_apart(tmp_path: Path) -> None:
     assert table is not None
     headers = [header for header, _ in table.columns]
     assert "lr=2e-4: final to DPPO" in headers
-    assert len(headers) == len(set(headers)) == 1 + 8 + 8
+    assert len(headers) == len(set(headers)) == 1 + 8 + 10
 
 
 def test_fewer_than_two_of_the_paper_s_methods_bring_no_table(tmp_path: Path) -> None:
