@@ -9,7 +9,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-lmeval test-rliable lint types check format clean
+.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -44,6 +44,16 @@ test-math-verify: $(SUITE)/PKG-INFO ## math-verify's own test-suite, by the lab'
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+.venv-vllm/.installed: requirements/vllm.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' $<)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+test-vllm: .venv-vllm/.installed ## Rollouts by vLLM's CPU build, in an environment of its own
+	$(<D)/bin/python -m pytest -q -m vllm
+
 test-verl: .venv-verl/.installed ## Equality with verl's losses, in an environment of its own
 	$(<D)/bin/python -m pytest -q -m verl tests/peers
 
@@ -70,4 +80,4 @@ format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments and caches; outputs stay
-	rm -rf $(VENV) .venv-verl .venv-trl .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-verl .venv-trl .venv-vllm .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -67,6 +67,7 @@ class Collector:
     def collect(self, step: int) -> Experience:
         """The experience of `step` (from 0), sampled with the engine's present weights."""
         graded, sampled_tokens, metrics = self._sample_live(step)
+        self.engine.rest()
         rollout = graded.rollout
         trainer = self.config.trainer
         reader = Reader(self.policy, trainer.temperature, trainer.microbatch_sequences or _ROWS_AT_ONCE)
@@ -135,6 +136,7 @@ class Collector:
         settings = SamplingSettings(
             max_new_tokens=limit,
             temperature=trainer.temperature,
+            top_p=self.config.engine.top_p,
             topk=self.algo.requirements.needs_topk or 0,
             full=self.algo.requirements.needs_full_distribution,
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),

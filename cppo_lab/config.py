@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -139,12 +139,29 @@ class Warmup(Group):
         return self
 
 
-class Engine(Group):
-    """The rollout engine. `weights` is the format its copy of the policy is held in."""
+class NativeEngine(Group):
+    """The lab's own engine. `weights` is the format its copy of the policy is held in."""
+
+    top_p: ClassVar[float] = 1.0
 
     kind: Literal["native"]
     weights: WeightFormat
     batch_size: Count
+
+
+class VllmEngine(Group):
+    """vLLM in the training process. `weights` is what its copy of the policy is held, and computed with, in.
+
+    `kv_cache_gib` is the size of its cache on a CPU; on a GPU, `gpu_memory_utilization` is its share of the memory.
+    """
+
+    kind: Literal["vllm"]
+    weights: Literal["same", "bfloat16"]
+    batch_size: Count
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    kv_cache_gib: Positive
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]
+    enforce_eager: bool | None
 
 
 class Trainer(Group):
@@ -209,7 +226,7 @@ class RunConfig(Group):
     model: Annotated[ScratchModel | PretrainedModel, Field(discriminator="kind")]
     warmup: Warmup
     task: Annotated[ChainTask | Gsm8kTask, Field(discriminator="kind")]
-    engine: Engine
+    engine: Annotated[NativeEngine | VllmEngine, Field(discriminator="kind")]
     trainer: Trainer
     tracking: Tracking
     paths: Paths
@@ -226,6 +243,11 @@ class RunConfig(Group):
             raise ValueError(
                 f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
                 f"algo.dynamic_sampling.kind = {self.algo.dynamic_sampling.kind}, or every group would be dropped"
+            )
+        if self.engine.top_p < 1 and (self.algo.anchor == "rollout" or self.algo.correction.kind != "none"):
+            raise ValueError(
+                f"engine.top_p = {self.engine.top_p}: must be 1 for a method whose ratio, or its correction, has the "
+                "rollout policy in its denominator: a truncated distribution is not that policy's"
             )
         if isinstance(self.model, PretrainedModel) and self.warmup.steps:
             raise ValueError(

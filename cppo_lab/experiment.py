@@ -8,18 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config import ChainTask, PretrainedModel, RunConfig
+from cppo_lab.config import ChainTask, PretrainedModel, RunConfig, VllmEngine
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
-from cppo_lab.rollouts.formats import WeightFormat
 from cppo_lab.runs.folder import LOCK_FILE, RunFolder
 from cppo_lab.runs.identity import resolved_device, run_folder, run_id
 
 if TYPE_CHECKING:
-    from cppo_lab.policies.loading import Policy
     from cppo_lab.policies.warmup import Progress
-    from cppo_lab.rollouts.rollout import RolloutEngine
     from cppo_lab.trainer import OnStep
 
 
@@ -81,7 +78,7 @@ def _attempt(
             "reason": "interrupted; the same command goes on from the last checkpoint",
         }
         raise
-    except Diverged as error:
+    except (Diverged, UserError) as error:
         outcome = {"status": "FAILED", "reason": str(error)}
         raise
     except Exception as error:
@@ -128,6 +125,7 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     import torch
 
     from cppo_lab.policies.starting import load_starting_policy, starting_policy
+    from cppo_lab.rollouts.build import engines
     from cppo_lab.tasks.build import build_task
     from cppo_lab.trainer import Parts, Trainer
 
@@ -141,32 +139,11 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
         starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},
         model={"name": config.model.name, "parameters": parameters},
     )
-    engine = _native_engine(config, policy, config.engine.weights)
-    # A policy is judged at full precision, whatever the rollouts were sampled with.
-    judge = engine if config.engine.weights == "same" else _native_engine(config, policy, "same")
     reference = None
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
-    trainer = Trainer(config, Parts(task, policy, engine, judge, folder, reference), on_step)
-    try:
-        trainer.run()
-    finally:
-        engine.close()
-        if judge is not engine:
-            judge.close()
-
-
-def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> RolloutEngine:
-    from cppo_lab.rollouts.native import NativeEngine
-
-    return NativeEngine(
-        policy.network,
-        pad_token=policy.pad_token,
-        eos_token=policy.eos_token,
-        # The same as the trainer's: a policy that computes in bfloat16 is sampled from in bfloat16.
-        weights="bfloat16" if weights == "same" and policy.dtype == "bfloat16" else weights,
-        batch_size=config.engine.batch_size,
-    )
+    with engines(config, policy, start.path) as (engine, judge):
+        Trainer(config, Parts(task, policy, engine, judge, folder, reference), on_step).run()
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -177,11 +154,20 @@ def check_inputs(config: RunConfig) -> None:
     from cppo_lab.tasks.build import build_task
 
     check_device("trainer.device", config.trainer.device)
+    check_engine(config)
     model = config.model
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
     if isinstance(config.task, ChainTask) or config.task.path or config.task.heldout_path:
         build_task(config.task).heldout_problems()
+
+
+def check_engine(config: RunConfig) -> None:
+    """Refuse vLLM where it is not installed, or cannot serve the model."""
+    if isinstance(config.engine, VllmEngine):
+        from cppo_lab.rollouts.vllm.support import check_run
+
+        check_run(config, config.engine)
 
 
 def check_device(key: str, device: str) -> None:

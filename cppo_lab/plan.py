@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel
+from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel, VllmEngine
 from cppo_lab.runs.identity import digest, resolved_device
 
 # Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
@@ -120,13 +120,17 @@ def cost_key(config: RunConfig) -> str:
             "evaluated": (trainer.evaluate_every, trainer.evaluation_problems or config.task.heldout),
             "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
             "trained": (trainer.updates_per_step, trainer.epochs),
-            "engine": config.engine.weights,
+            "engine": config.engine.weights if config.engine.kind == "native" else _vllm_key(config.engine),
             "device": (resolved_device(trainer.device), trainer.threads),
             "critic": algo.critic.backbone if needs.needs_values else None,
             "reference": needs.needs_reference,
             "distribution": needs.needs_topk or needs.needs_full_distribution,
         }
     )
+
+
+def _vllm_key(engine: VllmEngine) -> list[str]:
+    return [engine.kind, engine.weights, str(engine.enforce_eager)]
 
 
 def _measured_time(config: RunConfig) -> float | None:
@@ -151,6 +155,8 @@ def _memory(config: RunConfig, parameters: int) -> int:
     layers, hidden = _shape(config)
     activations = tokens * layers * hidden * 34 * _computed_bytes(config)
     interpreter = 600 << 20
+    if isinstance(config.engine, VllmEngine):
+        interpreter += (400 << 20) + int(config.engine.kv_cache_gib * (1 << 30))
     return parameters * _bytes_per_parameter(config) + activations + interpreter
 
 

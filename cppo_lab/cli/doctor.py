@@ -12,10 +12,10 @@ from pathlib import Path
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+from cppo_lab.rollouts.vllm.installation import HOW_TO_INSTALL, VERSIONS, installed_version, is_known
 
 _EXTRAS = {
     "openai": "openai",
-    "vllm": "vllm",
     "verl": "verl",
     "trl": "trl",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
@@ -83,8 +83,17 @@ def _device() -> Finding:
     return ("device", "ok", f"cpu: {cores} cores")
 
 
+def _vllm() -> Finding:
+    version = installed_version()
+    if version is None:
+        return ("extra vllm", "missing", f"not installed; {HOW_TO_INSTALL}".replace("[", "\\["))
+    if not is_known(version):
+        return ("extra vllm", "missing", f"{version} is installed, and the lab needs {VERSIONS}")
+    return ("extra vllm", "ok", version)
+
+
 def _extras() -> list[Finding]:
-    findings: list[Finding] = []
+    findings = [_vllm()]
     for extra, module in _EXTRAS.items():
         try:
             found = importlib.util.find_spec(module) is not None

@@ -68,6 +68,9 @@ class NativeEngine:
             )
         return store.rollout(tokens.to(device), mask.to(device), self._version)
 
+    def rest(self) -> None:
+        """See `RolloutEngine.rest`; the copy of the weights stays where it is."""
+
     def close(self) -> None:
         """See `RolloutEngine.close`; the copy of the weights is dropped."""
         del self._policy

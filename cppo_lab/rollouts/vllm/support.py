@@ -1,0 +1,83 @@
+"""Whether vLLM can serve a model, asked before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.errors import UserError
+from cppo_lab.policies.folders import is_local
+from cppo_lab.rollouts.vllm.installation import require_vllm
+from cppo_lab.rollouts.vllm.isolation import Isolation
+from cppo_lab.runs.identity import resolved_device
+
+# The kernels of experts on a CPU work on so many columns at a time.
+_CPU_EXPERT_COLUMNS = 32
+
+
+def check_run(config: RunConfig, engine: VllmEngine) -> None:
+    """Raise UserError where vLLM is not installed, or cannot do what `config` asks of it.
+
+    A hub model is looked at when it is loaded.
+    """
+    require_vllm("engine.kind=vllm")
+    device = resolved_device(config.trainer.device)
+    if device == "cpu" and engine.enforce_eager is False:
+        raise UserError("engine.enforce_eager=false: only a GPU has graphs to capture; give null or true.")
+    model = config.model
+    if isinstance(model, ScratchModel):
+        _check_experts(model, device)
+    elif is_local(model.path):
+        check_folder(model, device)
+
+
+def _check_experts(model: ScratchModel, device: str) -> None:
+    widths = {"model.width": model.width, "model.expert_feed_forward": model.expert_feed_forward}
+    for key, value in widths.items():
+        if model.experts and device == "cpu" and value % _CPU_EXPERT_COLUMNS:
+            raise UserError(
+                f"{key}={value}: must be a multiple of {_CPU_EXPERT_COLUMNS} for vLLM's mixture of experts on a CPU."
+            )
+
+
+def check_folder(model: PretrainedModel, device: str) -> None:
+    """Raise UserError where vLLM cannot serve the model in a local folder."""
+    content = json.loads((Path(model.path).expanduser() / "config.json").read_text(encoding="utf-8"))
+    check_served(f"model {model.path}", content, device)
+
+
+def check_served(name: str, config: Mapping[str, Any], device: str) -> None:
+    """Raise UserError, beginning with `name`, unless vLLM has the architecture, and on a CPU a kernel for its heads.
+
+    `config` is the content of a model's config.json.
+    """
+    architectures = config.get("architectures") or []
+    if not set(architectures) & _architectures():
+        raise UserError(
+            f"{name}: vLLM does not serve {', '.join(architectures) or 'a model without an architecture'}."
+        )
+    heads = config.get("num_attention_heads")
+    size = config.get("head_dim") or (config["hidden_size"] // heads if heads else None)
+    allowed = _cpu_head_sizes() if size and device == "cpu" else []
+    if allowed and size not in allowed:
+        raise UserError(
+            f"{name}: vLLM has no CPU kernel for attention heads of {size} units; "
+            f"it has for {', '.join(map(str, allowed))}."
+        )
+
+
+def _architectures() -> set[str]:
+    with Isolation().inside():
+        from vllm import ModelRegistry
+
+        return set(ModelRegistry.get_supported_archs())
+
+
+def _cpu_head_sizes() -> list[int]:
+    with Isolation().inside():
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+        return list(CPUAttentionBackend.get_supported_head_sizes())
