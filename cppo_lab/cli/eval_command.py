@@ -95,7 +95,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every draw.")] = 0,
-    engine: Annotated[str, typer.Option(help="`native`, or `openai` for a server.")] = "native",
+    engine: Annotated[str, typer.Option(help="`native`, `vllm`, or `openai` for a server.")] = "native",
     base_url: Annotated[
         str | None,
         typer.Option(

@@ -24,7 +24,7 @@ def evaluate_model(
     check_device("--device", request.device)
     root = output or output_root()
     writable(root)
-    if request.engine == "native":
+    if request.engine != "openai":
         from cppo_lab.quiet import quiet_libraries
 
         quiet_libraries()

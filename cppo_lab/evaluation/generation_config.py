@@ -47,7 +47,11 @@ class ModelSettings:
 
 def model_settings(network: Any) -> ModelSettings:
     """The settings of a transformers model."""
-    config = getattr(network, "generation_config", None)
+    return settings_in(getattr(network, "generation_config", None))
+
+
+def settings_in(config: Any) -> ModelSettings:
+    """The settings in a transformers `GenerationConfig`; None holds none."""
     ends = getattr(config, "eos_token_id", None)
     return ModelSettings(
         end_tokens=() if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),),

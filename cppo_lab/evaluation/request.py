@@ -10,6 +10,7 @@ from typing import Any
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.evaluation.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.policies.folders import check_model_folder, is_local
+from cppo_lab.rollouts.vllm.installation import require_vllm
 from cppo_lab.runs.find import find_run
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
@@ -17,7 +18,7 @@ from cppo_lab.tasks.chain import ChainTask
 
 CHAIN = "chain"
 TASKS = (CHAIN, *BENCHMARKS)
-ENGINES = ("native", "openai")
+ENGINES = ("native", "vllm", "openai")
 CHECKPOINTS = ("last", "best")
 PAPER_TEMPERATURE, PAPER_TOP_P = 0.7, 0.95
 _CHAIN_PROBLEMS = 1024
@@ -108,9 +109,11 @@ class EvaluationRequest:
         for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
             if value != usual and self.engine == "openai":
                 raise UserError(f"{key} {value}: a server decides that itself; leave it out.")
+        if self.engine == "vllm":
+            require_vllm("--engine vllm")
         if self.run is None and self.checkpoint != "last":
             raise UserError(f"--checkpoint {self.checkpoint}: only a --run has checkpoints to choose from.")
-        is_hub = self.engine == "native" and self.model is not None and not is_local(self.model)
+        is_hub = self.engine != "openai" and self.model is not None and not is_local(self.model)
         if self.revision is not None and not is_hub:
             raise UserError(f"--revision {self.revision}: only a model of the hub has revisions.")
 
@@ -201,7 +204,7 @@ def checkpoint_of(folder: RunFolder, which: str) -> Path:
 def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
     """The request with a run's checkpoint as its model, and with the difficulty that a run of the chain task had."""
     if request.run is None:
-        if request.engine == "native" and request.model is not None and is_local(request.model):
+        if request.engine != "openai" and request.model is not None and is_local(request.model):
             check_model_folder(request.model)
         return request
     import yaml

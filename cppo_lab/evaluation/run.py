@@ -135,6 +135,18 @@ def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizer
         return OpenAITextEngine(request.base_url, request.model, request.batch_size), _tokenizer(
             request.tokenizer
         )
+    if request.engine == "vllm":
+        from cppo_lab.evaluation.vllm_engine import VllmTextEngine
+
+        device = resolved_device(request.device)
+        served = VllmTextEngine(
+            request.model,
+            request.revision,
+            request.dtype,  # type: ignore[arg-type]
+            device,
+            request.batch_size,
+        )
+        return served, served.tokenizer
     from dataclasses import replace
 
     from cppo_lab.evaluation.native_engine import NativeTextEngine
