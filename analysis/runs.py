@@ -31,6 +31,7 @@ PROFILE_COLUMNS = (
     "masked_share",
     "threshold_mean",
     "induced_threshold_mean",
+    "mismatch_mean",
 )
 
 

@@ -133,9 +133,9 @@ def mismatch(old_logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> dict[str, 
     """How far the trainer's log-probabilities of the sampled tokens are from the sampler's, before any
     update.
 
-    All tensors [B, T]. Absolute differences of log-probabilities and of probabilities; two relative errors,
-    which are the lab's own definitions (sum |d| / sum |log mu|, and the mean of |d| / max(|log mu|, 1e-8));
-    the correlation of the probabilities (NaN when either is constant).
+    All tensors [B, T]. Absolute differences of log-probabilities (mean, 0.99 quantile, maximum) and of
+    probabilities; two relative errors, which are the lab's own definitions (sum |d| / sum |log mu|, and the mean of
+    |d| / max(|log mu|, 1e-8)); the correlation of the probabilities (NaN when either is constant).
     """
     old, rollout = read_logp(old_logp, mask)[mask].double(), read_logp(rollout_logp, mask)[mask].double()
     difference = (old - rollout).abs()
@@ -143,8 +143,9 @@ def mismatch(old_logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> dict[str, 
     if difference.numel() == 0:
         return dict.fromkeys(_MISMATCH_NAMES, math.nan)
     relative = difference / rollout.abs().clamp(min=1e-8)
-    values = (
+    values: tuple[Tensor | float, ...] = (
         difference.mean(),
+        quantile(difference, 0.99),
         difference.max(),
         difference.sum() / rollout.abs().sum(),
         relative.mean(),
@@ -152,11 +153,12 @@ def mismatch(old_logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> dict[str, 
         probabilities.max(),
         _correlation(old.exp(), rollout.exp()),
     )
-    return dict(zip(_MISMATCH_NAMES, map(float, values), strict=True))
+    return {name: float(value) for name, value in zip(_MISMATCH_NAMES, values, strict=True)}
 
 
 _MISMATCH_NAMES = (
     "mismatch/logp_absdiff_mean",
+    "mismatch/logp_absdiff_p99",
     "mismatch/logp_absdiff_max",
     "mismatch/logp_relative_of_sums",
     "mismatch/logp_relative_mean",

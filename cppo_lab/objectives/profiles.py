@@ -31,10 +31,12 @@ class PositionProfile:
     """Mean of c_t."""
     induced_threshold_mean: list[float]
     """Mean of c_t / w_t: what D_t itself may be."""
+    mismatch_mean: list[float]
+    """Mean of |log pi_old - log mu|: how far trainer and sampler are apart before any update."""
 
 
 class PositionProfiler:
-    """Collects the tokens of one training step and bins them; keeps six float32 per token.
+    """Collects the tokens of one training step and bins them; keeps seven float32 per token.
 
     D_t is the method's divergence, or |pi - mu| of the sampled token for a method without one.
     """
@@ -57,7 +59,10 @@ class PositionProfiler:
             threshold = torch.full_like(distance, torch.nan)
         weights = objective.weights
         induced = threshold if weights is None else threshold / weights
-        columns = (share, position, distance, objective.masked, threshold, induced)
+        mismatch = torch.full_like(distance, torch.nan)
+        if batch.old_logp is not None:
+            mismatch = (read_logp(batch.old_logp, mask) - read_logp(batch.rollout_logp, mask)).abs()
+        columns = (share, position, distance, objective.masked, threshold, induced, mismatch)
         self._tokens.append(torch.stack([column.float()[mask] for column in columns]).cpu())
 
     def relative(self, bins: int = RELATIVE_BINS) -> PositionProfile:
@@ -73,7 +78,7 @@ class PositionProfiler:
         return self._profile("absolute", 1, [float(edge) for edge in edges])
 
     def _profile(self, kind: str, axis: int, edges: list[float]) -> PositionProfile:
-        tokens = torch.cat(self._tokens, -1) if self._tokens else torch.empty(6, 0)
+        tokens = torch.cat(self._tokens, -1) if self._tokens else torch.empty(7, 0)
         inner = torch.tensor(edges[1:-1], dtype=torch.float32)
         index = torch.bucketize(tokens[axis], inner, right=True)
         bins = len(edges) - 1
@@ -87,6 +92,7 @@ class PositionProfiler:
             masked_share=[float(part[3].mean()) for part in chosen],
             threshold_mean=[float(part[4].mean()) for part in chosen],
             induced_threshold_mean=[float(part[5].mean()) for part in chosen],
+            mismatch_mean=[float(part[6].mean()) for part in chosen],
         )
 
 

@@ -222,6 +222,7 @@ def metric_rows(
                 "rollout/length_max": 64,
                 "rollout/truncated_share": 0.01,
                 "mismatch/logp_absdiff_mean": 1e-6,
+                "mismatch/logp_absdiff_p99": 5e-6,
                 "mismatch/logp_absdiff_max": 1e-5,
             }
         yield {key: value for key, value in row.items() if key not in drop}
@@ -251,6 +252,7 @@ def profile_rows(algo: str, last: int, generator: np.random.Generator) -> Any:
                 "induced_threshold_mean": (0.15 / (1 - 0.2 * middle) ** 2).tolist()
                 if by_threshold
                 else [None] * len(middle),
+                "mismatch_mean": (1e-6 * (1 + middle)).tolist(),
             }
 
 

@@ -1,6 +1,7 @@
 """Diagnostics against the golden vectors, against direct formulas, and across micro-batches."""
 
 import math
+from dataclasses import replace
 
 import golden
 import pytest
@@ -9,6 +10,7 @@ import torch
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.diagnostics import Diagnostics, mismatch
 from cppo_lab.objectives.objective import token_objective
+from cppo_lab.objectives.prefixes import positions
 from cppo_lab.objectives.profiles import PositionProfiler
 from cppo_lab.objectives.spec import AlgoSpec
 
@@ -54,6 +56,10 @@ def test_policy_diagnostics_equal_the_vectors(case: str) -> None:
         "mismatch/prob_correlation": "pearson_prob",
     }.items():
         assert error[ours] == pytest.approx(want[theirs], abs=1e-9), ours
+    inside = batch.response_mask
+    differences = (batch.logp.detach() - batch.rollout_logp)[inside].abs()
+    p99 = float(differences.quantile(0.99))
+    assert error["mismatch/logp_absdiff_p99"] == pytest.approx(p99, abs=1e-12)
 
 
 @pytest.mark.parametrize("case", ["base", "calib", "flip"])
@@ -118,5 +124,21 @@ def test_position_profiles_count_every_token_once_and_average_within_bins() -> N
     # The first weight is 1; later ones are smaller, so that D_t itself may be larger than c_t.
     assert absolute.induced_threshold_mean[0] == pytest.approx(0.15, rel=1e-6)
     assert absolute.induced_threshold_mean[1] > absolute.threshold_mean[1]
+    assert all(math.isnan(value) for value in absolute.mismatch_mean), (
+        "without the trainer's own log-probabilities"
+    )
     masked = sum(share * count for share, count in zip(absolute.masked_share, absolute.count, strict=True))
     assert masked == pytest.approx(int(objective.masked.sum()), rel=1e-6)
+
+
+def test_mismatch_by_position_is_that_of_the_trainer_before_any_update() -> None:
+    batch = golden.load("flip", torch.float64)
+    position = positions(batch.response_mask)
+    apart = (position - 1).double() / 10
+    batch = replace(batch, old_logp=batch.rollout_logp - apart)
+    profiler = PositionProfiler()
+    profiler.update(batch, token_objective(batch, golden.POINTS["cppo_fixed_0.015"]))
+    absolute = profiler.absolute()
+    assert absolute.mismatch_mean[0] == pytest.approx(0.0, abs=1e-7)
+    expected = apart[batch.response_mask & ((position == 2) | (position == 3))].mean()
+    assert absolute.mismatch_mean[1] == pytest.approx(float(expected), rel=1e-5)
