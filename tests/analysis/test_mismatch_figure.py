@@ -34,7 +34,11 @@ def test_engines_are_told_apart_by_kind_and_weights(tmp_path: Path) -> None:
     assert engines_of(study).value_counts().to_dict() == {"native, same": 2, "vllm, bfloat16": 2}
     figure = mismatch(study)
     assert figure is not None
-    assert [axes.get_title("left") for axes in figure.axes] == ["Mean", "99th percentile", "Mean, by position"]
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "Mean",
+        "99th percentile",
+        "Mean, by position",
+    ]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["native, same", "vllm, bfloat16"]
     mean = figure.axes[0]
