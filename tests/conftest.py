@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from vllm_models import OneEngine
 
 torch.set_num_threads(1)
 
@@ -45,6 +49,16 @@ def warmed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(output)
     starting_policy(config, build_task(config.task))
     return output
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneEngine]:
+    """vLLM for the tests of this process; what needs a process without it closes it."""
+    from vllm_models import OneEngine
+
+    engine = OneEngine(lambda: tmp_path_factory.mktemp("served"))
+    yield engine
+    engine.close()
 
 
 @pytest.fixture

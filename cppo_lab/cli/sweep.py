@@ -57,8 +57,8 @@ def run_sweep(
 
 
 def _distinct_inputs(sweep: Sweep) -> list[RunConfig]:
-    """One configuration for each task and model of the sweep, whose files are read only once."""
-    found = {(repr(run.config.task), repr(run.config.model)): run.config for run in sweep.runs}
+    """One configuration for each task, model and engine of the sweep, which are looked at only once."""
+    found = {tuple(map(repr, (c.task, c.model, c.engine))): c for c in (run.config for run in sweep.runs)}
     return list(found.values())
 
 
