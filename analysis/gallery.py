@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis import mechanisms
 from analysis.exhibit import Exhibit, band_in_words, deaths_in_words, of_panel, seeds_in_words
-from analysis.figures import accuracy, differences, intervals, stability
+from analysis.figures import accuracy, differences, intervals, mismatch, stability
 from analysis.figures.stability import MOST_POINTS
 from analysis.findings import Findings
 from analysis.numbers import listed
@@ -21,6 +21,13 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
         *([_differences(study, findings)] if findings.comparisons else []),
         *(_stability(study, panel) for panel in study.grouping.panels),
         _kl(study),
+        Exhibit(
+            "mismatch",
+            "stability",
+            "Rollout against training log-probabilities",
+            mismatch.caption(study),
+            mismatch.mismatch(study),
+        ),
         *mechanisms.exhibits(study),
     ]
 

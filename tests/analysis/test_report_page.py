@@ -75,6 +75,7 @@ def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles)
         "divergence-map",
         "masking-map",
         "rule-agreement",
+        "mismatch",
     }
     for path in written.figures:
         data = path.read_bytes()
