@@ -92,6 +92,8 @@ RC: dict[Any, Any] = {
     "ytick.major.size": 0.0,
     "ytick.minor.size": 0.0,
     "xtick.minor.size": 0.0,
+    # Names of methods are text, dollar signs included.
+    "text.parse_math": False,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.solid_capstyle": "round",
