@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Halves of a character, which JSON and YAML can name and no file or frame can hold.
+HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
                 broken += 1
                 continue
             if isinstance(row, dict):
-                rows.append(row)
+                # Rows are many, and hardly any names such a half.
+                rows.append(encodable(row) if "\\ud" in line or "\\uD" in line else row)
             else:
                 broken += 1
     return rows, broken
@@ -80,7 +83,7 @@ def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | Non
     if config_path.is_file():
         try:
             loaded = yaml.load(config_path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-            config = flatten(loaded) if isinstance(loaded, dict) else {}
+            config = flatten(encodable(loaded)) if isinstance(loaded, dict) else {}
         except yaml.YAMLError:
             notes.append(f"{folder.name}: config.yaml is not valid YAML and was left out.")
     metrics, broken = read_json_lines(folder / "metrics.jsonl")
@@ -119,7 +122,16 @@ def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     except (json.JSONDecodeError, UnicodeDecodeError):
         notes.append(f"{path.parent.name}: {path.name} is not readable JSON.")
         return None
-    return value if isinstance(value, dict) else None
+    return encodable(value) if isinstance(value, dict) else None
+
+
+def encodable(value: Any) -> Any:
+    """Read JSON or YAML with halves of characters in its texts as \\u escapes."""
+    if isinstance(value, str):
+        return HALVES.sub(lambda half: f"\\u{ord(half.group()):04x}", value)
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def number(value: object) -> float | None:

@@ -7,13 +7,16 @@ the method is the algorithm and the panel the learning rate.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.numbers import tidy
+from analysis.visible import visible
 
 METHOD_AXES = ("algo", "algo.name")
+MOST_LABEL = 40
 # What a person would name first when asked how two runs differ.
 NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.weights")
 # Keys that say where or how a run was executed, not what it computed.
@@ -82,8 +85,8 @@ def group_runs(
 
     def place(run_id: str) -> tuple[Group, Member]:
         values = run_axes[run_id]
-        algorithm = values.get(method_axis, methods[run_id]) if method_axis else methods[run_id]
-        rest = ", ".join(f"{short[name]}={tidy(values.get(name, '?'))}" for name in others)
+        algorithm = label_of(values.get(method_axis, methods[run_id]) if method_axis else methods[run_id])
+        rest = ", ".join(f"{short[name]}={label_of(tidy(values.get(name, '?')))}" for name in others)
         if several_methods or not others:
             method, panel = algorithm, rest
         else:
@@ -121,6 +124,14 @@ def infer_axes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         if key not in axes and key not in seeds and not _follows(configs, key, axes):
             axes.append(key)
     return axes + [key for index, key in enumerate(seeds) if not _follows(configs, key, seeds[:index])]
+
+
+def label_of(value: str) -> str:
+    """A value as it can stand beside a line of a figure; a long one is cut and told apart by a checksum."""
+    shown = visible(value).replace("\n", r"\n").replace("\t", r"\t")
+    if len(shown) <= MOST_LABEL:
+        return shown
+    return f"{shown[: MOST_LABEL - 10]}… {zlib.crc32(value.encode()):08x}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

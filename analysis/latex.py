@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from analysis.tables import Table
+from analysis.visible import brief, visible
+
+MOST_CHARACTERS = 300
+_COMMANDS = {
+    # The default font encoding has other characters in the places of these three.
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\u2212": "$-$",
+    "\u2013": "--",
+    "\u2014": "---",
+    "\u00d7": r"$\times$",
+    "\u202f": r"\,",
+    "\u2026": r"\ldots{}",
+    "\u00b7": r"$\cdot$",
+}
 
 
 def latex(table: Table) -> str:
     """What `table` shows, for a document that loads the package booktabs."""
     shown = pd.DataFrame(
-        [[cell.text for cell in row] for row in table.rows],
-        columns=[header for header, _ in table.columns],
+        [[_line(brief(cell.text, MOST_CHARACTERS)) for cell in row] for row in table.rows],
+        columns=[_line(brief(header, MOST_CHARACTERS)) for header, _ in table.columns],
     )
     written = (
         shown.style.hide(axis="index")
@@ -20,18 +38,25 @@ def latex(table: Table) -> str:
         .to_latex(
             hrules=True,
             column_format="".join("r" if numeric else "l" for _, numeric in table.columns),
-            caption=_escaped(table.caption),
+            caption=_escaped(_line(table.caption)),
             label=f"tab:{table.name}",
         )
     )
-    return _ascii(written)
+    # After a line break LaTeX reads a bracket as its length and a star as its variant.
+    return _ascii(re.sub(r"^(?=[\[*])", "{}", written, flags=re.MULTILINE))
+
+
+def _line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _ascii(text: str) -> str:
-    # Classic LaTeX knows no Unicode minus, dashes or times.
-    for character, command in (("\u2212", "$-$"), ("\u2013", "--"), ("\u00d7", r"$\times$")):
-        text = text.replace(character, command)
-    return text
+    """Typographic characters as commands, any other that is not ASCII by its number."""
+    return "".join(
+        _COMMANDS.get(character)
+        or (character if character.isascii() else rf"\textbackslash{{}}u{ord(character):04x}")
+        for character in text
+    )
 
 
 def _escaped(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 @functools.cache
@@ -24,8 +25,8 @@ def print_json(content: Any) -> None:
     print(json.dumps(jsonable(jsonable_config(content)), indent=2))
 
 
-def table(title: str, *columns: str) -> Table:
-    """A table in the lab's style."""
+def table(title: str | Text, *columns: str | Text) -> Table:
+    """A table in the lab's style; the markup of a `Text` is not read."""
     made = Table(
         title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
     )

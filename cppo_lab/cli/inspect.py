@@ -81,13 +81,13 @@ def _is_wished(row: dict[str, Any], wish: Wish, prompts: list[str]) -> bool:
 
 
 def _show(row: dict[str, Any], problem: int) -> None:
-    from analysis.samples import visible
+    from analysis.visible import visible
 
-    verdict = row.get("verdict", "?")
-    console().print(
-        f"[bold]Problem {problem}[/bold] ({verdict}: {row['parsed']}, reference {row['answer']}; reward "
-        f"{row['reward']:g}, advantage {row['advantage']:+.3f}, {row['length']} tokens, ended by {row['finish']})",
+    graded = (
+        f" ({row.get('verdict', '?')}: {row['parsed']}, reference {row['answer']}; reward {row['reward']:g}, advantage "
+        f"{row['advantage']:+.3f}, {row['length']} tokens, ended by {row['finish']})"
     )
+    console().print(Text(f"Problem {problem}", style="bold").append(visible(graded), style="not bold"))
     console().print(Text(visible(row["prompt"]).rstrip("\n"), style="dim"))
     tokens = row.get("tokens")
     if not tokens:
@@ -102,7 +102,7 @@ def _show(row: dict[str, Any], problem: int) -> None:
 
 
 def _coloured(tokens: dict[str, Any]) -> Text:
-    from analysis.samples import visible
+    from analysis.visible import visible
 
     text = Text()
     for piece, reason in zip(tokens["text"], tokens["masked"], strict=True):

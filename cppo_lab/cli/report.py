@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
 from cppo_lab.paths import output_root
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from analysis.runs import Study
     from analysis.tables import Table
 
+_MOST_CHARACTERS = 300
 _VERDICT_COLUMNS = (
     "method",
     "n",
@@ -86,13 +89,13 @@ def check_aa(name: str | None, output: Path | None, as_json: bool) -> None:
         print_json([vars(check) | {"verdict": check.verdict} for check in checks])
         return
     shown = table(
-        f"{study.title}: each method against itself",
+        _plain(f"{study.title}: each method against itself", "bold"),
         *("method", "n", "half against half", "95% interval", "verdict", f"found in {SPLITS} random splits"),
     )
     for check in checks:
         difference = check.difference
         shown.add_row(
-            check.label,
+            _plain(check.label),
             str(check.runs),
             points(difference.mean if difference else None),
             points_range(difference),
@@ -116,20 +119,28 @@ def _found(root: Path, name: str | None, folders: Sequence[Path] | None) -> tupl
 
 def _print_verdict(study: Study, findings: Findings) -> None:
     from analysis.tables import results_table
+    from analysis.visible import visible
     from analysis.words import caveats, verdict
 
     _print_table(results_table(findings), _VERDICT_COLUMNS, study.title)
     for panel in findings.panels:
         heading = f"{panel.panel}: " if panel.panel else ""
-        console().print(heading + " ".join(verdict(panel)), markup=False)
+        console().print(visible(heading + " ".join(verdict(panel))), markup=False)
     for caveat in caveats(study, findings):
-        console().print(caveat, style="dim", markup=False)
+        console().print(visible(caveat), style="dim", markup=False)
 
 
 def _print_table(content: Table, columns: Sequence[str], title: str) -> None:
+    """Print some columns of a table; what looks like rich's markup in it is text too."""
     headers = [header for header, _ in content.columns]
-    shown = table(title, *columns)
+    shown = table(_plain(title, "bold"), *map(_plain, columns))
     for row in content.rows:
         cells = dict(zip(headers, row, strict=True))
-        shown.add_row(*(cells[column].text for column in columns))
+        shown.add_row(*(_plain(cells[column].text) for column in columns))
     console().print(shown)
+
+
+def _plain(text: str, style: str = "") -> Text:
+    from analysis.visible import brief, visible
+
+    return Text(visible(brief(text, _MOST_CHARACTERS)), style)
