@@ -1,4 +1,4 @@
-"""One run folder, as its files tell it: run.json, config.yaml, the JSON Lines files and the samples."""
+"""One run folder, as its files tell it: run.json, config.yaml and the JSON Lines files."""
 
 from __future__ import annotations
 
@@ -99,17 +99,6 @@ def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | Non
 def steps_of(records: Iterable[RunRecord]) -> int:
     """Largest training step any record holds; 0 when only the starting policy was evaluated."""
     return max((int(row.get("step") or 0) for record in records for row in record.metrics), default=0)
-
-
-def read_samples(folder: Path) -> tuple[int | None, list[dict[str, Any]]]:
-    """Step and rows of the last sample file of a run; (None, []) when it wrote none."""
-    files = sorted((folder / "samples").glob("step_*.jsonl"))
-    for path in reversed(files):
-        rows, _ = read_json_lines(path)
-        digits = re.sub(r"\D", "", path.stem)
-        if rows:
-            return (int(digits) if digits else None), rows
-    return None, []
 
 
 def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:

@@ -1,7 +1,11 @@
 "use strict";
+// Tables sort by any column: numbers by the number that a cell starts with, text as a person would.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    const numeric = head.classList.contains("number");
+    const compare = (x, y) => (numeric ? parseFloat(x) - parseFloat(y) : x.localeCompare(y, "en", { numeric: true }));
+    const absent = (x) => (numeric ? Number.isNaN(parseFloat(x)) : x === "");
     head.querySelector("button").addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") !== "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -9,19 +13,19 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const value = (row) => row.cells[column].dataset.value;
       const order = (a, b) => {
         const x = value(a), y = value(b);
-        if (x === "" || y === "") return (x === "") - (y === "");
-        const difference = Number(x) - Number(y);
-        const by = Number.isNaN(difference) ? x.localeCompare(y, "en", { numeric: true }) : difference;
-        return up ? by : -by;
+        if (absent(x) || absent(y)) return absent(x) - absent(y);
+        return up ? compare(x, y) : compare(y, x);
       };
       table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
     });
   });
 }
+// Figures open large.
 const large = document.getElementById("large");
 for (const picture of document.querySelectorAll(".picture")) {
   picture.addEventListener("click", () => {
     large.querySelector("div").replaceChildren(picture.firstElementChild.cloneNode(true));
+    large.setAttribute("aria-label", picture.closest("figure").querySelector("h3").textContent);
     large.showModal();
   });
 }

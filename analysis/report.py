@@ -23,10 +23,16 @@ from analysis.gallery import exhibits
 from analysis.latex import latex
 from analysis.markdown import cell, fence, line
 from analysis.runs import Study, load_study
-from analysis.samples import Sample, choose
+from analysis.sample_data import SampleData, sample_data
+from analysis.samples import Sample, choice_in_words, choose, left_out, token_notes
 from analysis.tables import Table
+from analysis.visible import brief, visible
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
+# Names of the sections that hold figures; and what the page is made of, in the order in which it takes effect.
+_WITH_FIGURES = ("accuracy", "stability", "mechanisms")
+_SCRIPTS = ("page.js", "tokens.js", "samples.js")
+_STYLES = ("page.css", "samples.css", "print.css")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Content:
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     samples: tuple[Sample, ...]
+    sample_data: SampleData | None
     exhibits: tuple[Exhibit, ...]
     rendered: dict[str, Rendered]
 
@@ -150,6 +157,7 @@ def collect(study: Study, formats: set[str]) -> Content:
         settings=tuple(run_tables.shared_settings(study)),
         provenance=tuple(provenance(study)),
         samples=tuple(choose(study)),
+        sample_data=sample_data(study) if "html" in formats else None,
         exhibits=tuple(shown),
         rendered=rendered,
     )
@@ -200,22 +208,23 @@ def provenance(study: Study) -> list[tuple[str, str]]:
 
 
 def html_page(content: Content) -> str:
-    """The self-contained page: styles, script and figures inside, nothing loaded from anywhere."""
+    """The self-contained page: styles, scripts and figures inside, nothing loaded from anywhere."""
     environment = _environment(autoescape=True)
+    environment.filters.update(token_notes=token_notes)
     looks = style.looks_of(content.study.grouping.methods)
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    scripts = [_asset(name) for name in _SCRIPTS]
     return environment.get_template("template.html.j2").render(
         content=content,
         study=content.study,
+        parts=_parts(content),
         sections=_sections(content),
         markup={name: Markup(figure.markup or "") for name, figure in content.rendered.items()},
         swatch={method: Markup(variable(look.color)) for method, look in looks.items()},
-        css=Markup(_asset("page.css")),
+        css=Markup("".join(map(_asset, _STYLES))),
         light=Markup(palette_css(dark=False)),
         dark=Markup(palette_css(dark=True)),
-        script=Markup(script),
-        script_digest=digest,
+        scripts=[Markup(script) for script in scripts],
+        script_digests=[_digest(script) for script in scripts],
     )
 
 
@@ -224,7 +233,7 @@ def markdown_page(content: Content) -> str:
     environment = _environment(autoescape=False)
     environment.filters.update(cell=cell, line=line, fence=fence)
     text = environment.get_template("template.md.j2").render(
-        content=content, study=content.study, sections=_sections(content)
+        content=content, study=content.study, parts=_parts(content), sections=_sections(content)
     )
     return text.rstrip() + "\n"
 
@@ -232,18 +241,45 @@ def markdown_page(content: Content) -> str:
 def _sections(content: Content) -> dict[str, list[Exhibit]]:
     return {
         section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
-        for section in ("accuracy", "stability", "mechanisms")
+        for section in _WITH_FIGURES
     }
 
 
+def _parts(content: Content) -> dict[str, str]:
+    """The sections that have something to say, in page order, and their headings."""
+    sections = _sections(content)
+    said = {
+        "verdict": True,
+        "accuracy": sections["accuracy"] or "comparisons" in content.tables,
+        "stability": sections["stability"] or "stability" in content.tables,
+        "mechanisms": sections["mechanisms"],
+        "samples": content.samples,
+        "configurations": True,
+        "provenance": True,
+    }
+    return {name: name.capitalize() for name, something in said.items() if something}
+
+
 def _environment(*, autoescape: bool) -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
+        finalize=_seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(brief=brief, left_out=left_out, choice_in_words=choice_in_words)
+    return environment
+
+
+def _seen(value: Any) -> Any:
+    """Whatever a template prints, with its invisible characters written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
 
 def _asset(name: str) -> str:

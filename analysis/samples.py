@@ -1,153 +1,96 @@
-"""A few responses to read, made safe to show."""
+"""The few responses that are read without choosing: on paper, in Markdown, and where a page runs no scripts."""
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from analysis.folders import read_samples
+from analysis.findings import ACCURACY
+from analysis.numbers import plural
+from analysis.responses import NUMBERS, KeptStep, Response, TokenRecord, kept_files, recorded_steps, signed
 from analysis.runs import Study
 
-MOST_CHARACTERS = 900
 MOST_METHODS = 8
-MOST_TOKENS = 400
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token of a response: its text made visible, why it was masked ("" where it was not), and its numbers."""
-
-    text: str
-    masked: str
-    note: str
+SYMBOLS = {
+    "divergence": "D_t",
+    "weight": "w_t",
+    "threshold": "threshold c_t",
+    "ratio": "ratio",
+    "advantage": "advantage",
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response; `completion` is cut and has its invisible characters written out.
-
-    `tokens` holds at most MOST_TOKENS of its tokens, and none where the run did not record them.
-    """
+    """One response, and where it is from."""
 
     method: str
     label: str
     run_id: str
-    step: int | None
-    right: bool
-    prompt: str
-    completion: str
-    cut: int
-    answer: str
-    parsed: str
-    facts: tuple[tuple[str, str], ...]
-    tokens: tuple[Token, ...] = ()
-    more_tokens: int = 0
+    step: int
+    response: Response
 
 
 def choose(study: Study) -> list[Sample]:
-    """One right and one wrong response of every method (eight at most), from its first run's last sample
-    file.
+    """One right and one wrong response of every method (eight at most), from the last recorded step of its first
+    run that kept any.
     """
     chosen: list[Sample] = []
     for group in study.grouping.groups[:MOST_METHODS]:
-        runs = study.runs[study.runs["group"] == group.label]
-        for run_id, run in runs.iterrows():
-            step, rows = read_samples(run["folder"])
-            if not rows:
-                continue
-            # Those whose tokens were recorded say more.
-            rows = sorted(rows, key=lambda row: not row.get("tokens"))
-            right = next((row for row in rows if _reward(row) > 0), None)
-            wrong = next((row for row in rows if _reward(row) <= 0), None)
-            chosen += [
-                _sample(group.method, group.label, str(run_id), step, row)
-                for row in (right, wrong)
-                if row is not None
-            ]
-            break
+        for run_id in study.runs.index[study.runs["group"] == group.label]:
+            kept = steps_of_run(study, str(run_id), (1.0,))
+            if kept:
+                chosen += [
+                    Sample(group.method, group.label, str(run_id), kept[0].step, response)
+                    for response in _right_and_wrong(kept[0])
+                ]
+                break
     return chosen
 
 
-def visible(text: str) -> str:
-    """The text with control, format and direction characters as \\u escapes, newline and tab kept.
-
-    Left as they are, such characters could reverse or hide what follows them on the page.
-    """
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else f"\\u{ord(character):04x}"
-        for character in text
+def choice_in_words(study: Study) -> str:
+    """Which responses `choose` takes, so that nobody takes them for typical ones."""
+    methods = len(study.grouping.groups)
+    of = f"the first {MOST_METHODS} of {methods} methods" if methods > MOST_METHODS else "every method"
+    return (
+        f"One right and one wrong response of {of}, where there are such: from the last recorded step of a run, those "
+        "with masked tokens before others."
     )
 
 
-def _sample(method: str, label: str, run_id: str, step: int | None, row: dict[str, Any]) -> Sample:
-    completion = str(row.get("completion") or "")
-    facts = [
-        ("reward", _plain(row.get("reward"))),
-        ("advantage", _plain(row.get("advantage"))),
-        ("length", _plain(row.get("length"))),
-        ("ended by", _plain(row.get("finish"))),
-    ]
-    if isinstance(row.get("masked_share"), (int, float)):
-        facts.append(("tokens masked", f"{100 * row['masked_share']:.1f}%"))
-    return Sample(
-        method=method,
-        label=label,
-        run_id=run_id[:12],
-        step=step,
-        right=_reward(row) > 0,
-        prompt=visible(str(row.get("prompt") or "")[:MOST_CHARACTERS]),
-        completion=visible(completion[:MOST_CHARACTERS]),
-        cut=max(0, len(completion) - MOST_CHARACTERS),
-        answer=visible(_plain(row.get("answer"))[:80]),
-        parsed=visible(_plain(row.get("parsed"))[:80]),
-        facts=tuple((name, visible(value[:40])) for name, value in facts),
-        tokens=_tokens(row.get("tokens")),
-        more_tokens=max(0, len((row.get("tokens") or {}).get("text", ())) - MOST_TOKENS),
-    )
+def steps_of_run(study: Study, run_id: str, places: tuple[float, ...]) -> list[KeptStep]:
+    """Steps of a run whose tokens were recorded, nearest to `places` of the run (0: first, 1: last)."""
+    evaluated: list[int] = []
+    if ACCURACY in study.metrics:
+        rows = study.metrics[study.metrics["run_id"] == run_id]
+        evaluated = rows.loc[rows[ACCURACY].notna(), "step"].tolist()
+    return recorded_steps(kept_files(Path(str(study.runs.at[run_id, "folder"]))), evaluated, places)
 
 
-_NUMBERS = (
-    ("divergence", "D"),
-    ("weight", "weight"),
-    ("threshold", "threshold"),
-    ("ratio", "ratio"),
-    ("advantage", "advantage"),
-)
+def token_notes(tokens: TokenRecord) -> list[str]:
+    """For each token its numbers and what became of it, such as `token 3: D_t 0.2, ratio 1.1, kept`."""
+    notes = []
+    for place, reason in enumerate(tokens.masked):
+        said = [
+            f"{SYMBOLS[name]} {signed(tokens.columns[name][place])}"
+            for name in NUMBERS
+            if name in tokens.columns
+        ]
+        said.append(f"masked by {reason}" if reason else "kept")
+        notes.append(f"token {place + 1}: {', '.join(said)}")
+    return notes
 
 
-def _tokens(record: dict[str, Any] | None) -> tuple[Token, ...]:
-    if not record:
-        return ()
-    return tuple(
-        Token(visible(str(text)), str(reason), _note(record, place, str(reason)))
-        for place, (text, reason) in enumerate(
-            zip(record["text"][:MOST_TOKENS], record["masked"], strict=False)
-        )
-    )
+def left_out(response: Response) -> str:
+    """What of the response is not shown, in words; empty for a whole one."""
+    if response.tokens is not None:
+        more = response.tokens.length - len(response.tokens.text)
+        return f"{plural(more, 'more token')}" if more else ""
+    return f"{plural(response.cut, 'more character')}" if response.cut else ""
 
 
-def _note(record: dict[str, Any], place: int, reason: str) -> str:
-    """What hovering over a token says, such as `token 3: D 0.2, weight 0.98, masked by threshold`."""
-    said = [
-        f"{name} {_plain(record[key][place])}"
-        for key, name in _NUMBERS
-        if record.get(key) is not None and record[key][place] is not None
-    ]
-    said.append(
-        {"threshold": "masked by the threshold", "budget": "masked by the budget"}.get(reason, "kept")
-    )
-    return f"token {place + 1}: " + ", ".join(said)
-
-
-def _reward(row: dict[str, Any]) -> float:
-    value = row.get("reward")
-    return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _right_and_wrong(kept: KeptStep) -> list[Response]:
+    """The first right and the first wrong one, from those with masked tokens or else with recorded ones, if any."""
+    ranked = sorted(kept.responses, key=lambda one: (one.tokens is None, not one.any_masked))
+    found = (next((one for one in ranked if one.right is wanted), None) for wanted in (True, False))
+    return [one for one in found if one is not None]

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-_SECTIONS = ("verdict", "accuracy", "stability", "samples")
+_SECTIONS = ("verdict", "accuracy", "stability", "samples", "configurations", "provenance")
 _FIGURES = ("accuracy", "stability", "final-and-best")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from kept_responses import sample_rows
 
-HOSTILE = "<script>alert(1)</script>"
 START = 0.36
 
 # Final accuracy, KL per step, masked by threshold, masked by budget.
@@ -122,7 +122,7 @@ def write_run(
     drop: Sequence[str] = (),
     profiles: bool = True,
 ) -> None:
-    """One run folder: config.yaml, run.json, metrics, timings, profiles and two sample files."""
+    """One run folder: config.yaml, run.json, metrics, timings, profiles and the responses kept of every step."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(abs(hash_of(algo, rate, seed)) % 2**32)
     last = fault.last_step if fault else steps
@@ -165,8 +165,9 @@ def write_run(
     if profiles:
         _write_lines(folder / "profiles.jsonl", list(profile_rows(algo, last, generator)))
         _write_lines(folder / "agreement.jsonl", list(agreement_rows(algo, last)))
-    for step in (2, max(2, last)):
-        _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo))
+    for step in range(1, last + 1):
+        evaluated = step % evaluate_every == 0 or step == last
+        _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo, step, evaluated))
 
 
 def metric_rows(
@@ -266,32 +267,6 @@ def agreement_rows(algo: str, last: int) -> Any:
             "masked": [40, 60],
             "both": [[40, 30], [30, 60]],
         }
-
-
-def sample_rows(algo: str) -> list[dict[str, Any]]:
-    """Right, wrong, hostile, right-to-left and very long completions."""
-    prompt = "leo has 2 9 cards triples finds 5 ?"
-    good = "<< 2 9 * 3 = 8 7 >> << 8 7 + 5 = 9 2 >> #### 9 2"
-
-    def row(completion: str, parsed: str | None, reward: float, finish: str = "stop") -> dict[str, Any]:
-        return {
-            "prompt": prompt,
-            "completion": completion,
-            "answer": "92",
-            "parsed": parsed,
-            "reward": reward,
-            "advantage": 0.8 if reward else -0.6,
-            "length": len(completion.split()),
-            "finish": finish,
-            "masked_share": 0.04 if algo != "pg" else None,
-        }
-
-    return [
-        row(good, "92", 1.0),
-        row(f"<< 2 9 * 3 = 8 6 >> {HOSTILE} ```` | `x` #### 9 1", "91", 0.0),
-        row("\u202eסוף\u200b **bold** [a](javascript:alert(1)) #### 9 0", "90", 0.0),
-        row("8 7 + " * 20_000, None, 0.0, "length"),
-    ]
 
 
 def config_of(algo: str, seed: int, rate: float, steps: int) -> dict[str, Any]:

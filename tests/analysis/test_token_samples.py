@@ -1,4 +1,4 @@
-"""Responses on the page token by token: what was masked and why, with everything escaped."""
+"""Responses that runs keep: read from their files whatever these hold, and the few shown without choosing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from run_folders import HOSTILE, write_sweep
+import pytest
+from kept_responses import HOSTILE, LONG_TOKENS
+from run_folders import write_sweep
 
-from analysis.report import write_report
+from analysis.report import collect, html_page, markdown_page
+from analysis.responses import (
+    MOST_CHARACTERS,
+    MOST_TOKENS,
+    KeptStep,
+    kept_files,
+    read_step,
+    recorded_steps,
+)
 from analysis.runs import load_study
-from analysis.samples import MOST_TOKENS, choose
+from analysis.samples import choice_in_words, choose, left_out, token_notes
 
 
-def record(texts: list[str], masked: list[str], **columns: list[float | None] | None) -> dict[str, Any]:
+def record(texts: list[str], masked: list[str], **columns: Any) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "divergence": [0.25] * len(texts),
         "weight": [0.5] * len(texts),
@@ -24,29 +34,41 @@ def record(texts: list[str], masked: list[str], **columns: list[float | None] | 
     return {"text": texts, "masked": masked, "anchor": "rollout", "delta": 0.15, **numbers, **columns}
 
 
-def with_tokens(output: Path, tokens: dict[str, Any]) -> None:
-    """A sweep of one run, whose first kept response has `tokens`."""
+def row(tokens: dict[str, Any] | None, **fields: Any) -> dict[str, Any]:
+    return {"prompt": "2 + 2?\n", "completion": "4", "answer": "4", "reward": 1.0, "tokens": tokens} | fields
+
+
+def step_of(folder: Path, *rows: Any, step: int = 2) -> KeptStep:
+    """What is read of a sample file with these rows."""
+    path = folder / "samples" / f"step_{step:06d}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return read_step(step, path)
+
+
+def with_tokens(output: Path, tokens: dict[str, Any]) -> str:
+    """The page of a sweep of one run, all whose kept responses have `tokens`."""
     (folder,) = write_sweep(output, algos=("cppo",), seeds=(0,))
-    path = sorted((folder / "samples").glob("*.jsonl"))[-1]
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    rows[0]["tokens"] = tokens
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for step in kept_files(folder):
+        step_of(folder, row(tokens), step=step)
+    return page_of(output)
+
+
+def page_of(output: Path) -> str:
+    """The page, its figures left out."""
+    return html_page(collect(load_study(output, "quickstart"), set()))
 
 
 def test_masked_tokens_are_marked_and_say_their_numbers(tmp_path: Path) -> None:
-    with_tokens(tmp_path, record(["so", " 5", "6"], ["", "threshold", "budget"]))
-    write_report(tmp_path, "quickstart", formats=("html",))
-    page = (tmp_path / "reports" / "quickstart" / "index.html").read_text(encoding="utf-8")
-    note = "token 2: D 0.25, weight 0.5, threshold 0.15, ratio 1.2, advantage -0.5, masked by the threshold"
-    assert f'<span title="{note}" class="threshold"' in page
-    assert "masked by the budget" in page
+    page = with_tokens(tmp_path, record(["so", " 5", "6"], ["", "threshold", "budget"]))
+    note = "token 2: D_t 0.25, w_t 0.5, threshold c_t 0.15, ratio 1.2, advantage −0.5, masked by threshold"
+    assert f'<span title="{note}" class="threshold"> 5</span>' in page
+    assert 'masked by budget" class="budget">6</span>' in page
     assert ">so</span>" in page
 
 
 def test_tokens_of_a_model_are_text_and_nothing_else(tmp_path: Path) -> None:
-    with_tokens(tmp_path, record([HOSTILE, "\u202e", '" onmouseover="x'], ["threshold", "", "budget"]))
-    write_report(tmp_path, "quickstart", formats=("html",))
-    page = (tmp_path / "reports" / "quickstart" / "index.html").read_text(encoding="utf-8")
+    page = with_tokens(tmp_path, record([HOSTILE, "\u202e", '" onmouseover="x'], ["threshold", "", "budget"]))
     assert HOSTILE not in page
     assert "\u202e" not in page
     assert '" onmouseover="x' not in page
@@ -55,8 +77,128 @@ def test_tokens_of_a_model_are_text_and_nothing_else(tmp_path: Path) -> None:
 
 def test_long_responses_are_cut_and_methods_without_a_divergence_say_less(tmp_path: Path) -> None:
     long = [str(i % 10) for i in range(MOST_TOKENS + 7)]
-    with_tokens(tmp_path, record(long, [""] * len(long), divergence=None, weight=None, threshold=None))
-    sample = next(sample for sample in choose(load_study(tmp_path, "quickstart")) if sample.tokens)
-    assert len(sample.tokens) == MOST_TOKENS
-    assert sample.more_tokens == 7
-    assert sample.tokens[0].note == "token 1: ratio 1.2, advantage -0.5, kept"
+    masked = [""] * (MOST_TOKENS + 6) + ["threshold"]
+    kept = step_of(tmp_path, row(record(long, masked, divergence=None, weight=None, threshold=None)))
+    tokens = kept.responses[0].tokens
+    assert tokens is not None
+    assert len(tokens.text) == len(tokens.masked) == len(tokens.columns["ratio"]) == MOST_TOKENS
+    assert tokens.counts == {"threshold": 1, "budget": 0}
+    assert token_notes(tokens)[0] == "token 1: ratio 1.2, advantage −0.5, kept"
+    assert left_out(kept.responses[0]) == "7 more tokens"
+
+
+def test_a_text_without_recorded_tokens_is_cut_and_says_by_how_much(tmp_path: Path) -> None:
+    kept = step_of(tmp_path, row(None, completion="8 7 + " * 20_000))
+    assert len(kept.responses[0].completion) == MOST_CHARACTERS
+    assert left_out(kept.responses[0]) == f"{120_000 - MOST_CHARACTERS} more characters"
+
+
+def test_problems_and_responses_are_numbered_as_in_inspect(tmp_path: Path) -> None:
+    rows = [row(None), row(None, prompt="3 + 3?\n"), row(None)]
+    numbers = [(one.problem, one.number) for one in step_of(tmp_path, *rows).responses]
+    assert numbers == [(0, 1), (1, 1), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        record(["a", "b"], [""]),
+        {"text": "ab", "masked": ["", ""]},
+        {"text": ["a"]},
+        [1, 2],
+        "tokens",
+    ],
+)
+def test_a_record_that_does_not_fit_together_leaves_the_text(tmp_path: Path, tokens: Any) -> None:
+    (response,) = step_of(tmp_path, row(tokens)).responses
+    assert response.tokens is None
+    assert response.completion == "4"
+
+
+def test_a_column_of_another_length_is_left_out_and_numbers_that_are_none_are_dashes(tmp_path: Path) -> None:
+    tokens = record(
+        ["a", "b"], ["", "budget"], divergence=[0.1], ratio=[1.5, None], advantage=[float("inf"), "x"]
+    )
+    kept = step_of(tmp_path, row(tokens)).responses[0].tokens
+    assert kept is not None
+    assert "divergence" not in kept.columns
+    assert kept.columns["ratio"] == (1.5, None)
+    assert kept.columns["advantage"] == (None, None)
+    assert "ratio –" in token_notes(kept)[1]
+
+
+def test_a_row_may_lack_everything(tmp_path: Path) -> None:
+    (response,) = step_of(tmp_path, {}).responses
+    assert (response.answer, response.verdict, response.right) == ("–", "wrong", False)
+    assert dict(response.facts)["advantage"] == "–"
+
+
+def test_line_breaks_and_parts_of_characters_can_be_pointed_at(tmp_path: Path) -> None:
+    tokens = step_of(tmp_path, row(record(["a\n", ""], ["", ""]))).responses[0].tokens
+    assert tokens is not None
+    assert tokens.text == ("a⏎\n", "◌")
+
+
+def test_steps_are_those_nearest_to_the_places_asked_for_that_were_recorded(tmp_path: Path) -> None:
+    for step in range(1, 21):
+        recorded = step % 2 == 0 and step not in (2, 20)
+        step_of(tmp_path, row(record(["a"], [""]) if recorded else None), step=step)
+    evaluated = list(range(2, 21, 2))
+    found = recorded_steps(kept_files(tmp_path), evaluated, (1.0, 0.0, 0.5))
+    assert [kept.step for kept in found] == [18, 4, 10]
+
+
+def test_as_many_steps_as_were_recorded_are_found_and_none_twice(tmp_path: Path) -> None:
+    for step in range(1, 9):
+        step_of(tmp_path, row(record(["a"], [""]) if step in (3, 7) else None), step=step)
+    found = recorded_steps(kept_files(tmp_path), (), (1.0, 0.0, 0.5, 0.25))
+    assert [kept.step for kept in found] == [7, 3]
+
+
+def test_a_run_without_records_gives_its_last_responses_in_text(tmp_path: Path) -> None:
+    for step in (1, 2):
+        step_of(tmp_path, row(None), step=step)
+    step_of(tmp_path, step=3)
+    assert [kept.step for kept in recorded_steps(kept_files(tmp_path), (2, 3), (1.0, 0.0))] == [2]
+    assert recorded_steps({}, (), (1.0,)) == []
+
+
+def test_one_right_and_one_wrong_response_of_every_method_are_read_without_choosing(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("pg", "cppo"), seeds=(0, 1))
+    chosen = choose(load_study(tmp_path, "quickstart"))
+    assert [(one.method, one.response.right) for one in chosen] == [
+        ("pg", True),
+        ("pg", False),
+        ("cppo", True),
+        ("cppo", False),
+    ]
+    assert all(one.step == 12 and one.response.tokens for one in chosen)
+    assert chosen[3].response.any_masked
+
+
+def test_it_is_said_which_responses_are_read_without_choosing(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=[f"rule_{number}" for number in range(9)], seeds=(0,), steps=2)
+    study = load_study(tmp_path, "quickstart")
+    assert len(choose(study)) == 16
+    assert choice_in_words(study).startswith("One right and one wrong response of the first 8 of 9 methods")
+
+
+def test_a_study_that_kept_nothing_has_no_section_of_samples(tmp_path: Path) -> None:
+    for folder in write_sweep(tmp_path, algos=("cppo",), seeds=(0, 1)):
+        for path in kept_files(folder).values():
+            path.unlink()
+    content = collect(load_study(tmp_path, "quickstart"), set())
+    html = html_page(content)
+    assert 'href="#samples"' not in html
+    assert 'id="samples"' not in html
+    assert "application/json" not in html
+    assert "## Samples" not in markdown_page(content)
+
+
+def test_the_written_records_are_like_those_of_a_run(tmp_path: Path) -> None:
+    (folder,) = write_sweep(tmp_path, algos=("cppo",), seeds=(0,))
+    kept = read_step(12, kept_files(folder)[12])
+    reasons = {reason for one in kept.responses if one.tokens for reason in one.tokens.masked}
+    assert reasons == {"", "threshold", "budget"}
+    assert max(one.tokens.length for one in kept.responses if one.tokens) == LONG_TOKENS
+    assert not read_step(11, kept_files(folder)[11]).recorded
