@@ -9,7 +9,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
+.PHONY: help install demo test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 
 test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
 	$(BIN)/python -m pytest -q -m slow
+
+test-browser: $(INSTALLED) ## The report's page in Chromium; REPORT=… names one more to test
+	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -m browser
 
 $(SUITE)/PKG-INFO: $(INSTALLED)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build math-verify==$(MATH_VERIFY)
