@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.findings import ACCURACY
 from analysis.numbers import plural
 from analysis.responses import NUMBERS, KeptStep, Response, TokenRecord, kept_files, recorded_steps, signed
+from analysis.results import ACCURACY
 from analysis.runs import Study
 
 MOST_METHODS = 8
