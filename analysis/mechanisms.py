@@ -72,9 +72,9 @@ def _budgets(study: Study, panel: str) -> Exhibit:
         "prefix-budget",
         "The prefix budget at work",
         budgets.budget_figure(study, panel),
-        "The budget in force, averaged over responses; the share of masked tokens that only the budget masks (the "
+        "The budget in force, δ_b, averaged over responses; the share of masked tokens that only the budget masks (the "
         "paper's Figure 7; a step in which nothing was masked has none); and how much of it responses use by their "
-        f"end. Lines are means over seeds; {band_in_words(study)} ({seeds_in_words(study)}).",
+        f"end, S_T / W_T. Lines are means over seeds; {band_in_words(study)} ({seeds_in_words(study)}).",
         "Cannot be drawn: no method here has a prefix budget.",
     )
 

@@ -54,9 +54,9 @@ def missing(study: Study, panel: str) -> list[str]:
     """The ablations that cannot be drawn, each with the methods that it compares."""
     there = drawable(study, panel)
     return [
-        f"{ablation.item}, {ablation.title.lower()} ({' or '.join(ablation.methods)} under two settings)"
+        f"{ablation.item} ({' or '.join(ablation.methods)} under two settings)"
         if ablation.by_setting
-        else f"{ablation.item}, {ablation.title.lower()} ({', '.join(ablation.methods)})"
+        else f"{ablation.item} ({', '.join(ablation.methods)})"
         for ablation in ABLATIONS
         if ablation not in there
     ]

@@ -14,9 +14,9 @@ from analysis.runs import Study
 
 EFFECTIVE = "budget/effective"
 QUANTITIES = (
-    (EFFECTIVE, r"Budget in force, $\delta_b$", False),
+    (EFFECTIVE, "Budget in force", False),
     ("mask/budget_share", "Masked by the budget alone", True),
-    ("budget/pressure_p90", r"Budget used, $S_T/W_T$ (90th percentile)", False),
+    ("budget/pressure_p90", "Budget used (90th percentile)", False),
 )
 
 

@@ -90,7 +90,7 @@ def threshold_along_responses(shown: list[Response]) -> Figure | None:
                 color=style.INK,
                 linewidth=1.0,
                 linestyle=(0, (4, 2)),
-                label=r"token threshold $\delta$",
+                label="token threshold δ",
             ),
             Line2D(
                 [],
@@ -100,7 +100,7 @@ def threshold_along_responses(shown: list[Response]) -> Figure | None:
                 linestyle=(0, (1, 1.5)),
                 label="left by the prefix",
             ),
-            Line2D([], [], color=style.INK, linewidth=1.6, label=r"in force, $c_t$"),
+            Line2D([], [], color=style.INK, linewidth=1.6, label="in force, c"),
         ]
         patches = [
             Patch(facecolor=color if not hatch else style.PAPER, edgecolor=color, hatch=hatch, label=label)
@@ -170,8 +170,6 @@ def _short(text: str) -> str:
     )
     # The figures' font has no glyphs beyond the basic plane, and joins marks to what stands before them.
     seen = "".join(c if ord(c) < 0x2500 and not unicodedata.combining(c) else "□" for c in seen)
-    # A dollar sign would begin a formula.
-    seen = seen.replace("$", r"\$")
     return seen if len(seen) <= MOST_LETTERS else seen[: MOST_LETTERS - 1] + "…"
 
 
@@ -209,7 +207,7 @@ def _row(axes: Axes, response: Response) -> None:
     axes.set_xlim(0.3, len(places) + 0.7)
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_ylabel(r"weighted divergence $w_t D_t$", fontsize=8)
+    axes.set_ylabel("weighted divergence w D", fontsize=8)
     verdict = "right" if response.right else "wrong"
     axes.set_title(f"{response.method}: a response of step {response.step}, {verdict}")
     _name_tokens(axes, response, places)
