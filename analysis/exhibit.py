@@ -41,11 +41,9 @@ def seeds_recorded(study: Study) -> dict[str, int]:
     """
     if ACCURACY not in study.metrics:
         return {group.label: 0 for group in study.grouping.groups}
-    rows = study.metrics[(study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()]
-    return {
-        group.label: int((study.runs.index[study.runs["group"] == group.label]).isin(rows["run_id"]).sum())
-        for group in study.grouping.groups
-    }
+    evaluated = (study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()
+    recorded = study.runs["group"][sorted(set(study.metrics.loc[evaluated, "run_id"]))]
+    return {group.label: int((recorded == group.label).sum()) for group in study.grouping.groups}
 
 
 def seeds_in_words(study: Study) -> str:

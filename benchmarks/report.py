@@ -5,8 +5,8 @@
     python benchmarks/report.py --json results.json
 
 Run folders as a sweep leaves them are written into a temporary folder: five methods by `--seeds` seeds, every step with
-its metrics and timings, every tenth with an evaluation, position profiles and samples with token records (of which a
-report reads the last). `cppo-lab report` then runs on them in a process of its own, imports included. Peak memory is
+its metrics, timings and sampled responses, every tenth with an evaluation, position profiles, agreement with other
+rules and token records. `cppo-lab report` then runs on them in a process of its own, imports included. Peak memory is
 the largest resident memory of that process and its children together, looked at every 50 ms.
 """
 
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import yaml
 
@@ -36,10 +35,11 @@ from cppo_lab.compose import compose_run
 from cppo_lab.runs.folder import jsonable_config
 
 METHODS = ("pg", "grpo", "cispo", "dppo_topk_tv", "cppo")
+WITH_THRESHOLD, WITH_BUDGET = ("dppo_topk_tv", "cppo"), ("cppo",)
 SWEEP = "large"
 METRICS = 60
 STEPS, EVALUATE_EVERY = 500, 10
-SAMPLES, RESPONSE_TOKENS = 4, 60
+SAMPLES, RESPONSE_TOKENS = 16, 60
 MEBI = 2**20
 NAMED = (
     "eval/heldout/accuracy",
@@ -108,8 +108,14 @@ def write_run(folder: Path, run_id: str, method: str, seed: int, config: Mapping
     )
     evaluated = range(EVALUATE_EVERY, STEPS + 1, EVALUATE_EVERY)
     write_lines(folder / "profiles.jsonl", (row for step in evaluated for row in profile_rows(rng, step)))
-    for step in evaluated:
-        write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(rng))
+    write_lines(folder / "agreement.jsonl", (agreement_row(method, step) for step in evaluated))
+    # The same responses at every step: what counts is how much there is to read.
+    plain = json_lines(sample_rows(rng, method, with_tokens=False))
+    recorded = json_lines(sample_rows(rng, method, with_tokens=True))
+    (folder / "samples").mkdir()
+    for step in range(1, STEPS + 1):
+        path = folder / "samples" / f"step_{step:06d}.jsonl"
+        path.write_text(recorded if step in evaluated else plain, encoding="utf-8")
 
 
 def metric_rows(rng: np.random.Generator) -> Iterable[dict[str, float | None]]:
@@ -132,7 +138,13 @@ def profile_rows(rng: np.random.Generator, step: int) -> Iterable[dict[str, Any]
     """A relative and an absolute position profile."""
     for kind, edges in (("relative", np.linspace(0, 1, 21)), ("absolute", 2.0 ** np.arange(8))):
         bins = len(edges) - 1
-        columns = ("divergence_mean", "divergence_top_decile", "masked_share", "threshold_mean")
+        columns = (
+            "divergence_mean",
+            "divergence_top_decile",
+            "masked_share",
+            "threshold_mean",
+            "induced_threshold_mean",
+        )
         yield {
             "step": step,
             "kind": kind,
@@ -142,12 +154,17 @@ def profile_rows(rng: np.random.Generator, step: int) -> Iterable[dict[str, Any]
         }
 
 
-def sample_rows(rng: np.random.Generator) -> Iterable[dict[str, Any]]:
-    """Responses with what was decided of each of their tokens."""
-    columns = ("divergence", "weight", "threshold", "ratio", "advantage")
+def agreement_row(method: str, step: int) -> dict[str, Any]:
+    """What the own rule and three others masked of the same tokens."""
+    rules = [method, "ppo", "dppo_tv", "cppo_binary"]
+    both = [[40 if mine == other else 20 for other in rules] for mine in rules]
+    return {"step": step, "rules": rules, "tokens": 9000, "masked": [40] * len(rules), "both": both}
+
+
+def sample_rows(rng: np.random.Generator, method: str, *, with_tokens: bool) -> Iterable[dict[str, Any]]:
+    """Responses, with what was decided of each of their tokens at evaluated steps."""
     for place in range(SAMPLES):
         text = [str(digit) for digit in rng.integers(0, 10, RESPONSE_TOKENS)]
-        masked = np.where(rng.random(RESPONSE_TOKENS) < 0.1, "threshold", "").tolist()
         yield {
             "prompt": "ana has 30 books, doubles them, gives 3, gets 8, wins 6. how many?\n",
             "completion": "".join(text),
@@ -157,23 +174,40 @@ def sample_rows(rng: np.random.Generator) -> Iterable[dict[str, Any]]:
             "advantage": 0.5,
             "length": RESPONSE_TOKENS,
             "finish": "stop",
-            "tokens": {
-                "text": text,
-                "masked": masked,
-                **{column: short(rng.random(RESPONSE_TOKENS)) for column in columns},
-            },
+            "tokens": {"text": text, **token_record(rng, method)} if with_tokens else None,
         }
 
 
-def short(values: npt.NDArray[np.float64]) -> list[float]:
-    """Five decimals, as token records have five digits."""
-    return np.round(values, 5).tolist()
+def token_record(rng: np.random.Generator, method: str) -> dict[str, Any]:
+    """Numbers of each token of a response; None for what `method` does not have."""
+    threshold, budget = method in WITH_THRESHOLD, method in WITH_BUDGET
+    reasons = np.array(["", "threshold" if threshold else "", "budget" if budget else ""])
+
+    def column(there: bool) -> list[float] | None:
+        # Token records have five digits.
+        return np.round(0.3 * rng.random(RESPONSE_TOKENS), 5).tolist() if there else None
+
+    return {
+        "anchor": "rollout",
+        "delta": 0.15 if threshold else None,
+        "divergence": column(threshold),
+        "weight": column(budget),
+        "threshold": column(threshold),
+        "prefix_threshold": column(budget),
+        "ratio": column(True),
+        "advantage": column(True),
+        "masked": rng.choice(reasons, RESPONSE_TOKENS, p=(0.9, 0.05, 0.05)).tolist(),
+    }
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """One object per line."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """A JSON Lines file."""
+    path.write_text(json_lines(rows), encoding="utf-8")
 
 
 def resident_bytes(process: psutil.Process) -> int:

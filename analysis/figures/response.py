@@ -115,14 +115,19 @@ def threshold_along_responses(shown: list[Response]) -> Figure | None:
 def _recorded(study: Study, group: Group) -> Response | None:
     for run_id, run in study.runs[study.runs["group"] == group.label].iterrows():
         files = sorted((Path(run["folder"]) / "samples").glob("step_[0-9]*.jsonl"))[-MOST_FILES:]
-        seen = [
-            response
+        records = [
+            (int(path.stem[5:]), row)
             for path in files
             for row in read_json_lines(path)[0]
-            if (response := _response(group.method, str(run_id), int(path.stem[5:]), row)) is not None
+            if isinstance(row.get("tokens"), dict)
         ]
+        responses = [_response(group.method, str(run_id), step, row) for step, row in records]
+        seen = [response for response in responses if response is not None]
         if seen:
             return typical(seen)
+        if records:
+            # The method has no threshold, in its other runs neither.
+            return None
     return None
 
 
@@ -137,8 +142,8 @@ def typical(seen: list[Response]) -> Response:
 
 
 def _response(method: str, run_id: str, step: int, row: dict[str, Any]) -> Response | None:
-    tokens = row.get("tokens")
-    if not isinstance(tokens, dict) or tokens.get("delta") is None or not tokens.get("threshold"):
+    tokens = row["tokens"]
+    if tokens.get("delta") is None or not tokens.get("threshold"):
         return None
     distance = _numbers(tokens["divergence"])
     weights = _numbers(tokens["weight"]) if tokens.get("weight") else np.ones_like(distance)
