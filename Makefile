@@ -55,7 +55,7 @@ test-math-verify: $(SUITE)/PKG-INFO ## math-verify's own test-suite, by the lab'
 	touch $@
 
 test-vllm: .venv-vllm/.installed ## Rollouts by vLLM's CPU build, in an environment of its own
-	$(<D)/bin/python -m pytest -q -n 2 --dist loadfile -m vllm tests/rollouts tests/evaluation tests/test_benchmarks.py
+	$(<D)/bin/python -m pytest -q -n 2 --dist loadfile -m vllm tests/rollouts tests/evaluation
 
 test-verl: .venv-verl/.installed ## Equality with verl's losses, in an environment of its own
 	$(<D)/bin/python -m pytest -q -m verl tests/peers

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ VLLM = ("engine=vllm", "engine.kv_cache_gib=0.05", "algo=dppo_topk_tv")
 @pytest.fixture(autouse=True)
 def _no_other_engine(vllm: OneEngine) -> None:
     vllm.close()
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go: other processes have theirs elsewhere."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def held_by_this_process() -> dict[str, Any]:
             each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN
         ],
         "shared memory": shared_memory(os.getpid()),
-        "files": sorted(Path("/tmp").glob("vllm*")),
+        "files": sorted(Path(tempfile.gettempdir()).glob("vllm*")),
         "groups": torch.distributed.is_initialized(),
     }
 
@@ -188,13 +199,14 @@ def test_a_crash_of_the_trainer_leaves_no_engine_behind(
     assert not OfflineEngine._alive
 
 
-def test_an_interrupt_ends_everything(output: Path, tmp_path: Path) -> None:
+def test_an_interrupt_ends_everything(output: Path, tmp_path: Path, scratch: Path) -> None:
     process = start_lab(
         "train", *TINY, *VLLM, "trainer.steps=200", "trainer.epochs=4", "-o", str(output), cwd=tmp_path
     )
     wait_for(lambda: any(_lines(path) >= 2 for path in output.glob("runs/*/metrics.jsonl")), process)
     head = psutil.Process(process.pid)
     family = [head, *head.children(recursive=True)]
+    assert list(scratch.glob("vllm*")), "its processes meet through a file"
     shared = set().union(*(shared_memory(member.pid) for member in family))
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
@@ -204,6 +216,7 @@ def test_an_interrupt_ends_everything(output: Path, tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
     assert not [file for file in shared if Path(file).exists()]
+    assert not list(scratch.glob("vllm*"))
 
 
 def _lines(path: Path) -> int:
