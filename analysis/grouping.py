@@ -18,7 +18,7 @@ from analysis.visible import visible
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40
 # What a person would name first when asked how two runs differ.
-NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.weights")
+NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.kind", "engine.weights")
 # Keys that say where or how a run was executed, not what it computed.
 NOT_AXES = ("tracking", "launcher", "paths", "hydra", "output", "device", "name", "sweep")
 
