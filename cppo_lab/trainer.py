@@ -133,13 +133,15 @@ class Trainer:
         """Sampled accuracy of the training policy itself on the held-out set."""
         self.parts.judge.load_weights(self.parts.policy.network, self.learner.updates)
         problems = self.parts.task.heldout_problems()[: self.config.trainer.evaluation_problems]
-        return evaluate(
+        evaluation = evaluate(
             self.parts.judge,
             self.parts.policy,
             problems,
             max_new_tokens=self.config.task.response_limit,
             temperature=self.config.trainer.temperature,
         )
+        self.parts.judge.rest()
+        return evaluation
 
     def _write_samples(self, experience: Experience, recorder: TokenRecorder | None) -> None:
         count = self.config.trainer.samples_per_step

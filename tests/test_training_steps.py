@@ -300,3 +300,34 @@ def test_a_tenth_of_a_thousandth_of_a_weight_survives_a_bfloat16_models_update(o
     assert float((moved > 0).float().mean()) > 0.9
     assert metrics["mismatch/logp_absdiff_max"] > 0, "bfloat16 sampling differs from bfloat16 autocast"
     assert metrics["mismatch/logp_absdiff_mean"] < 0.05
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_the_engine_rests_while_the_policy_learns(
+    staleness: int, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between `rest` and the next `load_weights` an engine on a GPU has neither weights nor cache."""
+    trainer = trainer_for(tiny_config(output, f"trainer.staleness={staleness}", "trainer.evaluate_every=1"))
+    awake: list[bool] = [False]
+    engine, learner = trainer.parts.engine, trainer.learner
+    load, sample, learn = engine.load_weights, engine.sample, learner.learn
+
+    def wake(*arguments: Any) -> None:
+        load(*arguments)
+        awake[0] = True
+
+    def sampled(*arguments: Any) -> Any:
+        assert awake[0], "it would sample without weights"
+        return sample(*arguments)
+
+    def learning(*arguments: Any) -> Any:
+        assert not awake[0], "it would hold the learner's memory"
+        return learn(*arguments)
+
+    monkeypatch.setattr(engine, "load_weights", wake)
+    monkeypatch.setattr(engine, "sample", sampled)
+    monkeypatch.setattr(engine, "rest", lambda: awake.__setitem__(0, False))
+    monkeypatch.setattr(learner, "learn", learning)
+    trainer.run()
+    assert trainer.step == 3
+    assert not awake[0]

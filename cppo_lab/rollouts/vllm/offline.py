@@ -163,6 +163,6 @@ def _check_platform(device: str) -> None:
 
     if current_platform.device_type != device:
         raise UserError(
-            f"trainer.device={device}: this build of vLLM is for {current_platform.device_type or 'no device here'}; "
+            f"device {device}: this build of vLLM is for {current_platform.device_type or 'no device that is here'}; "
             "both must be on the same device."
         )
