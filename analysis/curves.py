@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.grouping import Group
-from analysis.runs import Study
+from analysis.study import Study
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import MOST_BANDS
 from analysis.results import ACCURACY
-from analysis.runs import Study
+from analysis.study import Study
 
 MOST_SLUG = 48
 

@@ -11,7 +11,7 @@ import numpy as np
 from analysis.comparisons import Comparison, compare, with_holm, with_power
 from analysis.grouping import Group
 from analysis.results import Curve, MethodResult, Yardstick, evaluations, method_result, yardstick
-from analysis.runs import Study
+from analysis.study import Study
 
 DEFAULT_BASELINES = ("dppo_topk_tv", "dppo_tv", "grpo", "ppo", "pg")
 

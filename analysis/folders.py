@@ -50,7 +50,7 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
     A run that was killed leaves a half-written last line; reading a live run must not fail because of it.
     """
-    if not path.is_file():
+    if not path.exists():
         return [], 0
     rows: list[dict[str, Any]] = []
     broken = 0
@@ -72,28 +72,64 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | None = None) -> RunRecord:
-    """One run folder; a folder that does not exist yet gives a record with status PENDING."""
-    notes: list[str] = []
-    info = read_object(folder / "run.json", notes) or {}
+    """One run folder. Nothing that is missing or unreadable in it stops the reading; `notes` says what was.
+
+    A folder that does not exist gives a record with status PENDING, one without a readable run.json a record with
+    status UNKNOWN.
+    """
     if not folder.is_dir():
-        info = {"status": "PENDING"}
-        notes.clear()
-    config: dict[str, Any] = {}
-    config_path = folder / "config.yaml"
-    if config_path.is_file():
-        try:
-            loaded = yaml.load(config_path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-            config = flatten(encodable(loaded)) if isinstance(loaded, dict) else {}
-        except yaml.YAMLError:
-            notes.append(f"{folder.name}: config.yaml is not valid YAML and was left out.")
-    metrics, broken = read_json_lines(folder / "metrics.jsonl")
-    if broken:
-        lines = "1 unreadable line" if broken == 1 else f"{broken} unreadable lines"
-        notes.append(f"{folder.name}: {lines} in metrics.jsonl left out.")
-    timings, _ = read_json_lines(folder / "timings.jsonl")
-    profiles, _ = read_json_lines(folder / "profiles.jsonl")
+        info = {"status": "PENDING", "reason": "no run folder: not started yet, or deleted"}
+        return RunRecord(run_id or folder.name, folder, info, {}, axes or {}, [], [], [], ())
+    notes: list[str] = []
+    info = read_object(folder / "run.json", notes) or {
+        "status": "UNKNOWN",
+        "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip("."),
+    }
+    config = _read_config(folder / "config.yaml", notes)
+    metrics, timings, profiles = (
+        _read_log(folder / name, notes) for name in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
+    )
     identity = run_id or str(info.get("run_id") or folder.name)
     return RunRecord(identity, folder, info, config, axes or {}, metrics, timings, profiles, tuple(notes))
+
+
+def _read_config(path: Path, notes: list[str]) -> dict[str, Any]:
+    text = _read_text(path, notes) if path.exists() else None
+    if text is None:
+        return {}
+    try:
+        loaded = yaml.load(text, Loader=YAML_LOADER)
+    except yaml.YAMLError:
+        loaded = None
+    if isinstance(loaded, dict):
+        return flatten(encodable(loaded))
+    notes.append(f"{path.parent.name}: {path.name} holds no configuration and was left out.")
+    return {}
+
+
+def _read_log(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    try:
+        rows, broken = read_json_lines(path)
+    except OSError as error:
+        notes.append(_unreadable(path, error))
+        return []
+    if broken:
+        lines = "1 unreadable line" if broken == 1 else f"{broken} unreadable lines"
+        notes.append(f"{path.parent.name}: {lines} in {path.name} left out.")
+    return rows
+
+
+def _read_text(path: Path, notes: list[str]) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        notes.append(_unreadable(path, error))
+        return None
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
+    reason = (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else "not UTF-8"
+    return f"{path.parent.name}: {path.name} cannot be read ({reason})."
 
 
 def steps_of(records: Iterable[RunRecord]) -> int:
@@ -103,15 +139,20 @@ def steps_of(records: Iterable[RunRecord]) -> int:
 
 def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     """JSON object of a file; None, and a sentence in `notes`, when it is missing or unreadable."""
-    if not path.is_file():
+    if not path.exists():
         notes.append(f"{path.parent.name}: {path.name} is missing.")
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        notes.append(f"{path.parent.name}: {path.name} is not readable JSON.")
+    text = _read_text(path, notes)
+    if text is None:
         return None
-    return encodable(value) if isinstance(value, dict) else None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if isinstance(value, dict):
+        return encodable(value)
+    notes.append(f"{path.parent.name}: {path.name} is not a JSON object.")
+    return None
 
 
 def encodable(value: Any) -> Any:

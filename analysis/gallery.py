@@ -9,7 +9,7 @@ from analysis.figures.stability import MOST_POINTS
 from analysis.findings import Findings
 from analysis.numbers import listed
 from analysis.results import ACCURACY, KL
-from analysis.runs import Study
+from analysis.study import Study
 from analysis.tables import final_in_words, window_in_words
 
 

@@ -10,17 +10,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from analysis.numbers import tidy
 from analysis.visible import visible
 
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40
-# What a person would name first when asked how two runs differ.
-NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "task.name", "engine.kind", "engine.weights")
-# Keys that say where or how a run was executed, not what it computed.
-NOT_AXES = ("tracking", "launcher", "paths", "hydra", "output", "device", "name", "sweep")
 
 
 @dataclass(frozen=True)
@@ -110,22 +105,6 @@ def group_runs(
     return Grouping(groups, {run_id: member for run_id, (_, member) in placed.items()}, seeds)
 
 
-def infer_axes(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Configuration keys that differ between runs picked by hand and so play the part of a sweep's axes.
-
-    Named choices (algo.name, task.kind, ...) come first; a key whose value follows from one axis already found,
-    as the trust region follows from the algorithm, is no axis of its own.
-    """
-    keys = sorted({key for config in configs for key in config}, key=lambda key: (key.count("."), key))
-    differing = [key for key in keys if key.split(".")[0] not in NOT_AXES and _differs(configs, key)]
-    seeds = [key for key in differing if is_seed_axis(key)]
-    axes: list[str] = []
-    for key in [*(name for name in NAMED_CHOICES if name in differing), *differing]:
-        if key not in axes and key not in seeds and not _follows(configs, key, axes):
-            axes.append(key)
-    return axes + [key for index, key in enumerate(seeds) if not _follows(configs, key, seeds[:index])]
-
-
 def label_of(value: str) -> str:
     """A value as it can stand beside a line of a figure; a long one is cut and told apart by a checksum."""
     shown = visible(value).replace("\n", r"\n").replace("\t", r"\t")
@@ -143,22 +122,6 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {
         name: part if telling.count(part) == 1 else name for name, part in zip(names, telling, strict=True)
     }
-
-
-def _differs(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
-    return len({repr(config.get(key)) for config in configs}) > 1
-
-
-def _follows(configs: Sequence[Mapping[str, Any]], key: str, others: Sequence[str]) -> bool:
-    return any(_determined(configs, key, other) for other in others)
-
-
-def _determined(configs: Sequence[Mapping[str, Any]], key: str, owner: str) -> bool:
-    seen: dict[str, str] = {}
-    return all(
-        seen.setdefault(repr(config.get(owner)), repr(config.get(key))) == repr(config.get(key))
-        for config in configs
-    )
 
 
 def _index(values: Sequence[str], value: str) -> int:

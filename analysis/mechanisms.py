@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.exhibit import Exhibit, band_in_words, of_panel, seeds_in_words
 from analysis.figures import ablations, agreement, budgets, heatmaps, profiles, response
 from analysis.numbers import listed
-from analysis.runs import Study
+from analysis.study import Study
 
 SECTION = "mechanisms"
 NO_PROFILES = (

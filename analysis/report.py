@@ -22,9 +22,10 @@ from analysis.findings import Findings, find
 from analysis.gallery import exhibits
 from analysis.latex import latex
 from analysis.markdown import cell, fence, line
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
 from analysis.sample_data import SampleData, sample_data
 from analysis.samples import Sample, choice_in_words, choose, left_out, token_notes
+from analysis.study import Study
 from analysis.tables import Table
 from analysis.visible import brief, visible
 
@@ -72,24 +73,33 @@ class Content:
 
 def write_report(
     output_root: Path,
-    sweep: str | None = None,
+    sweep: str | Sequence[str] | None = None,
     run_folders: Sequence[Path] | None = None,
     destination: Path | None = None,
     formats: Sequence[str] = FORMATS,
+    *,
+    force: bool = False,
 ) -> ReportFiles:
-    """Write the report of a sweep, or of chosen run folders, or of the newest sweep.
+    """Write the report of one or several sweeps, of chosen run folders, or of the newest sweep.
 
-    destination: default OUTPUT/reports/NAME. Everything is computed before the first file is written.
-    Raises analysis.runs.NothingToReport when there is nothing to report, ValueError for an unknown format.
+    destination: default OUTPUT/reports/NAME. `force` reports runs that are not comparable, and marks them as such.
+    Raises what analysis.runs.load_study and write_study raise.
+    """
+    study = load_study(output_root, sweep, run_folders, force=force)
+    return write_study(study, destination or output_root / "reports" / study.name, formats)
+
+
+def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) -> ReportFiles:
+    """Write the report of a study into `folder`. Everything is computed before the first file is written.
+
+    Raises ValueError for an unknown format.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
-    study = load_study(output_root, sweep, run_folders)
     # Markdown links its pictures, so it brings the PNG files along.
     wanted = {*formats, *(("png",) if "md" in formats else ())}
     content = collect(study, wanted)
-    folder = destination or output_root / "reports" / study.name
     out: dict[Path, bytes] = {}
     if "html" in wanted:
         out[folder / "index.html"] = html_page(content).encode("utf-8")
@@ -125,7 +135,12 @@ def collect(study: Study, formats: set[str]) -> Content:
     shown = exhibits(study, findings) if formats & {"html", "md", "png", "pdf"} else []
     rendered = {
         exhibit.name: render(
-            exhibit.name, exhibit.figure, png="png" in formats, pdf="pdf" in formats, page="html" in formats
+            exhibit.name,
+            exhibit.figure,
+            png="png" in formats,
+            pdf="pdf" in formats,
+            page="html" in formats,
+            mark=study.mark,
         )
         for exhibit in shown
         if exhibit.figure is not None
@@ -145,7 +160,10 @@ def collect(study: Study, formats: set[str]) -> Content:
     return Content(
         study=study,
         findings=findings,
-        verdicts=tuple((titles[panel.panel], tuple(words.verdict(panel))) for panel in findings.panels),
+        verdicts=(
+            *((("", (words.warning(study),)),) if study.mark else ()),
+            *((titles[panel.panel], tuple(words.verdict(panel))) for panel in findings.panels),
+        ),
         power=tuple(
             (titles[panel.panel], tuple(words.power_statements(panel)))
             for panel in findings.panels
@@ -153,7 +171,7 @@ def collect(study: Study, formats: set[str]) -> Content:
         ),
         caveats=tuple(words.caveats(study, findings)),
         statistics=tuple(words.method_of_statistics(findings)),
-        tables={table.name: table for table in made if table is not None},
+        tables={table.name: table.marked(study.mark) for table in made if table is not None},
         settings=tuple(run_tables.shared_settings(study)),
         provenance=tuple(provenance(study)),
         samples=tuple(choose(study)),
@@ -195,6 +213,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
     ]
     dates = sorted(str(info[key]) for info in infos for key in ("started_at", "ended_at") if info.get(key))
     facts = [
+        ("source", study.source),
         ("task", joined([str(info.get("task") or "") for info in infos])),
         ("model", joined(models)),
         ("starting policy", joined(policies)),

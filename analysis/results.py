@@ -17,8 +17,8 @@ import pandas as pd
 
 from analysis import stats
 from analysis.grouping import Group
-from analysis.runs import Study
 from analysis.stats import Array, Estimate
+from analysis.study import Study
 
 ACCURACY = "eval/heldout/accuracy"
 STDERR = "eval/heldout/stderr"

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.findings import Findings
 from analysis.grouping import is_seed_axis
 from analysis.numbers import NONE, count, percent, plural, seconds
-from analysis.runs import Study
+from analysis.study import Study
 from analysis.tables import Cell, Table
 
 # Sections of the configuration that say what was computed; the rest is in each run's config.yaml.

@@ -1,72 +1,45 @@
-"""Run folders and sweeps on disk, read into frames.
+"""Where the runs of a report come from: sweeps and run folders on disk.
 
-The run folder is the source of truth: nothing here asks a tracking server. A run that failed, was
-interrupted or never started stays in the frames with its status; only `counted` says whether its final
-accuracy enters the statistics.
+The run folder is the source of truth: nothing here asks a tracking server. A run that failed, was interrupted, never
+started or cannot be read stays in the study and says so.
 """
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from analysis.folders import RunRecord, number, read_object, read_run, steps_of
-from analysis.grouping import Grouping, group_runs, infer_axes, is_seed_axis
+from analysis.axes import Source, canonical, study_axes, unique_records
+from analysis.comparable import check, code_versions, find_differences, unsaid
+from analysis.folders import RunRecord, read_object, read_run, steps_of
+from analysis.grouping import is_seed_axis
+from analysis.numbers import listed, plural
+from analysis.study import Heading, Study, assemble
+from cppo_lab.errors import UserError, near_miss
+from cppo_lab.runs.folder import RunFolder
 
 OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
-DIVERGED = re.compile(r"\bnan\b|\binf\b|non-?finite|not finite|infinite|diverg", re.IGNORECASE)
+PICKED = "runs"
+_MOST_TITLES = 3
+_LONGEST_NAME = 80
 
 
-PROFILE_COLUMNS = (
-    "divergence_mean",
-    "divergence_top_decile",
-    "masked_share",
-    "threshold_mean",
-    "induced_threshold_mean",
-    "mismatch_mean",
-)
-
-
-class NothingToReport(ValueError):
+class NothingToReport(UserError):
     """The request names no sweep or run with a finished step; the message says which there are."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """Everything a report reads.
+class SweepSource:
+    """A sweep as its manifest tells it: the heading of its report, and its runs with their axes."""
 
-    runs: one row per run, index `run_id`; columns `folder name status reason method panel group pair counted
-        seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters task
-        starting_recipe starting_seed starting_accuracy device started_at`, and one column per resolved
-        configuration key, prefixed `config.`.
-    metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
-    timings: columns `run_id step` and the wall-clock keys.
-    profiles: one row per run, step, kind and bin.
-    command: the overrides of a sweep given on the command line; empty for a sweep with a title of its own.
-    """
-
-    name: str
-    title: str
-    question: str
-    baseline: str | None
-    window: int | None
-    created_at: str | None
-    grouping: Grouping
-    runs: pd.DataFrame
-    metrics: pd.DataFrame
-    timings: pd.DataFrame
-    profiles: pd.DataFrame
-    provenance: dict[str, dict[str, Any]]
-    notes: tuple[str, ...] = field(default=())
-    command: str = ""
+    heading: Heading
+    source: Source
 
 
 def known_sweeps(output_root: Path) -> list[str]:
@@ -76,103 +49,97 @@ def known_sweeps(output_root: Path) -> list[str]:
 
 
 def load_study(
-    output_root: Path, sweep: str | None = None, run_folders: Sequence[Path] | None = None
+    output_root: Path,
+    sweep: str | Sequence[str] | None = None,
+    run_folders: Sequence[Path] | None = None,
+    *,
+    force: bool = False,
 ) -> Study:
-    """Read one sweep, or the run folders given, or (neither given) the newest sweep, or else every run.
+    """Read a sweep, several of them, run folders, or both; given neither, the newest sweep, or else every run.
 
-    Raises NothingToReport when the sweep is unknown, a run folder is missing, or no run finished a step.
+    Runs of several sources are joined, and one that is in two counts once. Raises NothingToReport when a sweep is
+    unknown, a run folder is missing, or no run finished a step; NotComparable when the runs differ in what must be
+    alike, unless `force`, which marks the study instead.
     """
-    if run_folders is not None and sweep is not None:
-        raise NothingToReport(f"sweep = {sweep}: give either a sweep or run folders, not both.")
-    if run_folders is not None:
-        return _study_of_folders(run_folders, name="runs")
-    known = known_sweeps(output_root)
-    if sweep is None and not known:
-        found = sorted(path.parent for path in (output_root / "runs").glob("*/run.json"))
-        if not found:
+    names = [sweep] if isinstance(sweep, str) else list(dict.fromkeys(sweep or ()))
+    folders = list(dict.fromkeys(run_folders or ()))
+    if not names and run_folders is None:
+        known = known_sweeps(output_root)
+        names = known[:1]
+        folders = [] if known else sorted(path for path in output_root.glob("runs/*") if path.is_dir())
+        if not names and not folders:
             raise NothingToReport(f"{output_root} holds no sweep and no run: run a sweep first.")
-        return _study_of_folders(found, name="runs")
-    name = known[0] if sweep is None else sweep
-    if name not in known:
-        raise NothingToReport(_unknown_sweep(name, known, output_root))
-    return _study_of_sweep(output_root, name)
+        picked = PICKED
+    else:
+        picked = f"{PICKED}-{_digest(sorted(folder.name for folder in folders))}"
+    sweeps = [read_sweep(output_root, name) for name in names]
+    return join(sweeps, read_picked(folders, picked) if folders else None, force=force)
 
 
-def _study_of_sweep(output_root: Path, name: str) -> Study:
-    notes: list[str] = []
+def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> SweepSource:
+    """A recorded sweep with its runs. Raises NothingToReport when there is none of that name.
+
+    made_here: the runs' processes are this machine's, so that their locks tell which of them still go on.
+    """
     path = output_root / "sweeps" / name / "sweep.json"
-    sweep = read_object(path, notes)
-    if sweep is None:
-        raise NothingToReport(f"sweep {name}: {path} is not readable JSON.")
-    listed = sweep.get("runs") or []
-    records = [
-        read_run(
-            output_root / str(entry.get("folder", "")),
-            {str(key): str(value) for key, value in (entry.get("axes") or {}).items()},
-            str(entry["run_id"]) if entry.get("run_id") else None,
-        )
-        for entry in listed
-    ]
-    if steps_of(records) < 1:
-        states = (
-            ", ".join(sorted({str(record.info.get("status", "UNKNOWN")) for record in records}))
-            or "none listed"
-        )
-        raise NothingToReport(
-            f"sweep {name}: none of its {len(records)} runs has finished a step yet ({states})."
-        )
-    axes = {str(key): [str(v) for v in values] for key, values in (sweep.get("axes") or {}).items()}
-    window = sweep.get("window")
-    title, command = title_and_command(str(sweep.get("title") or name), axes)
-    return _assemble(
-        records,
-        axes,
-        notes,
+    if Path(name).name != name or not path.is_file():
+        raise NothingToReport(_unknown_sweep(name, known_sweeps(output_root), output_root))
+    notes: list[str] = []
+    manifest = read_object(path, notes)
+    if manifest is None:
+        raise NothingToReport(f"sweep = {notes[0]}")
+    entries = manifest.get("runs") or []
+    records = tuple(_listed_run(output_root, entry, made_here) for entry in entries)
+    axes = {str(key): [str(v) for v in values] for key, values in (manifest.get("axes") or {}).items()}
+    overrides = {
+        record.run_id: dict(_key_and_value(each) for each in entry.get("overrides") or ())
+        for record, entry in zip(records, entries, strict=True)
+    }
+    title, command = title_and_command(str(manifest.get("title") or name), axes)
+    heading = Heading(
         name=name,
         title=title,
         command=command,
-        question=str(sweep.get("question") or ""),
-        baseline=str(sweep["baseline"]) if sweep.get("baseline") else None,
-        window=int(window) if window else None,
-        created_at=str(sweep["created_at"]) if sweep.get("created_at") else None,
+        question=str(manifest.get("question") or ""),
+        baseline=str(manifest["baseline"]) if manifest.get("baseline") else None,
+        window=int(manifest["window"]) if manifest.get("window") else None,
+        created_at=str(manifest["created_at"]) if manifest.get("created_at") else None,
     )
+    return SweepSource(heading, Source(name, True, records, axes, overrides))
 
 
-def _study_of_folders(folders: Sequence[Path], name: str) -> Study:
+def read_picked(folders: Sequence[Path], name: str, *, made_here: bool = True) -> Source:
+    """Run folders given one by one. Raises NothingToReport for one that does not exist."""
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise NothingToReport(f"run folder = {missing[0]}: no such folder.")
-    records = [read_run(folder) for folder in dict.fromkeys(folders)]
+    records = [read_run(folder) for folder in folders]
+    return Source(name, False, tuple(map(_present, records) if made_here else records))
+
+
+def join(
+    sweeps: Sequence[SweepSource],
+    picked: Source | None,
+    *,
+    force: bool,
+    name: str | None = None,
+    source: str | None = None,
+    notes: Sequence[str] = (),
+) -> Study:
+    """One study of all the sources; `name` and `source` replace those made of theirs. Raises as load_study does."""
+    sources = [sweep.source for sweep in sweeps] + ([picked] if picked else [])
+    records = unique_records(sources)
     if steps_of(records) < 1:
-        raise NothingToReport(f"none of the {len(records)} run folders has finished a step yet.")
-    axes = infer_axes([record.config for record in records])
-    described = [
-        RunRecord(
-            record.run_id,
-            record.folder,
-            record.info,
-            record.config,
-            {axis: _text(record.config.get(axis)) for axis in axes},
-            record.metrics,
-            record.timings,
-            record.profiles,
-            record.notes,
-        )
-        for record in records
-    ]
-    ordered = {axis: list(dict.fromkeys(record.axes[axis] for record in described)) for axis in axes}
-    count = len(records)
-    return _assemble(
-        described,
-        ordered,
-        [],
-        name=name,
-        title="1 run" if count == 1 else f"{count} runs",
-        question="",
-        baseline=None,
-        window=None,
-        created_at=None,
-    )
+        raise NothingToReport(_nothing_yet(sources, records))
+    axes = study_axes(sources)
+    differences = find_differences(sources, axes)
+    if not force:
+        check(differences)
+    heading, disagreements = _heading(sweeps, picked, len(records))
+    heading = replace(heading, name=name or heading.name, source=source or heading.source)
+    told = (unsaid(axes, differences), code_versions(records), _unchecked(records))
+    all_notes = (*notes, *disagreements, *(sentence for sentence in told if sentence))
+    return assemble(records, axes, heading, all_notes, differences)
 
 
 def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
@@ -188,153 +155,106 @@ def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[st
     return " × ".join(named), title
 
 
-def _assemble(
-    records: list[RunRecord],
-    axes: dict[str, list[str]],
-    notes: list[str],
-    *,
-    name: str,
-    title: str,
-    question: str,
-    baseline: str | None,
-    window: int | None,
-    created_at: str | None,
-    command: str = "",
-) -> Study:
-    all_notes = [*notes, *(note for record in records for note in record.notes)]
-    grouping = group_runs(
-        axes, {record.run_id: record.axes for record in records}, {r.run_id: _method(r) for r in records}
+def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -> tuple[Heading, list[str]]:
+    """What the joined study is called, and a sentence for all that its sweeps want differently."""
+    if not sweeps:
+        name = picked.name if picked else PICKED
+        return Heading(
+            name, plural(count, "run"), source="" if name == PICKED else "runs chosen one by one"
+        ), []
+    headings = [sweep.heading for sweep in sweeps]
+    if len(headings) == 1 and picked is None:
+        return headings[0], []
+    titles = list(dict.fromkeys(heading.title for heading in headings))
+    names = [heading.name for heading in headings]
+    baselines = list(dict.fromkeys(canonical(h.baseline) for h in headings if h.baseline))
+    windows = sorted({heading.window for heading in headings if heading.window})
+    disagreements = []
+    if len(baselines) > 1:
+        disagreements.append(
+            f"The sweeps name different baselines ({', '.join(baselines)}); differences here are against "
+            f"{baselines[0]}."
+        )
+    if len(windows) > 1:
+        disagreements.append(
+            f"The sweeps look for the best accuracy within different windows ({', '.join(map(str, windows))} steps); "
+            f"here it is {windows[0]}."
+        )
+    sources = [f"{'sweep' if len(names) == 1 else 'sweeps'} {listed(names)}"]
+    if picked:
+        sources.append(f"{plural(len(picked.records), 'run')} chosen one by one")
+    heading = Heading(
+        name=_joined_name([*names, *([picked.name] if picked else [])]),
+        title=" · ".join(titles) if len(titles) <= _MOST_TITLES else plural(len(names), "sweep"),
+        question=" ".join(dict.fromkeys(h.question for h in headings if h.question)),
+        command="; ".join(dict.fromkeys(h.command for h in headings if h.command)),
+        baseline=baselines[0] if baselines else None,
+        window=windows[0] if windows else None,
+        created_at=max((h.created_at for h in headings if h.created_at), default=None),
+        source=", ".join(sources),
     )
-    runs = pd.DataFrame([_run_row(record, grouping) for record in records]).set_index("run_id")
-    for column in ("task", "model"):
-        values = sorted({str(value) for value in runs[column].dropna()})
-        if len(values) > 1 and not any(axis.split(".")[0] == column for axis in axes):
-            all_notes.append(
-                f"These runs differ in their {column} ({', '.join(values)}): their accuracies are not "
-                "comparable."
-            )
-    return Study(
-        name=name,
-        title=title,
-        question=question,
-        baseline=baseline,
-        window=window,
-        created_at=created_at,
-        grouping=grouping,
-        runs=runs,
-        metrics=_frame(records, "metrics"),
-        timings=_frame(records, "timings"),
-        profiles=_profile_frame(records),
-        provenance={record.run_id: record.info for record in records},
-        notes=tuple(all_notes),
-        command=command,
+    return heading, disagreements
+
+
+def _joined_name(names: Sequence[str]) -> str:
+    """A folder name for several sources; a long one is cut and told apart by a digest."""
+    name = "+".join(names)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{_digest(names)}"
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]
+
+
+def _listed_run(output_root: Path, entry: Mapping[str, Any], made_here: bool) -> RunRecord:
+    """A run that a sweep lists. What the sweep last saw of it tells a run that never started from one deleted."""
+    record = read_run(
+        output_root / str(entry.get("folder", "")),
+        {str(key): str(value) for key, value in (entry.get("axes") or {}).items()},
+        str(entry["run_id"]) if entry.get("run_id") else None,
     )
+    if record.info.get("status") == "PENDING" and entry.get("status"):
+        reason = f"it is gone; the sweep last saw it {str(entry['status']).lower()}"
+        return replace(record, info={"status": "MISSING", "reason": reason})
+    return _present(record) if made_here else record
 
 
-def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
-    info = record.info
-    status = str(info.get("status") or "UNKNOWN").upper()
-    reason = str(info["reason"]) if info.get("reason") else None
-    start = info.get("starting_policy") or {}
-    model = info.get("model") or {}
-    tokens = info.get("tokens") or {}
-    evaluated = any(
-        number(row.get("eval/heldout/accuracy")) is not None for row in record.metrics if row.get("step")
+def _present(record: RunRecord) -> RunRecord:
+    """The run as it is now: one that says RUNNING while no process works on it was interrupted."""
+    if record.info.get("status") != "RUNNING" or RunFolder(record.folder).present_status == "RUNNING":
+        return record
+    reason = "its process ended without a word; the same command goes on from the last checkpoint"
+    return replace(record, info={**record.info, "status": "INTERRUPTED", "reason": reason})
+
+
+def _key_and_value(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
+
+
+def _unchecked(records: Sequence[RunRecord]) -> str | None:
+    bare = [record.folder.name for record in records if not record.config and record.folder.is_dir()]
+    if not bare or len(records) == 1:
+        return None
+    which = listed(bare[:6]) + (f" and {len(bare) - 6} more" if len(bare) > 6 else "")
+    return f"Without a readable configuration ({which}) it cannot be checked whether the runs are comparable."
+
+
+def _nothing_yet(sources: Sequence[Source], records: Sequence[RunRecord]) -> str:
+    states = ", ".join(sorted({str(record.info.get("status", "UNKNOWN")) for record in records}))
+    if not sources[0].is_sweep:
+        return f"none of the {len(records)} run folders has finished a step yet ({states})."
+    names = listed([source.name for source in sources if source.is_sweep])
+    return (
+        f"sweep {names}: none of its {len(records)} runs has finished a step yet ({states or 'none listed'})."
     )
-    member = grouping.membership[record.run_id]
-    last = max((int(row.get("step") or 0) for row in record.metrics), default=0)
-    first = next((row for row in record.metrics if row.get("step") == 0), {})
-    starting_accuracy = number(first.get("eval/heldout/accuracy"))
-    row: dict[str, Any] = {
-        "run_id": record.run_id,
-        "folder": record.folder,
-        "name": str(info.get("name") or record.folder.name),
-        "status": status,
-        "reason": reason,
-        "diverged": status == "FAILED" and bool(DIVERGED.search(reason or "")),
-        "method": member.method,
-        "panel": member.panel,
-        "group": member.label,
-        "pair": f"{start.get('recipe')}|{start.get('seed')}|{member.seeds}",
-        "seeds": member.seeds,
-        "steps": number(info.get("steps")),
-        "steps_done": number(info.get("steps_done")) if info.get("steps_done") is not None else float(last),
-        "last_step": last,
-        "updates": number(info.get("updates")),
-        "tokens_sampled": number(tokens.get("sampled")),
-        "tokens_trained": number(tokens.get("trained")),
-        "duration_s": number(info.get("duration_s")),
-        "attempts": number(info.get("attempts")),
-        "model": model.get("name"),
-        "parameters": number(model.get("parameters")),
-        "task": info.get("task"),
-        "starting_recipe": start.get("recipe"),
-        "starting_seed": start.get("seed"),
-        "starting_accuracy": starting_accuracy
-        if starting_accuracy is not None
-        else number(start.get("accuracy")),
-        "device": info.get("device"),
-        "started_at": info.get("started_at"),
-    }
-    row["counted"] = evaluated and (status == "FINISHED" or bool(row["diverged"]))
-    row.update({f"config.{key}": value for key, value in record.config.items()})
-    return row
-
-
-def _method(record: RunRecord) -> str:
-    return str(
-        record.info.get("method") or record.config.get("algo.name") or record.axes.get("algo") or "run"
-    )
-
-
-def _frame(records: list[RunRecord], name: str) -> pd.DataFrame:
-    rows = [
-        {"run_id": record.run_id, **row}
-        for record in records
-        for row in getattr(record, name)
-        if "step" in row
-    ]
-    if not rows:
-        return pd.DataFrame({"run_id": pd.Series(dtype=str), "step": pd.Series(dtype=int)})
-    frame = pd.DataFrame(rows)
-    values = [column for column in frame.columns if column != "run_id"]
-    frame[values] = frame[values].apply(pd.to_numeric, errors="coerce")
-    frame = frame.dropna(subset=["step"]).astype({"step": int})
-    # A resumed run may have written a step twice; what it wrote last is what it went on from.
-    return frame.drop_duplicates(["run_id", "step"], keep="last").sort_values(
-        ["run_id", "step"], ignore_index=True
-    )
-
-
-def _profile_frame(records: list[RunRecord]) -> pd.DataFrame:
-    columns = ["count", *PROFILE_COLUMNS]
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        for profile in record.profiles:
-            edges = profile.get("edges") or []
-            for index in range(len(edges) - 1):
-                row = {
-                    "run_id": record.run_id,
-                    "step": profile.get("step"),
-                    "kind": profile.get("kind"),
-                    "low": edges[index],
-                    "high": edges[index + 1],
-                }
-                for column in columns:
-                    values = profile.get(column) or []
-                    row[column] = number(values[index]) if index < len(values) else None
-                rows.append(row)
-    frame = pd.DataFrame(rows, columns=["run_id", "step", "kind", "low", "high", *columns])
-    frame[["low", "high", *columns]] = frame[["low", "high", *columns]].apply(pd.to_numeric, errors="coerce")
-    return frame
 
 
 def _unknown_sweep(name: str, known: list[str], output_root: Path) -> str:
     if not known:
         return f"sweep = {name}: {output_root} holds no sweep yet."
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"sweep = {name}: no such sweep in {output_root}; there are {', '.join(sorted(known))}.{hint}"
+    there = ", ".join(sorted(known))
+    return f"sweep = {name}: no such sweep in {output_root}; there are {there}.{near_miss(name, known)}"
 
 
 def _created_at(path: Path) -> tuple[str, float]:
@@ -344,7 +264,3 @@ def _created_at(path: Path) -> tuple[str, float]:
     except (ValueError, AttributeError):
         created = ""
     return created, path.stat().st_mtime
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

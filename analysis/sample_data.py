@@ -13,8 +13,8 @@ from analysis.figures import style
 from analysis.figures.render import variable
 from analysis.numbers import count, plural
 from analysis.responses import KeptStep, Response, TokenRecord, kept_files
-from analysis.runs import Study
 from analysis.samples import steps_of_run
+from analysis.study import Study
 from analysis.visible import brief, visible
 
 BUDGET = 8_000_000

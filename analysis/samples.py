@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.numbers import plural
 from analysis.responses import NUMBERS, KeptStep, Response, TokenRecord, kept_files, recorded_steps, signed
 from analysis.results import ACCURACY
-from analysis.runs import Study
+from analysis.study import Study
 
 MOST_METHODS = 8
 SYMBOLS = {

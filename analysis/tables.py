@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -43,19 +43,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` holds (header, is numeric); every row has one cell per column."""
+    """`columns` holds (header, is numeric); every row has one cell per column. `mark` says what speaks against it."""
 
     name: str
     caption: str
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[Cell, ...], ...]
+    mark: str = ""
+
+    def marked(self, mark: str) -> Table:
+        """The same table, its caption headed by `mark`; itself where there is nothing to say."""
+        if not mark:
+            return self
+        return replace(self, caption=f"{mark[0].upper()}{mark[1:]}. {self.caption}", mark=mark)
 
     def frame(self) -> pd.DataFrame:
-        """The values behind the cells, one column per header."""
-        return pd.DataFrame(
+        """The values behind the cells, one column per header; a mark has a column of its own, since a file of values
+        has no caption.
+        """
+        frame = pd.DataFrame(
             [[cell.text if cell.value is None else cell.value for cell in row] for row in self.rows],
             columns=[header for header, _ in self.columns],
         )
+        return frame.assign(mark=self.mark) if self.mark else frame
 
 
 def results_table(findings: Findings) -> Table:

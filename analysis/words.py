@@ -19,11 +19,20 @@ from analysis.numbers import (
     size_in_points,
 )
 from analysis.results import MethodResult
-from analysis.runs import Study
+from analysis.study import Study
 from analysis.tables import final_in_words, threshold_in_words, window_in_words
 
 # What decides which tokens are trained on and how they are weighed, and a setting that suits every method.
 TOKEN_CHOICES = {"algo.dynamic_sampling.kind": "skip", "algo.aggregation.kind": "token_mean"}
+
+# What a run is that neither finished nor failed.
+_STATES = {
+    "RUNNING": "still running",
+    "INTERRUPTED": "interrupted",
+    "PENDING": "not started, or deleted",
+    "MISSING": "missing: the folder is gone",
+    "UNKNOWN": "unreadable",
+}
 
 # An interval wider than this share of the whole range says nothing worth a place in the first sentence.
 USELESS_WIDTH = 0.5
@@ -61,9 +70,15 @@ def panel_in_words(study: Study, panel: str) -> str:
     return f"{panel} ({magnitude(float(sizes[0]))} parameters)"
 
 
+def warning(study: Study) -> str:
+    """What must be read before anything else in a study of runs that are not comparable."""
+    said = f"{study.mark[0].upper()}{study.mark[1:]}."
+    return f"{said} Runs that answer different questions stand beside each other here."
+
+
 def caveats(study: Study, findings: Findings) -> list[str]:
-    """What limits the verdict: few seeds, one starting policy, failed and unfinished runs."""
-    out: list[str] = []
+    """What limits the verdict: runs that are not comparable, few seeds, one starting policy, runs not counted."""
+    out: list[str] = [f"Not comparable: {difference.sentence}." for difference in study.incomparable]
     sizes = [result.n for result in findings.results if result.n]
     if sizes and min(sizes) == 1:
         lone = [result.label for result in findings.results if result.n == 1]
@@ -97,8 +112,11 @@ def caveats(study: Study, findings: Findings) -> list[str]:
     if len(failed):
         out.append(f"{plural(len(failed), 'run')} failed without diverging ({_names(failed)}); not counted.")
     open_runs = study.runs[~study.runs["status"].isin(["FINISHED", "FAILED"])]
-    if len(open_runs):
-        out.append(f"{plural(len(open_runs), 'run')} not finished ({_names(open_runs)}); shown, not counted.")
+    for status, runs in open_runs.groupby("status", sort=True):
+        out.append(
+            f"{plural(len(runs), 'run')} {_STATES.get(str(status), str(status).lower())} ({_names(runs)}); "
+            "shown, not counted."
+        )
     silent = study.runs[(study.runs["status"] == "FINISHED") & ~study.runs["counted"]]
     if len(silent):
         out.append(

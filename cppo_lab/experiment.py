@@ -13,7 +13,7 @@ from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
 from cppo_lab.runs.folder import LOCK_FILE, RunFolder
-from cppo_lab.runs.identity import resolved_device, run_folder, run_id
+from cppo_lab.runs.identity import RESULT_VERSION, named_inputs, resolved_device, run_folder, run_id
 
 if TYPE_CHECKING:
     from cppo_lab.policies.warmup import Progress
@@ -116,6 +116,8 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         device=f"{device} ({device_name(device)})",
         cost_key=cost_key(config),
         theorem_1=admitted(config.algo),
+        result_version=RESULT_VERSION,
+        inputs=named_inputs(config),
         versions=versions(),
         git=git_state(),
     )

@@ -20,7 +20,7 @@ from cppo_lab.learner import Diverged
 from cppo_lab.policies.loading import load_policy
 from cppo_lab.runs.checkpoint import load_state, save_checkpoint
 from cppo_lab.runs.folder import RunFolder
-from cppo_lab.runs.identity import run_folder
+from cppo_lab.runs.identity import RESULT_VERSION, run_folder
 
 
 def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
@@ -83,6 +83,7 @@ def test_run_folder_tells_the_whole_story_of_a_finished_run(output: Path) -> Non
     assert (info["steps_done"], info["steps"], info["attempts"]) == (3, 3, 1)
     assert info["versions"]["torch"] == torch.__version__
     assert info["run_id"] == folder.path.name.rpartition("-")[2]
+    assert (info["result_version"], info["inputs"]) == (RESULT_VERSION, {})
     assert info["tokens"]["sampled"] >= info["tokens"]["trained"] > 0
     rows = folder.rows("metrics.jsonl")
     assert info["updates"] == sum(row["train/updates"] for row in rows[1:])

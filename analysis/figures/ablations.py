@@ -16,7 +16,7 @@ from analysis.figures import style
 from analysis.figures.accuracy import draw_curves
 from analysis.grouping import Group
 from analysis.results import ACCURACY
-from analysis.runs import Study
+from analysis.study import Study
 
 COLUMNS = 3
 REFERENCES = ("dppo_topk_tv", "dppo_tv")

@@ -15,7 +15,7 @@ from analysis.curves import Curves, cumulative, curves_of
 from analysis.figures import style
 from analysis.grouping import Group
 from analysis.results import ACCURACY, KL
-from analysis.runs import Study
+from analysis.study import Study
 
 MOST_DIRECT_LABELS = 9
 # More overlapping bands than this hide the lines; the interval figure still shows every interval.

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.figures import style
 from analysis.folders import read_json_lines
 from analysis.grouping import Group
-from analysis.runs import Study
+from analysis.study import Study
 
 COLUMNS = 3
 # Of a colour map from light to dark: cells beyond this share are dark and take light text.

@@ -10,7 +10,7 @@ from analysis.figures import style
 from analysis.figures.accuracy import MOST_BANDS, draw_curves
 from analysis.figures.stability import MOST_POINTS
 from analysis.grouping import Group
-from analysis.runs import Study
+from analysis.study import Study
 
 EFFECTIVE = "budget/effective"
 QUANTITIES = (

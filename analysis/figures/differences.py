@@ -11,7 +11,7 @@ from analysis.comparisons import Comparison
 from analysis.figures import style
 from analysis.findings import Findings, PanelFindings
 from analysis.numbers import points
-from analysis.runs import Study
+from analysis.study import Study
 
 # The axis never reaches further than this, so that one method with an enormous interval hides no other.
 FURTHEST = 1.0

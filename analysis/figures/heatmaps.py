@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.figures import style
 from analysis.grouping import Group
-from analysis.runs import Study
+from analysis.study import Study
 
 COLUMNS = 4
 Array = npt.NDArray[np.float64]

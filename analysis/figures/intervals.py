@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.figures import style
 from analysis.findings import Findings
 from analysis.results import MethodResult
-from analysis.runs import Study
 from analysis.stats import Estimate
+from analysis.study import Study
 
 
 def final_and_best(study: Study, findings: Findings) -> Figure | None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures import style
 from analysis.figures.profiles import weighted_profile
-from analysis.runs import Study
+from analysis.study import Study
 
 MEAN, P99 = "mismatch/logp_absdiff_mean", "mismatch/logp_absdiff_p99"
 BY_POSITION = "mismatch_mean"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures import style
-from analysis.runs import Study
+from analysis.study import Study
 
 COLUMNS = (
     ("divergence_mean", "Mean divergence", False),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from analysis.figures import style
 
@@ -27,21 +28,26 @@ class Rendered:
     markup: str | None
 
 
-def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool) -> Rendered:
-    """Lay the figure out once and write the forms asked for; `page` gives markup to put into HTML."""
+def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool, mark: str = "") -> Rendered:
+    """Lay the figure out once and write the forms asked for; `page` gives markup to put into HTML.
+
+    mark: what speaks against the figure, written in a strip below it in every form.
+    """
     with style.house_style():
         figure.draw_without_rendering()
         # The layout is settled; solving it again for every format would only cost time.
         figure.set_layout_engine("none")
-        picture = _saved(figure, "png", dpi=PNG_DPI) if png else None
-        document = _saved(figure, "pdf", metadata={"CreationDate": None}) if pdf else None
+        area = style.stamp(figure, mark) if mark else None
+        picture = _saved(figure, "png", area, dpi=PNG_DPI) if png else None
+        document = _saved(figure, "pdf", area, metadata={"CreationDate": None}) if pdf else None
         markup = None
         if page:
-            vector = _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode("utf-8")
+            vector = _saved(figure, "svg", area, metadata={"Date": None, "Creator": None}).decode("utf-8")
             if len(vector) <= MOST_SVG_BYTES:
                 markup = inline_svg(vector)
             else:
-                encoded = base64.b64encode(picture or _saved(figure, "png", dpi=PNG_DPI)).decode("ascii")
+                pixels = picture or _saved(figure, "png", area, dpi=PNG_DPI)
+                encoded = base64.b64encode(pixels).decode("ascii")
                 markup = f'<img alt="" src="data:image/png;base64,{encoded}">'
     return Rendered(name, picture, document, markup)
 
@@ -73,7 +79,7 @@ def palette_css(dark: bool) -> str:
     return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in style.DARK.items())
 
 
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+def _saved(figure: Figure, kind: str, area: Bbox | None, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, **options)
+    figure.savefig(buffer, format=kind, bbox_inches=area, **options)
     return buffer.getvalue()

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures import style
 from analysis.folders import read_json_lines
 from analysis.grouping import Group
-from analysis.runs import Study
+from analysis.study import Study
 
 MOST_RESPONSES = 4
 # More tokens than this have no room for their texts.

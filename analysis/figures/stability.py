@@ -18,7 +18,7 @@ from analysis.figures import style
 from analysis.figures.accuracy import MOST_BANDS, draw_curves
 from analysis.grouping import Group
 from analysis.results import ACCURACY
-from analysis.runs import Study
+from analysis.study import Study
 
 # More points than this make a hatching of noise instead of a line in a small picture.
 MOST_POINTS = 80

@@ -22,7 +22,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from analysis.numbers import tidy
 
@@ -208,6 +210,33 @@ def house_style() -> Iterator[None]:
 def sheet(width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches, laid out without a pyplot manager."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
+
+
+def stamp(figure: Figure, mark: str) -> Bbox:
+    """Write `mark` in a strip below a figure that is laid out already; returns the area to save, in inches.
+
+    The strip lies outside the figure's own bounds, so that it can cover nothing in them, whatever the layout is.
+    """
+    width, height = figure.get_size_inches()
+    for legend in figure.legends:
+        # Its place depends on the saved area, unless it is fixed where it is.
+        place = legend.get_window_extent().transformed(figure.transFigure.inverted())
+        legend.set_loc((place.x0, place.y0))
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    lines = textwrap.wrap(mark, max(24, int(11 * width)))
+    strip = 0.12 + 0.16 * len(lines)
+    ground = Rectangle((0, -strip / height), 1, strip / height, transform=figure.transFigure, color=PAPER)
+    figure.add_artist(ground)
+    figure.text(
+        0.09 / width,
+        -0.06 / height,
+        "\n".join(lines),
+        color=CROSS,
+        fontsize=9,
+        fontweight="bold",
+        va="top",
+    )
+    return Bbox.from_bounds(0, -strip, width, height + strip)
 
 
 def percent_axis(axes: Axes, low: float = 0.0, high: float = 1.0) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cppo_lab.cli.eval_command import evaluate
-from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides
+from cppo_lab.cli.options import AsJson, ConfigDir, Force, Output, Overrides
 from cppo_lab.errors import UserError
 
 
@@ -86,15 +86,43 @@ def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Out
 
 
 def report(
-    name: Annotated[
-        str | None, typer.Argument(help="A sweep that was run (default: the latest).", show_default=False)
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SWEEP",
+            help="Sweeps that were run, joined where there are several (default: the latest).",
+            show_default=False,
+        ),
     ] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="RUN", help="A run, by name or ID; repeatable.", show_default=False),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            "--mlflow",
+            metavar="URI",
+            help="Read an MLflow store (default with --experiment: `$MLFLOW_TRACKING_URI`, else the output folder's).",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            "--experiment",
+            metavar="NAME",
+            help="The experiment in it (default with --mlflow: `cppo-lab`); SWEEP and --run choose among its runs.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
     destination: Annotated[
         Path | None,
         typer.Option("--to", help="Where to write it (default: `OUTPUT/reports/SWEEP`).", show_default=False),
     ] = None,
     terminal: Annotated[
-        bool, typer.Option("--terminal", help="Print the verdict as a table, and write nothing.")
+        bool, typer.Option("--terminal", help="Print the verdict as a table, and write no report.")
     ] = False,
     aa: Annotated[
         bool, typer.Option("--aa", help="Compare every method with itself: no difference must come out.")
@@ -102,30 +130,38 @@ def report(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a sweep's runs into a report: a page, Markdown, figures and tables.
+    """Turn sweeps, chosen runs or an MLflow experiment into a report: a page, Markdown, figures and tables.
 
     Examples:
 
     * `cppo-lab report`
     * `cppo-lab report quickstart --to my-report`
+    * `cppo-lab report quickstart quickstart-0a1b2c`
+    * `cppo-lab report --run cppo-0123456789ab --run grpo-ba9876543210`
+    * `cppo-lab report --mlflow http://localhost:5000 --experiment cppo-lab`
     * `cppo-lab report quickstart --terminal`
     """
-    from cppo_lab.cli.report import check_aa, report_sweep, show_verdict
+    from cppo_lab.cli.report import Request, check_aa, show_verdict, write
+    from cppo_lab.paths import output_root
 
     if terminal and aa:
         raise UserError("--terminal, --aa: give one of them.")
     if destination is not None and (terminal or aa):
         raise UserError(f"--to {destination}: nothing is written with --terminal or --aa.")
+    request = Request(
+        output or output_root(), tuple(sweeps or ()), tuple(runs or ()), mlflow, experiment, force
+    )
     if aa:
-        check_aa(name, output, as_json)
+        check_aa(request, as_json)
     elif terminal:
-        show_verdict(name, output, as_json)
+        show_verdict(request, as_json)
     else:
-        report_sweep(name, destination, output, as_json)
+        write(request, destination, as_json)
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs, by name or ID.")],
+    force: Force = False,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,8 +170,9 @@ def compare(
     Example: `cppo-lab compare cppo-0123456789ab grpo-ba9876543210`
     """
     from cppo_lab.cli.report import compare_runs
+    from cppo_lab.paths import output_root
 
-    compare_runs(runs, output, as_json)
+    compare_runs(runs, output or output_root(), force, as_json)
 
 
 def inspect(

@@ -24,4 +24,10 @@ Output = Annotated[
         show_default=False,
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Show runs together that are not comparable, every figure and table marked as such."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]

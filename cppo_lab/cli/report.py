@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,10 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
-from cppo_lab.paths import output_root
 
 if TYPE_CHECKING:
     from analysis.findings import Findings
-    from analysis.runs import Study
+    from analysis.study import Study
     from analysis.tables import Table
 
 _MOST_CHARACTERS = 300
@@ -30,45 +30,68 @@ _VERDICT_COLUMNS = (
 )
 
 
-def report_sweep(name: str | None, destination: Path | None, output: Path | None, as_json: bool) -> None:
-    """Write the report of a sweep and say where it is."""
-    from analysis.report import write_report
-    from analysis.runs import NothingToReport
+@dataclass(frozen=True)
+class Request:
+    """What to report: sweeps and runs below `output`, or of an MLflow experiment; the latest sweep by default."""
 
-    try:
-        files = write_report(output or output_root(), name, destination=destination)
-    except NothingToReport as error:
-        raise UserError(str(error)) from error
+    output: Path
+    sweeps: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    mlflow: str | None = None
+    experiment: str | None = None
+    force: bool = False
+
+    def study(self) -> Study:
+        """Read it. Raises UserError where there is nothing to read, or runs are not comparable."""
+        from analysis.runs import load_study
+
+        if self.mlflow is not None or self.experiment is not None:
+            return self._of_server()
+        folders = _folders(self.output, self.runs, "--run") if self.runs else None
+        return load_study(self.output, self.sweeps or None, folders, force=self.force)
+
+    def _of_server(self) -> Study:
+        from analysis.remote import Wanted, load_experiment
+        from cppo_lab.runs.tracking import default_experiment, tracking_uri
+
+        uri = tracking_uri(self.mlflow, self.output)
+        wanted = Wanted(uri, self.experiment or default_experiment(), self.sweeps, self.runs)
+        with console().status(f"Reading the runs of {wanted.experiment} at {wanted.address} …"):
+            return load_experiment(wanted, self.output / "remote", force=self.force)
+
+
+def write(request: Request, destination: Path | None, as_json: bool) -> None:
+    """Write the report and say where it is."""
+    from analysis.report import write_study
+
+    study = request.study()
+    files = write_study(study, destination or request.output / "reports" / study.name)
     if as_json:
         print_json(vars(files))
-    else:
-        console().print(f"Report: {files.html}")
+        return
+    console().print(f"Report: {files.html}", soft_wrap=True)
+    if study.mark:
+        _warn(study)
 
 
-def show_verdict(name: str | None, output: Path | None, as_json: bool) -> None:
-    """Print the verdict of a sweep, and write nothing."""
-    from analysis.tables import results_table
-
-    study, findings = _found(output or output_root(), name, None)
+def show_verdict(request: Request, as_json: bool) -> None:
+    """Print the verdict, and write no report."""
+    study, findings = _found(request)
     if as_json:
-        print_json(results_table(findings).frame().to_dict("records"))
+        _print_results(study, findings)
     else:
         _print_verdict(study, findings)
 
 
-def compare_runs(names: Sequence[str], output: Path | None, as_json: bool) -> None:
+def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
     """Print how chosen runs differ: in their configuration, and in what came of it."""
     from analysis.run_tables import differences_table
-    from analysis.tables import results_table
-    from cppo_lab.runs.find import find_run
 
-    root = output or output_root()
-    folders = [find_run(root, name, key="RUN").path for name in dict.fromkeys(names)]
-    if len(folders) < 2:
+    if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
         raise UserError("compare: takes two or more different runs; cppo-lab list runs names them.")
-    study, findings = _found(root, None, folders)
+    study, findings = _found(Request(output, runs=tuple(names), force=force))
     if as_json:
-        print_json(results_table(findings).frame().to_dict("records"))
+        _print_results(study, findings)
         return
     differences = differences_table(study)
     if differences is not None:
@@ -76,18 +99,20 @@ def compare_runs(names: Sequence[str], output: Path | None, as_json: bool) -> No
     _print_verdict(study, findings)
 
 
-def check_aa(name: str | None, output: Path | None, as_json: bool) -> None:
+def check_aa(request: Request, as_json: bool) -> None:
     """Split every method's runs in two, and print whether a difference is found where there is none."""
     import numpy as np
 
     from analysis.aa import SPLITS, check_methods
     from analysis.numbers import percent, points, points_range
 
-    study, findings = _found(output or output_root(), name, None)
+    study, findings = _found(request)
     checks = check_methods(findings, np.random.default_rng(0))
     if as_json:
         print_json([vars(check) | {"verdict": check.verdict} for check in checks])
         return
+    if study.mark:
+        _warn(study)
     shown = table(
         _plain(f"{study.title}: each method against itself", "bold"),
         *("method", "n", "half against half", "95% interval", "verdict", f"found in {SPLITS} random splits"),
@@ -106,15 +131,29 @@ def check_aa(name: str | None, output: Path | None, as_json: bool) -> None:
     console().print("A sound procedure finds a difference in about 5% of the splits, or fewer.")
 
 
-def _found(root: Path, name: str | None, folders: Sequence[Path] | None) -> tuple[Study, Findings]:
-    from analysis.findings import find
-    from analysis.runs import NothingToReport, load_study
+def _folders(output: Path, names: Sequence[str], key: str) -> list[Path]:
+    from cppo_lab.runs.find import find_run
 
-    try:
-        study = load_study(root, name, folders)
-    except NothingToReport as error:
-        raise UserError(str(error)) from error
+    return [find_run(output, name, key=key).path for name in dict.fromkeys(names)]
+
+
+def _found(request: Request) -> tuple[Study, Findings]:
+    from analysis.findings import find
+
+    study = request.study()
     return study, find(study)
+
+
+def _warn(study: Study) -> None:
+    from analysis.words import warning
+
+    console().print(warning(study), style="red", markup=False)
+
+
+def _print_results(study: Study, findings: Findings) -> None:
+    from analysis.tables import results_table
+
+    print_json(results_table(findings).marked(study.mark).frame().to_dict("records"))
 
 
 def _print_verdict(study: Study, findings: Findings) -> None:
@@ -122,6 +161,8 @@ def _print_verdict(study: Study, findings: Findings) -> None:
     from analysis.visible import visible
     from analysis.words import caveats, verdict
 
+    if study.mark:
+        _warn(study)
     _print_table(results_table(findings), _VERDICT_COLUMNS, study.title)
     for panel in findings.panels:
         heading = f"{panel.panel}: " if panel.panel else ""

@@ -98,10 +98,13 @@ class RunFolder:
         status = self.status
         if status != "RUNNING":
             return status
+        if not (self.path / LOCK_FILE).exists():
+            return "INTERRUPTED"
         lock = FileLock(self.path / LOCK_FILE)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, PermissionError):
+            # Whoever may not write in a folder cannot tell whether somebody else does.
             return status
         lock.release()
         return "INTERRUPTED"

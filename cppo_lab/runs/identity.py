@@ -7,16 +7,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config import PretrainedModel, RunConfig
 from cppo_lab.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    # The report asks which keys determine a result, and needs no torch.
+    from cppo_lab.config import RunConfig
 
 RESULT_VERSION = 3
 """Raised whenever the same configuration would no longer give the same bits."""
 
 # Keys that say where and how often something is written, never what is computed.
-_INERT = (("paths",), ("tracking",), ("trainer", "checkpoint_every"), ("trainer", "samples_per_step"))
+_INERT = ("paths", "tracking", "trainer.checkpoint_every", "trainer.samples_per_step")
 
 # Weights, configuration and tokenizer of a model folder.
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
@@ -45,15 +48,30 @@ def folder_hashes(folder: Path) -> list[str]:
     return [file_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES]
 
 
+def determines_result(key: str) -> bool:
+    """Whether a dotted configuration key, such as `trainer.lr`, can change what a run computes."""
+    return not any(key == inert or key.startswith(f"{inert}.") for inert in _INERT)
+
+
+def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key in ("path", "heldout_path"):
+        path = getattr(config.task, key, None)
+        if path and Path(path).is_file():
+            found[f"task.{key}"] = [file_sha256(Path(path))]
+    if config.model.kind == "pretrained" and Path(config.model.path).is_dir():
+        found["model.path"] = folder_hashes(Path(config.model.path))
+    return found
+
+
 def input_hashes(config: RunConfig) -> list[str]:
     """SHA-256 of every local file the run reads, by role: training data, held-out data, a local model's files."""
-    paths = [
-        Path(p) for p in (getattr(config.task, "path", None), getattr(config.task, "heldout_path", None)) if p
-    ]
-    found = [file_sha256(path) for path in paths if path.is_file()]
-    if isinstance(config.model, PretrainedModel) and Path(config.model.path).is_dir():
-        found += folder_hashes(Path(config.model.path))
-    return found
+    return [each for hashes in _hashes_by_key(config).values() for each in hashes]
+
+
+def named_inputs(config: RunConfig) -> dict[str, str]:
+    """What the local files the run reads hold, by the key that names them: one digest each."""
+    return {key: digest(hashes) for key, hashes in _hashes_by_key(config).items()}
 
 
 def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,10 +99,11 @@ def run_id(config: RunConfig) -> str:
     """The identity of the run that `config` describes: 12 hexadecimal digits."""
     content = config.model_dump(mode="python")
     for path in _INERT:
+        *groups, last = path.split(".")
         holder = content
-        for key in path[:-1]:
+        for key in groups:
             holder = holder[key]
-        holder.pop(path[-1])
+        holder.pop(last)
     content["trainer"]["device"] = resolved_device(config.trainer.device)
     named = _without_local_paths(content)
     return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})

@@ -108,6 +108,12 @@ class SweepMirror(_Mirror):
         sweep.write_manifest(
             tracking_uri=self.store.uri, tracking_store=self.store.name, mlflow_run_id=self.run_id
         )
+        # At once: who looks at the store sees which runs are still to come, whatever happens to this process.
+        self._forgiving(lambda: self.store.describe_parent(self.run_id, [self._manifest]))
+
+    @property
+    def _manifest(self) -> Path:
+        return self._sweep.folder / "sweep.json"
 
     def runs(self) -> list[tuple[RunFolder, str]]:
         """All runs, by their axis values."""
@@ -121,8 +127,8 @@ class SweepMirror(_Mirror):
     def close(self, succeeded: bool) -> None:
         """Send the rest, and end the parent run."""
         super().close(succeeded)
-        files = [self._sweep.folder / "sweep.json"]
-        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, files))
+        self._sweep.write_manifest()
+        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, [self._manifest]))
 
 
 class RunMirror(_Mirror):

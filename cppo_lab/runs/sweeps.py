@@ -106,6 +106,8 @@ class Sweep:
                     "folder": f"runs/{run.folder.path.name}",
                     "overrides": list(run.overrides),
                     "axes": dict(run.axes),
+                    # Tells a run whose folder is gone from one that never started.
+                    "status": run.folder.status,
                 }
                 for run in self.runs
             ],

@@ -15,9 +15,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from cppo_lab.errors import UserError
+from cppo_lab.paths import conf_dir
 from cppo_lab.runs.folder import RunFolder, write_atomically
 
 MIRROR_FILE = "mlflow.json"
@@ -26,6 +28,17 @@ _BATCH = 500
 _LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
+
+# How a run is described in the store, for those who read it back.
+KIND_TAG = "cppo_lab.kind"
+RUN_ID_TAG = "cppo_lab.run_id"
+METHOD_TAG = "cppo_lab.method"
+REASON_TAG = "cppo_lab.reason"
+STARTING_POLICY_TAG = "cppo_lab.starting_policy"
+RESULT_VERSION_TAG = "cppo_lab.result_version"
+DIRTY_TAG = "cppo_lab.dirty"
+VERSION_TAG = "version."
+RUN_FILES = ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 
 
 def default_uri(output: Path) -> str:
@@ -36,6 +49,12 @@ def default_uri(output: Path) -> str:
 def tracking_uri(uri: str | None, output: Path) -> str:
     """The store to use: the configured one, `$MLFLOW_TRACKING_URI`, or a SQLite file in the output folder."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
+
+
+def default_experiment() -> str:
+    """The experiment that runs are tracked in unless `tracking.experiment` says otherwise."""
+    content = yaml.safe_load((conf_dir() / "tracking" / "mlflow.yaml").read_text(encoding="utf-8"))
+    return str(content["experiment"])
 
 
 def store_name(uri: str, output: Path) -> str:
@@ -76,10 +95,8 @@ class Store:
     def __init__(self, uri: str, experiment: str, output: Path) -> None:
         # The lab's own runs are nested by tags; an inherited run id would make children write into it.
         os.environ.pop("MLFLOW_RUN_ID", None)
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        quiet_client()
         check_sqlite(uri)
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         self.uri, self.name = uri, store_name(uri, output)
@@ -117,7 +134,7 @@ class Store:
             run = self._client.create_run(
                 self.experiment_id,
                 run_name=name,
-                tags={"cppo_lab.kind": "sweep", "mlflow.source.name": "cppo-lab sweep"},
+                tags={KIND_TAG: "sweep", "mlflow.source.name": "cppo-lab sweep"},
             )
             for key, value in flat(params).items():
                 self._client.log_param(run.info.run_id, key, value)
@@ -135,7 +152,7 @@ class Store:
             run = self._client.create_run(
                 self.experiment_id,
                 run_name=name,
-                tags={"cppo_lab.kind": "evaluation", "mlflow.source.name": "cppo-lab eval"},
+                tags={KIND_TAG: "evaluation", "mlflow.source.name": "cppo-lab eval"},
             )
             for key, value in flat(params).items():
                 self._client.log_param(run.info.run_id, key, value)
@@ -150,11 +167,15 @@ class Store:
             raise _unusable(self.uri, first_line(error)) from error
         return str(run.info.run_id)
 
-    def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
-        """End a sweep's run, with the files that describe it."""
+    def describe_parent(self, run_id: str, files: list[Path]) -> None:
+        """Send the files that describe a sweep, in place of those sent before."""
         for file in files:
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
+
+    def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
+        """End a sweep's run, with the files that describe it."""
+        self.describe_parent(run_id, files)
         self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
     def _exists(self, run_id: str) -> bool:
@@ -186,6 +207,11 @@ class Store:
             write_atomically(file, json.dumps(known))
         if state["status"] is None:
             self._describe(state["run_id"], folder)
+        start = (info.get("starting_policy") or {}).get("recipe")
+        if start != state.get("start"):
+            # Known only once the policy is warm; what pairs runs must be there for a run that never ends.
+            self._client.set_tag(state["run_id"], STARTING_POLICY_TAG, start)
+            state["start"] = start
         new = [row for row in folder.rows("metrics.jsonl") if row["step"] > state["step"]]
         self._send_metrics(state["run_id"], new)
         if new:
@@ -201,25 +227,26 @@ class Store:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         tags = {
-            "cppo_lab.kind": "run",
+            KIND_TAG: "run",
             "mlflow.source.name": "cppo-lab train",
-            "cppo_lab.run_id": info["run_id"],
-            "cppo_lab.method": info["method"],
+            RUN_ID_TAG: info["run_id"],
+            METHOD_TAG: info["method"],
         }
         if info.get("theorem_1"):
             tags["cppo_lab.theorem_1"] = info["theorem_1"]
+        if info.get("result_version"):
+            tags[RESULT_VERSION_TAG] = str(info["result_version"])
         if info["git"]["commit"]:
             tags |= {
                 "mlflow.source.git.commit": info["git"]["commit"],
-                "cppo_lab.dirty": str(info["git"]["dirty"]),
+                DIRTY_TAG: str(info["git"]["dirty"]),
             }
-        tags |= {f"version.{name}": version for name, version in info["versions"].items()}
+        tags |= {f"{VERSION_TAG}{name}": version for name, version in info["versions"].items()}
         if parent:
             tags[MLFLOW_PARENT_RUN_ID] = parent
         return str(self._client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
 
     def _describe(self, run_id: str, folder: RunFolder) -> None:
-        import yaml
         from mlflow.entities import Param
 
         config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
@@ -250,8 +277,8 @@ class Store:
             self._client.update_run(run_id, status="RUNNING")
             return
         if info.get("reason"):
-            self._client.set_tag(run_id, "cppo_lab.reason", info["reason"])
-        for name in ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl"):
+            self._client.set_tag(run_id, REASON_TAG, info["reason"])
+        for name in RUN_FILES:
             if (folder.path / name).exists():
                 self._client.log_artifact(run_id, str(folder.path / name))
         samples = sorted((folder.path / "samples").glob("*.jsonl"))
@@ -272,18 +299,34 @@ def _unusable(uri: str, reason: str) -> UserError:
     )
 
 
-def check_sqlite(uri: str) -> None:
-    """Refuse a SQLite store that is locked, not writable or no database, without the long waits of its users.
+def quiet_client() -> None:
+    """Let MLflow's client give up on a store within seconds, and keep it from printing what nobody asked for."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-    Raises UserError. Does nothing for another store, or for a file that does not exist yet.
+
+def sqlite_problem(uri: str) -> str | None:
+    """Why a SQLite store cannot be used (locked, not writable, no database), without the long waits of its users.
+
+    None when it can be, for another store, or for a file that does not exist yet.
     """
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not path.exists():
-        return
+        return None
     try:
         with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
     except sqlite3.Error as error:
-        locked = "locked by another process" if "locked" in str(error) else str(error)
-        raise _unusable(uri, locked) from error
+        return "locked by another process" if "locked" in str(error) else str(error)
+    return None
+
+
+def check_sqlite(uri: str) -> None:
+    """Raise UserError for a SQLite store that cannot be used."""
+    problem = sqlite_problem(uri)
+    if problem:
+        raise _unusable(uri, problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,14 @@ def write_sweep(
     baseline: str | None = "dppo_tv",
     profiles: bool = True,
     absent: Sequence[tuple[str, int]] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write OUTPUT/sweeps/NAME and its run folders; returns the run folders, absent ones included.
 
-    only_seed: methods that have a single seed; absent: planned runs whose folder does not exist.
+    only_seed: methods that have a single seed; absent: planned runs whose folder does not exist; settings: what the
+    sweep overrides for all its runs, by dotted key.
     """
+    settings = settings or {}
     faults, only_seed, missing_metrics = faults or {}, only_seed or {}, missing_metrics or {}
     entries: list[dict[str, Any]] = []
     folders: list[Path] = []
@@ -60,7 +64,8 @@ def write_sweep(
             for seed in seeds:
                 if algo in only_seed and seed != only_seed[algo]:
                     continue
-                run_id = f"{abs(hash_of(algo, rate, seed)):012x}"[:12]
+                named = f"{algo}{json.dumps(settings)}" if settings else algo
+                run_id = f"{abs(hash_of(named, rate, seed)):012x}"[:12]
                 folder = output / "runs" / f"{algo}-{run_id}"
                 axes = {"algo": algo, "seed": str(seed)}
                 if len(learning_rates) > 1:
@@ -69,7 +74,7 @@ def write_sweep(
                     {
                         "run_id": run_id,
                         "folder": str(folder.relative_to(output)),
-                        "overrides": [f"{key}={value}" for key, value in axes.items()],
+                        "overrides": [f"{key}={value}" for key, value in (settings | axes).items()],
                         "axes": axes,
                     }
                 )
@@ -86,6 +91,7 @@ def write_sweep(
                         fault=faults.get((algo, seed)),
                         drop=missing_metrics.get(algo, ()),
                         profiles=profiles,
+                        settings=settings,
                     )
     axes_of_sweep: dict[str, list[Any]] = {"algo": list(algos)}
     if len(learning_rates) > 1:
@@ -121,13 +127,21 @@ def write_run(
     fault: Fault | None = None,
     drop: Sequence[str] = (),
     profiles: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """One run folder: config.yaml, run.json, metrics, timings, profiles and the responses kept of every step."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(abs(hash_of(algo, rate, seed)) % 2**32)
     last = fault.last_step if fault else steps
     status, reason = (fault.status, fault.reason) if fault else ("FINISHED", None)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config_of(algo, seed, rate, steps)), encoding="utf-8")
+    config = config_of(algo, seed, rate, steps)
+    for key, value in (settings or {}).items():
+        *groups, key_of_group = key.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        node[key_of_group] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     info = {
         "run_id": run_id,
         "name": f"{algo} seed {seed}",
@@ -135,9 +149,13 @@ def write_run(
         "reason": reason,
         "method": algo,
         "seed": seed,
-        "starting_policy": {"recipe": "9f3c", "seed": 0, "accuracy": START},
-        "model": {"name": "s", "parameters": 101_440},
-        "task": "chain",
+        "starting_policy": {
+            "recipe": recipe_of(config),
+            "seed": config["warmup"]["seed"],
+            "accuracy": START,
+        },
+        "model": {"name": config["model"]["name"], "parameters": 101_440},
+        "task": config["task"]["kind"],
         "steps": steps,
         "steps_done": last,
         "updates": 64 * last,
@@ -149,7 +167,8 @@ def write_run(
         "device": "cpu",
         "versions": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"},
         "git": {"commit": "d146cf0a9e0000000000000000000000000000ff", "dirty": False},
-        "config_hash": run_id,
+        "result_version": 3,
+        "inputs": {},
         "theorem_1": "admitted" if algo == "cppo" else None,
     }
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
@@ -282,22 +301,30 @@ def config_of(algo: str, seed: int, rate: float, steps: int) -> dict[str, Any]:
             "trust_region": {"kind": region, "delta": None if algo in ("pg", "grpo") else 0.15},
             "aggregation": {"kind": "token_mean"},
         },
-        "model": {"name": "s", "hidden_size": 64, "layers": 2},
-        "task": {"name": "chain", "difficulty": 4, "heldout": 1000},
+        "model": {"kind": "scratch", "name": "s", "width": 64, "layers": 2},
+        "task": {"kind": "chain", "steps": 4, "heldout": 1000},
         "trainer": {
             "lr": rate,
             "steps": steps,
-            "prompts": 32,
+            "prompts_per_step": 32,
             "group_size": 8,
-            "minibatches": 16,
+            "prompts_per_minibatch": 2,
             "epochs": 4,
+            "temperature": 1.0,
+            "evaluate_every": 2,
             "grad_clip": 1.0,
         },
-        "engine": {"name": "native", "precision": "float32"},
+        "engine": {"kind": "native", "weights": "same"},
         "seeds": {"prompts": seed, "sampling": seed + 1000, "minibatches": seed + 2000},
         "seed": seed,
         "warmup": {"seed": 0, "steps": 1300, "lr": 4e-3},
     }
+
+
+def recipe_of(config: Mapping[str, Any]) -> str:
+    """The identity of the starting policy: the same for runs that agree in model, task and warm-up."""
+    content = json.dumps([config[group] for group in ("model", "task", "warmup")], sort_keys=True)
+    return f"{zlib.crc32(content.encode()):08x}"
 
 
 def hash_of(algo: str, rate: float, seed: int) -> int:

@@ -15,7 +15,8 @@ from run_folders import write_sweep
 from analysis.figures.accuracy import accuracy_against_kl, kl_spent
 from analysis.figures.stability import stability
 from analysis.results import KL
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
+from analysis.study import Study
 
 Row = dict[str, Any]
 

@@ -16,8 +16,9 @@ from analysis.curves import Curves, cumulative
 from analysis.findings import Findings, PanelFindings, baseline_of, find
 from analysis.grouping import Group
 from analysis.results import ACCURACY
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
 from analysis.stats import Estimate
+from analysis.study import Study
 from analysis.tables import final_in_words, window_in_words
 
 
@@ -105,7 +106,7 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
     text = " ".join(words.caveats(study, findings))
     assert "1 run diverged (pg seed=0) and counts" in text
     assert "1 run failed without diverging (grpo seed=1); not counted" in text
-    assert "1 run not finished (cppo seed=2); shown, not counted" in text
+    assert "1 run interrupted (cppo seed=2); shown, not counted" in text
 
 
 def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:

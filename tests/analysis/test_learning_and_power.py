@@ -17,8 +17,9 @@ from analysis.findings import Findings, find
 from analysis.numbers import magnitude
 from analysis.report import write_report
 from analysis.results import ACCURACY
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
 from analysis.stats import Estimate
+from analysis.study import Study
 from analysis.tables import learning_table, stability_table, threshold_in_words
 
 

@@ -14,7 +14,8 @@ from run_folders import write_sweep
 from analysis import mechanisms
 from analysis.figures import ablations, agreement, heatmaps, response
 from analysis.figures.style import cell_edges
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
+from analysis.study import Study
 
 DELTA = 0.15
 

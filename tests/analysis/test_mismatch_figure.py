@@ -10,7 +10,8 @@ import yaml
 from run_folders import write_sweep
 
 from analysis.figures.mismatch import MEAN, P99, caption, engines_of, mismatch
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
+from analysis.study import Study
 
 SEEDS = (0, 1)
 

@@ -10,7 +10,6 @@ import re
 import struct
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -73,6 +72,7 @@ def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles)
         "stability",
         "accuracy-against-kl",
         "positions",
+        "threshold-along-a-response",
         "prefix-budget",
         "divergence-map",
         "masking-map",
@@ -127,21 +127,19 @@ def test_text_from_runs_is_escaped(html: str) -> None:
 def test_sections_stand_in_order_each_with_its_link(html: str) -> None:
     page = Page(html)
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert sections == ["verdict", "accuracy", "stability", "samples", "configurations", "provenance"]
+    order = ("verdict", "accuracy", "stability", "mechanisms", "samples", "configurations", "provenance")
+    assert sections == list(order)
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert links[1:] == [f"#{name}" for name in sections]
 
 
-def test_figures_of_mechanisms_get_a_section_with_its_link(tmp_path: Path) -> None:
+def test_a_section_without_anything_is_left_out_with_its_link(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("cppo",), seeds=(0, 1))
-    content = collect(load_study(tmp_path, "quickstart"), set())
-    moved = tuple(replace(exhibit, section="mechanisms") for exhibit in content.exhibits[-1:])
-    content = replace(content, exhibits=(*content.exhibits[:-1], *moved))
+    content = collect(load_study(tmp_path, "quickstart"), {"csv"})
     html, markdown = html_page(content), markdown_page(content)
-    assert '<a href="#mechanisms">Mechanisms</a>' in html
-    section = html.split('<section id="mechanisms">')[1].split("</section>")[0]
-    assert f'id="figure-{moved[0].name}"' in section
-    assert markdown.index("## Stability") < markdown.index("## Mechanisms") < markdown.index("## Samples")
+    assert "mechanisms" not in html.split("<main>")[1].split("</main>")[0]
+    assert "#mechanisms" not in html
+    assert "## Mechanisms" not in markdown
 
 
 def test_the_policy_of_the_page_admits_only_its_own_scripts(html: str) -> None:
@@ -327,10 +325,11 @@ def test_house_colours_of_a_picture_follow_the_theme() -> None:
     assert "xml version" not in svg
 
 
-def test_analysis_imports_neither_torch_nor_the_lab() -> None:
+def test_analysis_imports_neither_torch_nor_what_needs_it() -> None:
     code = (
-        "import sys, analysis.report; "
-        "bad = {'torch', 'transformers', 'hydra', 'cppo_lab', 'matplotlib.pyplot'} & set(sys.modules); "
+        "import sys, analysis.report, analysis.remote; "
+        "heavy = {'torch', 'transformers', 'hydra', 'mlflow', 'cppo_lab.config', 'matplotlib.pyplot'}; "
+        "bad = heavy & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )
     root = Path(__file__).parents[2]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_folders import Fault, write_run, write_sweep
 
+from analysis.axes import Source, study_axes
 from analysis.findings import find
-from analysis.folders import read_json_lines
-from analysis.grouping import group_runs, infer_axes, is_seed_axis
+from analysis.folders import RunRecord, read_json_lines
+from analysis.grouping import group_runs, is_seed_axis
 from analysis.numbers import tidy
 from analysis.report import write_report
 from analysis.runs import NothingToReport, known_sweeps, load_study
@@ -24,7 +26,12 @@ def test_every_planned_run_is_there_with_its_status(tmp_path: Path) -> None:
     )
     runs = load_study(tmp_path, "quickstart").runs
     assert len(runs) == 12
-    assert runs["status"].value_counts().to_dict() == {"FINISHED": 9, "FAILED": 1, "RUNNING": 1, "PENDING": 1}
+    assert runs["status"].value_counts().to_dict() == {
+        "FINISHED": 9,
+        "FAILED": 1,
+        "INTERRUPTED": 1,
+        "PENDING": 1,
+    }
 
 
 def test_a_diverged_run_counts_and_a_run_that_failed_otherwise_does_not(tmp_path: Path) -> None:
@@ -103,6 +110,15 @@ def test_small_numbers_are_written_short(value: str, shown: str) -> None:
     assert tidy(value) == shown
 
 
+def axes_of(configs: list[dict[str, Any]]) -> list[str]:
+    """The axes of runs picked by hand that have these flat configurations."""
+    records = [
+        RunRecord(f"run{number}", Path(f"run{number}"), {}, config, {}, [], [], [], ())
+        for number, config in enumerate(configs)
+    ]
+    return list(study_axes([Source("runs", False, tuple(records))]).order)
+
+
 def test_axes_of_chosen_runs_are_the_keys_no_named_choice_determines() -> None:
     configs = [
         {"algo.name": name, "algo.delta": delta, "trainer.lr": rate, "seed": seed, "tracking.uri": str(seed)}
@@ -110,7 +126,7 @@ def test_axes_of_chosen_runs_are_the_keys_no_named_choice_determines() -> None:
         for rate in (1e-4, 2e-4)
         for seed in (0, 1)
     ]
-    assert infer_axes(configs) == ["algo.name", "trainer.lr", "seed"]
+    assert axes_of(configs) == ["algo.name", "trainer.lr", "seed"]
 
 
 def test_what_follows_from_the_task_is_no_axis_of_chosen_runs() -> None:
@@ -119,7 +135,7 @@ def test_what_follows_from_the_task_is_no_axis_of_chosen_runs() -> None:
         for kind, path, steps in (("chain", None, 12), ("gsm8k", "train.jsonl", 3))
         for seed in (0, 1)
     ]
-    assert infer_axes(configs) == ["task.kind", "seed"]
+    assert axes_of(configs) == ["task.kind", "seed"]
 
 
 def test_long_axis_values_still_make_file_names(tmp_path: Path) -> None:
@@ -146,7 +162,7 @@ def test_pairs_share_seeds_and_starting_policy(tmp_path: Path) -> None:
     info = json.loads(path.read_text(encoding="utf-8"))
     info["starting_policy"]["recipe"] = "other"
     path.write_text(json.dumps(info), encoding="utf-8")
-    comparison = find(load_study(tmp_path, "quickstart")).comparisons[0]
+    comparison = find(load_study(tmp_path, "quickstart", force=True)).comparisons[0]
     assert comparison.pairs == 1
     assert comparison.verdict == "not resolved (one pair)"
 
@@ -154,20 +170,29 @@ def test_pairs_share_seeds_and_starting_policy(tmp_path: Path) -> None:
 def test_an_unknown_sweep_is_refused_with_the_known_ones_and_a_near_miss(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo",), seeds=(0,))
     with pytest.raises(
-        NothingToReport, match=r"sweep = quickstrat: .*quickstart\. Did you mean quickstart\?"
+        NothingToReport, match=r"sweep = quickstrat: .*quickstart\. Did you mean 'quickstart'\?"
     ):
         load_study(tmp_path, "quickstrat")
 
 
 def test_a_sweep_without_a_finished_step_is_refused(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo",), seeds=(0,), faults={("grpo", 0): Fault("RUNNING", None, 0)})
-    with pytest.raises(NothingToReport, match=r"none of its 1 runs has finished a step yet \(RUNNING\)"):
+    with pytest.raises(NothingToReport, match=r"none of its 1 runs has finished a step yet \(INTERRUPTED\)"):
         load_study(tmp_path, "quickstart")
 
 
 def test_an_empty_output_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NothingToReport, match="holds no sweep and no run"):
         load_study(tmp_path)
+
+
+def test_without_a_sweep_every_run_is_read_one_without_run_json_too(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0,))
+    (tmp_path / "sweeps" / "quickstart" / "sweep.json").unlink()
+    (folders[1] / "run.json").unlink()
+    study = load_study(tmp_path)
+    assert study.name == "runs"
+    assert sorted(study.runs["status"]) == ["FINISHED", "UNKNOWN"]
 
 
 def test_a_missing_run_folder_is_refused(tmp_path: Path) -> None:
@@ -183,16 +208,6 @@ def test_without_a_name_the_newest_sweep_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(sweep), encoding="utf-8")
     assert known_sweeps(tmp_path) == ["newer", "older"]
     assert load_study(tmp_path).name == "newer"
-
-
-def test_runs_of_different_tasks_are_marked_as_not_comparable(tmp_path: Path) -> None:
-    folders = write_sweep(tmp_path, algos=("grpo",), seeds=(0, 1))
-    path = folders[0] / "run.json"
-    info = json.loads(path.read_text(encoding="utf-8")) | {"task": "gsm8k"}
-    path.write_text(json.dumps(info), encoding="utf-8")
-    assert any(
-        "differ in their task (chain, gsm8k)" in note for note in load_study(tmp_path, "quickstart").notes
-    )
 
 
 def test_a_run_without_configuration_and_without_timings_is_read(tmp_path: Path) -> None:

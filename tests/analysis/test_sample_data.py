@@ -13,8 +13,9 @@ from run_folders import write_run, write_sweep
 from analysis import sample_data as module
 from analysis.folders import read_json_lines
 from analysis.responses import MOST_TOKENS, kept_files
-from analysis.runs import Study, load_study
+from analysis.runs import load_study
 from analysis.sample_data import sample_data
+from analysis.study import Study
 
 
 def study_of(output: Path, **options: Any) -> Study:

@@ -15,6 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from tiny_runs import files_with_times
 
+from analysis.remote import Wanted, load_experiment
+from analysis.runs import load_study
 from cppo_lab.compose import compose_run
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
@@ -23,7 +25,7 @@ from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import RunMirror, SweepMirror
 from cppo_lab.runs.sweeps import adhoc_sweep, plan_sweep
-from cppo_lab.runs.tracking import store_name, tracking_uri
+from cppo_lab.runs.tracking import STARTING_POLICY_TAG, store_name, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,48 @@ def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path)
     nested = tracked(client, {"mlflow.parentRunId": first.run_id})
     assert {run.data.params["seed"] for run in nested} == {"21", "22"}
     assert len(nested) == 2
+
+
+def test_sweep_says_which_runs_are_to_come_before_any_has_begun(root: Path) -> None:
+    sweep = plan_sweep(adhoc_sweep(["seed=23,24"]), ["seed=23,24", f"paths.output='{root}'"])
+    mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
+    client = mirror.store._client
+    path = client.download_artifacts(mirror.run_id, "sweep.json")
+    manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert [entry["status"] for entry in manifest["runs"]] == [None, None]
+    written_run(sweep.runs[0].config)
+    mirror.close(False)
+    path = client.download_artifacts(mirror.run_id, "sweep.json")
+    manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert [entry["status"] for entry in manifest["runs"]] == ["FINISHED", None]
+
+
+def test_starting_policy_arrives_as_soon_as_it_is_known(root: Path) -> None:
+    config = compose_run([f"paths.output='{root}'", "seed=15"])
+    folder = written_run(config, status="RUNNING", steps=0)
+    mirror = RunMirror(config, folder)
+    mirror.send()
+    client = MlflowClient(tracking_uri(None, root))
+    (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
+    assert STARTING_POLICY_TAG not in found.data.tags
+    folder.update_info(starting_policy={"recipe": "0123456789ab", "seed": 0, "accuracy": 0.3})
+    mirror.send()
+    tags = client.get_run(found.info.run_id).data.tags
+    assert tags[STARTING_POLICY_TAG] == "0123456789ab"
+
+
+def test_report_reads_back_what_was_sent(root: Path, tmp_path: Path) -> None:
+    sweep = plan_sweep(adhoc_sweep(["seed=25,26"]), ["seed=25,26", f"paths.output='{root}'"])
+    for run in sweep.runs:
+        written_run(run.config, starting_policy={"recipe": "0123456789ab", "seed": 0, "accuracy": 0.3})
+    SweepMirror(sweep, sweep.runs[0].config.tracking).close(True)
+    here = load_study(root, sweep.name)
+    there = load_experiment(Wanted(tracking_uri(None, root), "cppo-lab", (sweep.name,)), tmp_path)
+    assert there.metrics.equals(here.metrics)
+    columns = [column for column in here.runs.columns if column != "folder"]
+    assert there.runs[columns].equals(here.runs[columns])
+    assert there.grouping == here.grouping
+    assert all(Path(folder).is_relative_to(tmp_path) for folder in there.runs["folder"])
 
 
 def test_store_that_goes_away_costs_a_warning_and_no_result(

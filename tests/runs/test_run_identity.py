@@ -16,7 +16,7 @@ from cppo_lab.compose import compose_run, compose_tree, validate
 from cppo_lab.config import RunConfig
 from cppo_lab.policies.loading import Policy
 from cppo_lab.runs.checkpoint import save_checkpoint
-from cppo_lab.runs.identity import run_folder, run_id, starting_policy_id
+from cppo_lab.runs.identity import determines_result, named_inputs, run_folder, run_id, starting_policy_id
 
 DETERMINES_THE_RESULT: dict[str, Any] = {
     "seed": 1,
@@ -91,6 +91,16 @@ def test_whatever_does_not_determine_the_result_leaves_the_identity(override: st
     assert run_id(compose_run([override])) == run_id(compose_run([]))
 
 
+@pytest.mark.parametrize("key", ["paths.output", "tracking", "tracking.uri", "trainer.checkpoint_every"])
+def test_key_that_only_says_where_or_how_often_determines_nothing(key: str) -> None:
+    assert not determines_result(key)
+
+
+@pytest.mark.parametrize("key", [*DETERMINES_THE_RESULT, "algo.name", "paths_of_mine"])
+def test_other_keys_determine_the_result(key: str) -> None:
+    assert determines_result(key)
+
+
 def test_order_of_overrides_does_not_matter() -> None:
     first = compose_run(["seed=3", "trainer.lr=1e-4"])
     assert run_id(first) == run_id(compose_run(["trainer.lr=0.0001", "seed=3"]))
@@ -124,6 +134,16 @@ def test_bytes_of_a_data_file_matter_and_its_path_does_not(tmp_path: Path) -> No
     assert starting_policy_id(gsm8k(first)) != starting_policy_id(gsm8k(second))
 
 
+def test_inputs_are_named_by_the_keys_that_give_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path in (first, second):
+        path.write_text('{"question": "q", "answer": "#### 1"}\n' * 4, encoding="utf-8")
+    inputs = named_inputs(gsm8k(first, f"task.heldout_path='{second}'"))
+    assert inputs.keys() == {"task.path", "task.heldout_path"}
+    assert inputs["task.path"] == inputs["task.heldout_path"] == named_inputs(gsm8k(second))["task.path"]
+    assert named_inputs(compose_run([])) == {}
+
+
 def test_training_and_heldout_file_are_not_interchangeable(tmp_path: Path) -> None:
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for number, path in enumerate(files):
@@ -146,11 +166,13 @@ def saved(output: Path, tmp_path: Path) -> tuple[Policy, Path]:
 
 def test_weights_of_a_local_model_matter(saved: tuple[Policy, Path]) -> None:
     policy, folder = saved
-    before = run_id(with_model(folder))
+    before, inputs = run_id(with_model(folder)), named_inputs(with_model(folder))
     assert run_id(with_model(folder)) == before
+    assert inputs.keys() == {"model.path"}
     policy.network.get_input_embeddings().weight.data[5, 5] += 1
     save_checkpoint(folder, policy)
     assert run_id(with_model(folder)) != before
+    assert named_inputs(with_model(folder)) != inputs
 
 
 def test_path_of_a_local_model_does_not_matter_and_its_given_name_does(

@@ -47,3 +47,11 @@ def test_sweep_keeps_the_time_of_its_first_run(tmp_path: Path, monkeypatch: pyte
 def test_manifest_lists_the_axes_in_the_order_of_the_runs(tmp_path: Path) -> None:
     sweep = planned(tmp_path)
     assert manifest(sweep)["axes"] == sweep.axes == {"seed": ["0", "1"]}
+
+
+def test_manifest_says_what_it_last_saw_of_each_run(tmp_path: Path) -> None:
+    sweep = planned(tmp_path)
+    assert [entry["status"] for entry in manifest(sweep)["runs"]] == [None, None]
+    sweep.runs[0].folder.path.mkdir(parents=True)
+    sweep.runs[0].folder.update_info(status="FINISHED")
+    assert [entry["status"] for entry in manifest(sweep)["runs"]] == ["FINISHED", None]
