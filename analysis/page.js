@@ -25,6 +25,7 @@ const large = document.getElementById("large");
 for (const picture of document.querySelectorAll(".picture")) {
   picture.addEventListener("click", () => {
     large.querySelector("div").replaceChildren(picture.firstElementChild.cloneNode(true));
+    large.style.setProperty("--wide", picture.style.getPropertyValue("--wide"));
     large.setAttribute("aria-label", picture.closest("figure").querySelector("h3").textContent);
     large.showModal();
   });

@@ -51,7 +51,10 @@ def write_hostile_sweep(output: Path) -> list[Path]:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         config["algo"]["name"] = method
         config["algo"] |= {f"note_{key}": f"{text}{place // 2}" for key, text in writable.items()}
-        config["trainer"] |= {f"note_{key}": text for key, text in writable.items()} | {TEXTS["script"]: 1}
+        config["trainer"] |= {f"note_{key}": text for key, text in writable.items()} | {
+            TEXTS["script"]: 1,
+            "k" * 300: 1,
+        }
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         for turn, path in enumerate(sorted((folder / "samples").glob("*.jsonl"))):
             path.write_text("".join(json.dumps(row) + "\n" for row in _rows(turn)), encoding="utf-8")

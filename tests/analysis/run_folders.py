@@ -49,11 +49,12 @@ def write_sweep(
     profiles: bool = True,
     absent: Sequence[tuple[str, int]] = (),
     settings: Mapping[str, Any] | None = None,
+    keep_every: int = 1,
 ) -> list[Path]:
     """Write OUTPUT/sweeps/NAME and its run folders; returns the run folders, absent ones included.
 
     only_seed: methods that have a single seed; absent: planned runs whose folder does not exist; settings: what the
-    sweep overrides for all its runs, by dotted key.
+    sweep overrides for all its runs, by dotted key; keep_every: steps from one whose responses are kept to the next.
     """
     settings = settings or {}
     faults, only_seed, missing_metrics = faults or {}, only_seed or {}, missing_metrics or {}
@@ -92,6 +93,7 @@ def write_sweep(
                         drop=missing_metrics.get(algo, ()),
                         profiles=profiles,
                         settings=settings,
+                        keep_every=keep_every,
                     )
     axes_of_sweep: dict[str, list[Any]] = {"algo": list(algos)}
     if len(learning_rates) > 1:
@@ -128,8 +130,9 @@ def write_run(
     drop: Sequence[str] = (),
     profiles: bool = True,
     settings: Mapping[str, Any] | None = None,
+    keep_every: int = 1,
 ) -> None:
-    """One run folder: config.yaml, run.json, metrics, timings, profiles and the responses kept of every step."""
+    """One run folder: config.yaml, run.json, metrics, timings, profiles and the responses kept of its steps."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(abs(hash_of(algo, rate, seed)) % 2**32)
     last = fault.last_step if fault else steps
@@ -184,7 +187,7 @@ def write_run(
     if profiles:
         _write_lines(folder / "profiles.jsonl", list(profile_rows(algo, last, generator)))
         _write_lines(folder / "agreement.jsonl", list(agreement_rows(algo, last)))
-    for step in range(1, last + 1):
+    for step in range(keep_every, last + 1, keep_every):
         evaluated = step % evaluate_every == 0 or step == last
         _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo, step, evaluated))
 

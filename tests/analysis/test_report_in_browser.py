@@ -101,6 +101,8 @@ def test_every_part_is_there_and_every_picture_drawn(open_page: OpenPage, report
             assert box["width"] >= 300
             assert box["height"] >= 100
             assert picture.is_visible()
+        assert page.locator("#responses article").first.is_visible()
+        assert not page.locator(".samples").is_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -183,8 +185,11 @@ def test_intervals_sort_by_their_lower_end_and_dashes_come_last(open_page: OpenP
             assert shown[len(low) :] == ["–"] * (len(shown) - len(low))
 
 
-def test_a_figure_opens_large_and_escape_leads_back_to_it(open_page: OpenPage, report: Path) -> None:
-    with open_page(report) as page:
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_figure_opens_large_and_escape_leads_back_to_it(
+    open_page: OpenPage, report: Path, width: int
+) -> None:
+    with open_page(report, width=width) as page:
         button, dialog = page.locator(".picture").first, page.locator("#large")
         button.focus()
         page.keyboard.press("Enter")
@@ -372,10 +377,14 @@ def test_a_tap_shows_the_numbers_at_the_foot_of_a_phone_and_the_token_above(
     with open_page(report, width=390, has_touch=True, is_mobile=True, reduced_motion="reduce") as page:
         choose_masked(page)
         token = page.locator("#responses .threshold").last
-        token.tap()
+        token.evaluate("token => token.scrollIntoView({ block: 'end' })")
+        before = token.bounding_box()
+        assert before is not None
+        page.touchscreen.tap(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
         box, at = page.locator("#token").bounding_box(), token.bounding_box()
         assert box is not None
         assert at is not None
+        assert before["y"] > box["y"]
         assert (box["x"], box["width"]) == (0, 390)
         assert box["y"] + box["height"] == pytest.approx(HEIGHT, abs=1)
         assert at["y"] + at["height"] <= box["y"]

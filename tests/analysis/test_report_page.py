@@ -284,6 +284,23 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
+def test_the_page_of_a_hundred_runs_of_five_hundred_steps_can_be_sent_by_mail(tmp_path: Path) -> None:
+    algos = [f"rule_{number}" for number in range(20)]
+    write_sweep(
+        tmp_path, algos=algos, seeds=range(5), steps=500, evaluate_every=25, keep_every=25, baseline=None
+    )
+    page = write_report(tmp_path, "quickstart", formats=("html",)).html
+    assert page is not None
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 25 * 2**20
+    block = re.search(r'id="sample-data">(.*?)</script>', text, re.DOTALL)
+    assert block is not None
+    runs = json.loads(block.group(1))["runs"]
+    assert len(runs) == 100
+    assert min(len(run["steps"]) for run in runs) >= 3
+
+
 def test_a_method_keeps_its_look_whoever_stands_beside_it() -> None:
     alone = style.looks_of(["cppo", "my_rule"])
     crowd = style.looks_of(["pg", "my_rule", "grpo", "cppo"])
