@@ -41,3 +41,26 @@ def opener(browser: Browser) -> OpenPage:
         assert [url for url in asked if not url.startswith("data:")] == [address]
 
     return opened
+
+
+def options(page: Any, name: str) -> list[str]:
+    """The values to choose from in the picker's `name`."""
+    return page.locator(f"#pick-{name} option").evaluate_all("all => all.map((one) => one.value)")
+
+
+def choose_masked(page: Any) -> tuple[str, int, int]:
+    """Choose a run, step and problem whose responses have masked tokens; returns their values."""
+    for run in reversed(options(page, "run")):
+        page.select_option("#pick-run", run)
+        for step in reversed(options(page, "step")):
+            page.select_option("#pick-step", step)
+            for problem in options(page, "problem"):
+                page.select_option("#pick-problem", problem)
+                if page.locator("#responses .threshold").count():
+                    return run, int(step), int(problem)
+    raise AssertionError("no response on the page has a masked token")
+
+
+def number(text: str) -> float:
+    """A number as the page writes it."""
+    return float(text.replace("−", "-"))

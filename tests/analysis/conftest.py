@@ -1,16 +1,26 @@
-"""The browser that the tests of the page share."""
+"""What the tests of the page share: the browser, and the pages.
+
+They run on a page of generated runs and, where CPPO_LAB_REPORT names one, on that page as well.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from browser_pages import OpenPage, opener
+from run_folders import Fault, write_sweep
+
+from analysis.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+GIVEN = os.environ.get("CPPO_LAB_REPORT")
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +41,26 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(chromium: Browser) -> OpenPage:
     return opener(chromium)
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("outputs")
+    write_sweep(
+        output,
+        algos=("pg", "grpo", "dppo_tv", "cppo"),
+        seeds=(0, 1),
+        faults={
+            ("pg", 1): Fault(
+                "FAILED", "loss is not finite (nan) at step 9 after a long time of doing well", 9
+            )
+        },
+    )
+    page = write_report(output, "quickstart", formats=("html",)).html
+    assert page is not None
+    return page
+
+
+@pytest.fixture(params=["generated", *(["given"] if GIVEN else [])])
+def report(request: pytest.FixtureRequest) -> Path:
+    return Path(str(GIVEN)) if request.param == "given" else request.getfixturevalue("generated")

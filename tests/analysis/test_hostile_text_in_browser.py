@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser_pages import OpenPage
+from browser_pages import OpenPage, options
 from hostile_runs import TEXTS, write_hostile_sweep
 
 from analysis.report import write_report
@@ -27,12 +27,12 @@ def test_every_choice_shows_text_and_runs_nothing(open_page: OpenPage, hostile: 
     """Dialogs, messages and requests are refused by `open_page`."""
     with open_page(hostile) as page:
         seen = ""
-        for run in page.locator("#pick-run option").evaluate_all("all => all.map((one) => one.value)"):
+        for run in options(page, "run"):
             page.select_option("#pick-run", run)
-            for step in page.locator("#pick-step option").evaluate_all("all => all.map((one) => one.value)"):
+            for step in options(page, "step"):
                 page.select_option("#pick-step", step)
-                for problem in page.locator("#pick-problem option").all():
-                    page.select_option("#pick-problem", problem.get_attribute("value"))
+                for problem in options(page, "problem"):
+                    page.select_option("#pick-problem", problem)
                     seen += page.locator("#prompt").inner_text() + page.locator("#responses").inner_text()
         for name in ("script", "image", "attribute", "comment", "template", "latex"):
             assert TEXTS[name] in seen
