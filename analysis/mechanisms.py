@@ -57,10 +57,9 @@ def _response(study: Study, panel: str) -> Exhibit:
         "Each bar is a token's weighted divergence w D in the last update that saw it, coloured by what became of "
         "the token; a tall bar that was kept moved the policy back toward the rollout policy. The dashed line is the "
         "token-level threshold, the dotted one what the prefix leaves, the solid one the smaller of the two, which "
-        "is in force (the paper's Figure 3). Shown is, of the responses recorded at the last step with a token masked by "
-        "the budget (or "
-        "else by the threshold), the one with the median number of masked tokens; bars end at the top of the picture "
-        f"({named}).",
+        "is in force (the paper's Figure 3). Of the responses recorded at the last step with a token masked by the "
+        "budget (or else by the threshold), it is the one with the median number of masked tokens; bars end at the "
+        f"top of the picture ({named}).",
         "Cannot be drawn: no method with a divergence threshold recorded the tokens of a response "
         "(trainer.samples_per_step).",
     )
