@@ -114,8 +114,19 @@ def _reading(wanted: Wanted) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = Exception(str(error).replace(wanted.uri, wanted.address) or type(error).__name__)
-        raise NothingToReport(f"--mlflow {wanted.address}: cannot be read ({first_line(reason)}).") from error
+        raise NothingToReport(
+            f"--mlflow {wanted.address}: cannot be read ({_reason(error, wanted)})."
+        ) from error
+
+
+def _reason(error: Exception, wanted: Wanted) -> str:
+    """What the system said at the bottom of the chain of errors (`connection refused`), else the error's first line."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror.lower()
+        link = link.__cause__ or link.__context__
+    return first_line(Exception(str(error).replace(wanted.uri, wanted.address) or type(error).__name__))
 
 
 def _client(wanted: Wanted) -> MlflowClient:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from analysis.runs import NothingToReport
 @pytest.mark.parametrize(
     ("uri", "part"),
     [
-        ("http://127.0.0.1:9", "cannot be read"),
+        ("http://127.0.0.1:9", "--mlflow http://127.0.0.1:9: cannot be read (connection refused)."),
         ("http://me:secret@127.0.0.1:9", "--mlflow http://127.0.0.1:9: cannot be read"),
         ("somewhere", "not the address of a store"),
         ("sqlite:///absent/mlflow.db", "no such store"),
@@ -30,3 +33,33 @@ def test_server_that_cannot_be_read_is_refused_in_one_sentence(
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [], "no empty store, no cache"
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    """The host and port of a web server that is not MLflow's."""
+
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_server_of_something_else_is_refused_without_the_password(
+    other_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(NothingToReport) as caught:
+        load_experiment(Wanted(f"http://me:secret@{other_server}", "cppo-lab"), tmp_path)
+    assert str(caught.value).startswith(f"--mlflow http://{other_server}: cannot be read (")
+    assert "404" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
