@@ -57,7 +57,7 @@ def _response(study: Study, panel: str) -> Exhibit:
         "Each bar is a token's weighted divergence w D in the last update that saw it, coloured by what became of "
         "the token; a tall bar that was kept moved the policy back toward the rollout policy. The dashed line is the "
         "token-level threshold, the dotted one what the prefix leaves, the solid one the smaller of the two, which "
-        "is in force (the paper's Figure 3). Of the responses recorded at the last step with a token masked by the "
+        "is in force (the paper's Figure 3). Of the recorded responses with a token masked by the "
         "budget (or else by the threshold), it is the one with the median number of masked tokens; bars end at the "
         f"top of the picture ({named}).",
         "Cannot be drawn: no method with a divergence threshold recorded the tokens of a response "

@@ -24,6 +24,8 @@ MOST_RESPONSES = 4
 # More tokens than this have no room for their texts.
 MOST_NAMED_TOKENS = 64
 MOST_TOKENS = 400
+# Sample files looked through for something to see, from the last one back.
+MOST_FILES = 60
 MOST_LETTERS = 6
 BY_THRESHOLD = "#d55e00"
 BY_BUDGET = "#0072b2"
@@ -60,8 +62,8 @@ class Response:
 
 
 def responses(study: Study, panel: str) -> list[Response]:
-    """For each of the panel's methods with a threshold (four at most) a typical response of the last step that
-    its first run with records kept.
+    """For each of the panel's methods with a threshold (four at most) a typical response of its first run that
+    recorded any.
     """
     found = [
         response
@@ -112,16 +114,20 @@ def threshold_along_responses(shown: list[Response]) -> Figure | None:
 
 def _recorded(study: Study, group: Group) -> Response | None:
     for run_id, run in study.runs[study.runs["group"] == group.label].iterrows():
-        # The last file alone is what a tracking server has too.
-        for path in sorted((Path(run["folder"]) / "samples").glob("step_[0-9]*.jsonl"))[-1:]:
-            rows = [row for row in read_json_lines(path)[0] if isinstance(row.get("tokens"), dict)]
-            responses = [_response(group.method, str(run_id), int(path.stem[5:]), row) for row in rows]
-            seen = [response for response in responses if response is not None]
-            if seen:
-                return typical(seen)
-            if rows:
-                # The method has no threshold, in its other runs neither.
-                return None
+        files = sorted((Path(run["folder"]) / "samples").glob("step_[0-9]*.jsonl"))[-MOST_FILES:]
+        records = [
+            (int(path.stem[5:]), row)
+            for path in files
+            for row in read_json_lines(path)[0]
+            if isinstance(row.get("tokens"), dict)
+        ]
+        responses = [_response(group.method, str(run_id), step, row) for step, row in records]
+        seen = [response for response in responses if response is not None]
+        if seen:
+            return typical(seen)
+        if records:
+            # The method has no threshold, in its other runs neither.
+            return None
     return None
 
 

@@ -27,6 +27,8 @@ _ALONE = "none"
 _BATCH = 500
 _LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
+# How a row with token records reads in a sample file; within a text the quotes would be escaped.
+_TOKENS = '"tokens": {'
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
 
 # How a run is described in the store, for those who read it back.
@@ -281,10 +283,15 @@ class Store:
         for name in RUN_FILES:
             if (folder.path / name).exists():
                 self._client.log_artifact(run_id, str(folder.path / name))
-        samples = sorted((folder.path / "samples").glob("*.jsonl"))
-        if samples:
-            self._client.log_artifact(run_id, str(samples[-1]), "samples")
+        for path in _telling_samples(folder.path / "samples"):
+            self._client.log_artifact(run_id, str(path), "samples")
         self._client.set_terminated(run_id, status)
+
+
+def _telling_samples(folder: Path) -> list[Path]:
+    """The sample files that a report reads: the last one, and those that say what was decided of each token."""
+    files = sorted(folder.glob("*.jsonl"))
+    return [path for path in files[:-1] if _TOKENS in path.read_text(encoding="utf-8")] + files[-1:]
 
 
 def first_line(error: Exception) -> str:

@@ -51,6 +51,8 @@ def written_run(config: RunConfig, status: str = "FINISHED", steps: int = 3, **i
     for step in range(steps):
         row = {"step": step, "eval/heldout/accuracy": 0.25 * step, "train/undefined": float("nan")}
         folder.append("metrics.jsonl", row)
+    folder.write_samples(0, [{"prompt": "p", "completion": '"tokens": {', "tokens": None}])
+    folder.write_samples(1, [{"prompt": "p", "completion": "c", "tokens": {"text": ["c"]}}])
     folder.write_samples(steps - 1, [{"prompt": "p", "completion": "c"}])
     return folder
 
@@ -79,6 +81,9 @@ def test_run_arrives_with_params_metrics_by_step_versions_and_artifacts(root: Pa
     assert found.data.tags["version.torch"] == "2.13.0"
     names = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
     assert {"config.yaml", "run.json", "metrics.jsonl", "samples"} <= names
+    # Step 0's file says nothing of tokens, whatever its text looks like; the last one is sent in any case.
+    kept = {artifact.path for artifact in client.list_artifacts(found.info.run_id, "samples")}
+    assert kept == {"samples/step_000001.jsonl", "samples/step_000002.jsonl"}
 
 
 def test_mirroring_twice_adds_nothing(root: Path) -> None:
