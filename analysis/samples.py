@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,19 +34,34 @@ class Sample:
 
 def choose(study: Study) -> list[Sample]:
     """One right and one wrong response of every method (eight at most), from the last recorded step of its first
-    run that kept any.
+    run that kept any: of the first with recorded tokens, if one has them.
     """
     chosen: list[Sample] = []
     for group in study.grouping.groups[:MOST_METHODS]:
-        for run_id in study.runs.index[study.runs["group"] == group.label]:
-            kept = steps_of_run(study, str(run_id), (1.0,))
-            if kept:
-                chosen += [
-                    Sample(group.method, group.label, str(run_id), kept[0].step, response)
-                    for response in _right_and_wrong(kept[0])
-                ]
-                break
+        ids = [str(run_id) for run_id in study.runs.index[study.runs["group"] == group.label]]
+        found = _first_to_read(study, ids)
+        if found is not None:
+            run_id, kept = found
+            chosen += [
+                Sample(group.method, group.label, run_id, kept.step, response)
+                for response in _right_and_wrong(kept)
+            ]
     return chosen
+
+
+def _first_to_read(study: Study, run_ids: Sequence[str]) -> tuple[str, KeptStep] | None:
+    """The first run with recorded tokens and its last such step, or else the first that kept any response.
+
+    A step whose groups were all dropped, each of one reward throughout, has responses and no tokens.
+    """
+    unrecorded = None
+    for run_id in run_ids:
+        kept = steps_of_run(study, run_id, (1.0,))
+        if kept and kept[0].recorded:
+            return run_id, kept[0]
+        if kept and unrecorded is None:
+            unrecorded = run_id, kept[0]
+    return unrecorded
 
 
 def choice_in_words(study: Study) -> str:

@@ -176,6 +176,22 @@ def test_one_right_and_one_wrong_response_of_every_method_are_read_without_choos
     assert chosen[3].response.any_masked
 
 
+def test_a_run_whose_last_groups_were_all_dropped_gives_way_to_one_with_tokens(tmp_path: Path) -> None:
+    first, second = folders = write_sweep(tmp_path, algos=("cppo",), seeds=(0, 1))
+    first_id, second_id = (folder.name.rpartition("-")[2] for folder in folders)
+    for step in kept_files(first):
+        step_of(first, row(None), row(None, reward=0.0), step=step)
+    chosen = choose(load_study(tmp_path, "quickstart"))
+    assert {sample.run_id for sample in chosen} == {second_id}
+    for step in kept_files(second):
+        step_of(second, row(None), step=step)
+    chosen = choose(load_study(tmp_path, "quickstart"))
+    assert [(sample.run_id, sample.response.right) for sample in chosen] == [
+        (first_id, True),
+        (first_id, False),
+    ]
+
+
 def test_it_is_said_which_responses_are_read_without_choosing(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=[f"rule_{number}" for number in range(9)], seeds=(0,), steps=2)
     study = load_study(tmp_path, "quickstart")
