@@ -13,7 +13,8 @@ import yaml
 from cppo_lab.compose import compose_run, compose_tree, group_options, groups, validate
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir
-from cppo_lab.runs.sweeps import plan_sweep, read_sweep, sweep_names
+from cppo_lab.runs.sweep_files import read_sweep, sweep_names
+from cppo_lab.runs.sweeps import plan_sweep
 
 CHOICES = [(group, name) for group in groups() for name in group_options(group)]
 # What a choice needs besides its name.

@@ -15,7 +15,7 @@ import pytest
 from tiny_runs import ROOT
 
 from cppo_lab.compose import group_options
-from cppo_lab.runs.sweeps import sweep_names
+from cppo_lab.runs.sweep_files import sweep_names
 
 pytestmark = pytest.mark.slow
 

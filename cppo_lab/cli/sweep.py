@@ -108,23 +108,26 @@ def _is_tracked(sweep: Sweep) -> bool:
     return not tracking.enabled or sweep.read_manifest().get("tracking_store") == name
 
 
-def _through_hydra(sweep: Sweep, merged: Sequence[str], config_dir: Path | None) -> None:
+def _through_hydra(sweep: Sweep, grids: Sequence[Sequence[str]], config_dir: Path | None) -> None:
     """Hand the sweep to Hydra's own multirun, which knows launchers and sweepers that the lab does not."""
     mirror = _mirror(sweep)
-    command = [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *merged]
-    if config_dir:
-        command += ["--config-dir", str(config_dir)]
     environment = dict(os.environ)
     if mirror.run_id:
         environment["CPPO_LAB_PARENT_RUN"] = mirror.run_id
     succeeded = False
     try:
-        code = _exit_code(command, environment)
+        codes = [_exit_code(_multirun(grid, config_dir), environment) for grid in grids]
+        code = max(codes, key=abs)
         succeeded = code == 0
     finally:
         mirror.close(succeeded)
     if code and not any(run.folder.status == "FINISHED" for run in sweep.runs):
         raise UserError(f"Hydra's multirun ended with exit code {code}; its message stands above.")
+
+
+def _multirun(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
+    command = [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *overrides]
+    return [*command, "--config-dir", str(config_dir)] if config_dir else command
 
 
 def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:

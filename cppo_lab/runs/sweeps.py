@@ -10,33 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cppo_lab.compose import compose_run
 from cppo_lab.config import RunConfig
-from cppo_lab.errors import UserError, near_miss
-from cppo_lab.paths import sweeps_dir
+from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
 from cppo_lab.runs.identity import digest, run_folder
-
-_KEYS = {"title", "question", "overrides", "axes", "baseline", "window"}
-
-
-@dataclass(frozen=True)
-class SweepFile:
-    """What a sweep's YAML file says. `axes` hold Hydra sweep expressions, the last one varying fastest.
-
-    `window` is the number of training steps within which the report looks for the best accuracy; without it, they
-    end where the shortest finished run does.
-    """
-
-    name: str
-    title: str
-    question: str
-    overrides: tuple[str, ...]
-    axes: Mapping[str, str]
-    baseline: str | None
-    window: int | None = None
+from cppo_lab.runs.sweep_files import Grid, SweepFile, adhoc_sweep, read_sweep, split_scale
 
 
 @dataclass(frozen=True)
@@ -99,6 +78,9 @@ class Sweep:
             "axes": self.axes,
             "baseline": self.file.baseline,
             "window": self.file.window,
+            "paper": self.file.paper,
+            "figure": self.file.figure,
+            "scale": self.file.scale,
             "created_at": known.get("created_at") or _now(),
             "runs": [
                 {
@@ -122,70 +104,6 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def sweep_names() -> list[str]:
-    """The sweeps that ship with the lab."""
-    return sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
-
-
-def _axis(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value)
-
-
-def read_sweep(name_or_file: str) -> SweepFile:
-    """The sweep of that name, or in that file. Raises UserError when it is missing or not a sweep."""
-    path = Path(name_or_file)
-    if path.suffix not in (".yaml", ".yml"):
-        path = sweeps_dir() / f"{name_or_file}.yaml"
-        if not path.is_file():
-            names = sweep_names()
-            raise UserError(
-                f"sweep {name_or_file}: unknown; allowed are {', '.join(names)}, or the path of a YAML file."
-                f"{near_miss(name_or_file, names)}"
-            )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such sweep file.") from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not a readable YAML file ({' '.join(str(error).split())[:160]})."
-        ) from error
-    return _sweep_file(path, content)
-
-
-def _sweep_file(path: Path, content: Any) -> SweepFile:
-    if not isinstance(content, dict) or not isinstance(content.get("axes"), dict) or not content["axes"]:
-        raise UserError(
-            f"{path}: a sweep file needs 'axes', a mapping from keys to lists or Hydra sweep expressions."
-        )
-    for key in content:
-        if key not in _KEYS:
-            allowed = ", ".join(sorted(_KEYS))
-            raise UserError(f"{path}: {key}: unknown key; allowed are {allowed}.{near_miss(str(key), _KEYS)}")
-    window = content.get("window")
-    if window is not None and (type(window) is not int or window < 1):
-        raise UserError(
-            f"{path}: window={window}: must be a number of training steps of at least 1, or null."
-        )
-    return SweepFile(
-        name=path.stem,
-        title=str(content.get("title", path.stem)),
-        question=" ".join(str(content.get("question", "")).split()),
-        overrides=tuple(str(item) for item in content.get("overrides") or ()),
-        axes={str(key): _axis(value) for key, value in content["axes"].items()},
-        baseline=content.get("baseline"),
-        window=window,
-    )
-
-
-def adhoc_sweep(overrides: Sequence[str]) -> SweepFile:
-    """A sweep given entirely on the command line."""
-    name = f"adhoc-{digest(list(overrides))[:6]}"
-    return SweepFile(name, " ".join(overrides), "", (), {}, None)
-
-
 def _parse(overrides: Sequence[str]) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
@@ -202,10 +120,10 @@ def hydra_settings(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides if o.lstrip("+~").startswith(("hydra/", "hydra."))]
 
 
-def merged_overrides(file: SweepFile, overrides: Sequence[str]) -> list[str]:
-    """The file's overrides and axes with those of the command line in their place; a later one replaces."""
+def merged_overrides(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> list[str]:
+    """What the file says of one of its grids, with what the command line says in its place; a later one replaces."""
     merged: dict[str, str] = {}
-    own = [*file.overrides, *(f"{key}={value}" for key, value in file.axes.items())]
+    own = [*file.overrides, *grid.overrides, *(f"{key}={value}" for key, value in grid.axes.items())]
     for text, parsed in [
         *zip(own, _parse(own), strict=True),
         *zip(overrides, _parse(overrides), strict=True),
@@ -236,25 +154,50 @@ def expand(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], dict[str, st
 def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | None = None) -> Sweep:
     """Compose and validate every run of the sweep. Raises UserError before any of them starts."""
     overrides = [o for o in overrides if o not in hydra_settings(overrides)]
-    combinations = expand(merged_overrides(file, overrides))
-    runs = tuple(
-        PlannedRun(combination, axes, compose_run(combination, config_dir))
-        for combination, axes in combinations
-    )
+    combinations = [
+        combination for grid in file.grids for combination in expand(merged_overrides(file, grid, overrides))
+    ]
+    axes = list(dict.fromkeys(key for _, values in combinations for key in values))
+    runs = []
+    for combination, values in combinations:
+        config = compose_run(combination, config_dir)
+        everywhere = {key: values[key] if key in values else _value(key, combination, config) for key in axes}
+        runs.append(PlannedRun(combination, everywhere, config))
     # Where a sweep is written and tracked does not make it another one.
     telling = sorted(o for o in overrides if not o.startswith(("paths.", "tracking")))
-    name = f"{file.name}-{digest(telling)[:6]}" if telling and file.axes else file.name
+    of_file = any(grid.axes for grid in file.grids)
+    name = f"{file.slug}-{digest(telling)[:6]}" if telling and of_file else file.slug
     return Sweep(file, name, _without_repeats(runs), runs[0].config.paths.output)
 
 
-def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[str]]:
-    """The planned sweep of a name, a file or a first override, and its overrides merged with those of its file."""
+def _value(key: str, combination: Sequence[str], config: RunConfig) -> str:
+    """Where a run stands on an axis that another grid of its sweep varies: as it is set, or as it came out."""
+    for override in reversed(combination):
+        name, _, value = override.lstrip("+").partition("=")
+        if name == key:
+            return value
+    found: Any = config
+    for part in key.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, (str, int, float)):
+        raise UserError(f"axes: {key}: every grid of the sweep must set it, since another one varies it.")
+    return str(found)
+
+
+def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[list[str]]]:
+    """The planned sweep of a name, a file or a first override, and for each of its grids the overrides merged with
+    those of the file.
+    """
     if "=" in name:
         overrides = [name, *overrides]
+        if split_scale(overrides)[1] != overrides:
+            raise UserError("scale: only a sweep file has scales; name one, such as table1 scale=paper.")
         file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
     else:
-        file = read_sweep(name)
-    return plan_sweep(file, overrides, config_dir), merged_overrides(file, overrides)
+        scale, overrides = split_scale(overrides)
+        file = read_sweep(name, scale)
+    merged = [merged_overrides(file, grid, overrides) for grid in file.grids]
+    return plan_sweep(file, overrides, config_dir), merged
 
 
 def _without_repeats(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:

@@ -24,7 +24,8 @@ from analysis.runs import NothingToReport, load_study
 from analysis.study import Study
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.mirror import RunMirror, SweepMirror
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, adhoc_sweep, plan_sweep
+from cppo_lab.runs.sweep_files import adhoc_sweep
+from cppo_lab.runs.sweeps import PlannedRun, Sweep, plan_sweep
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from tiny_runs import TINY, UNTRAINED, one_run_folder, starting, tiny_config
 from cppo_lab.compose import group_options
 from cppo_lab.runs.checkpoint import save_checkpoint
 from cppo_lab.runs.folder import jsonable
-from cppo_lab.runs.sweeps import sweep_names
+from cppo_lab.runs.sweep_files import sweep_names
 
 Invoke = Callable[..., tuple[int, str, str]]
 COMMANDS = ["sweep", "train", "eval", "report", "inspect", "compare", "plan", "list", "config", "doctor"]

@@ -24,7 +24,8 @@ from cppo_lab.runs import tracking
 from cppo_lab.runs.folder import RunFolder
 from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import RunMirror, SweepMirror
-from cppo_lab.runs.sweeps import adhoc_sweep, plan_sweep
+from cppo_lab.runs.sweep_files import adhoc_sweep
+from cppo_lab.runs.sweeps import plan_sweep
 from cppo_lab.runs.tracking import STARTING_POLICY_TAG, store_name, tracking_uri
 
 

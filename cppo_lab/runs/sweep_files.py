@@ -1,0 +1,184 @@
+"""Sweep files: a question, and the grids of runs that answer it, at the laptop's scale and at the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cppo_lab.errors import UserError, near_miss, one_of
+from cppo_lab.paths import sweeps_dir
+from cppo_lab.runs.identity import digest
+
+DEFAULT_SCALE = "lab"
+_SCALE_KEYS = {"overrides", "axes", "window"}
+_KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", *_SCALE_KEYS}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Axes in Hydra's sweep grammar, the last one varying fastest, and what all runs of the grid are set to."""
+
+    axes: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep's YAML file says at one scale; its runs are those of all its grids.
+
+    `paper` is the item of the paper it repeats, `figure` the figure of the report that answers the question, and
+    `claims` what the paper says of it, as analysis/claims.py reads them. `window` is the number of training steps
+    within which the report looks for the best accuracy; without it, they end where the shortest finished run does.
+    """
+
+    name: str
+    title: str
+    question: str
+    overrides: tuple[str, ...]
+    grids: tuple[Grid, ...]
+    baseline: str | None
+    window: int | None = None
+    paper: str | None = None
+    figure: str | None = None
+    scale: str = DEFAULT_SCALE
+    scales: tuple[str, ...] = (DEFAULT_SCALE,)
+    claims: tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def slug(self) -> str:
+        """The name, and the scale where it is not the laptop's."""
+        return self.name if self.scale == DEFAULT_SCALE else f"{self.name}-{self.scale}"
+
+
+def sweep_names() -> list[str]:
+    """The sweeps that ship with the lab."""
+    return sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
+
+
+def read_sweep(name_or_file: str, scale: str = DEFAULT_SCALE) -> SweepFile:
+    """The sweep of that name, or in that file, at `scale`. Raises UserError when it is missing or not a sweep."""
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = sweeps_dir() / f"{name_or_file}.yaml"
+        if not path.is_file():
+            names = sweep_names()
+            raise UserError(
+                f"sweep {name_or_file}: unknown; allowed are {', '.join(names)}, or the path of a YAML file."
+                f"{near_miss(name_or_file, names)}"
+            )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such sweep file.") from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable YAML file ({' '.join(str(error).split())[:160]})."
+        ) from error
+    return _sweep_file(path, content, scale)
+
+
+def adhoc_sweep(overrides: Sequence[str]) -> SweepFile:
+    """A sweep given entirely on the command line."""
+    name = f"adhoc-{digest(list(overrides))[:6]}"
+    return SweepFile(name, " ".join(overrides), "", (), (Grid({}),), None)
+
+
+def split_scale(overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """`scale=…`, which chooses among what a file says, and the overrides without it."""
+    named = [override.partition("=")[2] for override in overrides if override.startswith("scale=")]
+    rest = [override for override in overrides if not override.startswith("scale=")]
+    return (named[-1] if named else DEFAULT_SCALE), rest
+
+
+def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a sweep file is a mapping with 'axes', or with 'scales' that have them.")
+    _known_keys(path, content, _KEYS, "")
+    at_scale, scales = _at_scale(path, content, scale)
+    grids = [
+        Grid({**grid.axes, **own.axes}, (*own.overrides, *grid.overrides))
+        for grid in _grids(path, at_scale.get("axes"), f"scales.{scale}.")
+        for own in _grids(path, content.get("axes"), "")
+    ]
+    if not all(grid.axes for grid in grids):
+        raise UserError(
+            f"{path}: a sweep file needs 'axes', a mapping from keys to lists or Hydra sweep expressions."
+        )
+    claims = content.get("claims") or []
+    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
+        raise UserError(f"{path}: claims: must be a list of mappings.")
+    return SweepFile(
+        name=path.stem,
+        title=str(content.get("title", path.stem)),
+        question=" ".join(str(content.get("question", "")).split()),
+        overrides=(*_overrides(path, content, ""), *_overrides(path, at_scale, f"scales.{scale}.")),
+        grids=tuple(grids),
+        baseline=content.get("baseline"),
+        window=_window(path, at_scale.get("window", content.get("window"))),
+        paper=content.get("paper"),
+        figure=content.get("figure"),
+        scale=scale,
+        scales=scales,
+        claims=tuple(claims),
+    )
+
+
+def _known_keys(path: Path, content: Mapping[Any, Any], known: set[str], place: str) -> None:
+    for key in content:
+        if key not in known:
+            allowed = ", ".join(sorted(known))
+            hint = near_miss(str(key), known)
+            raise UserError(f"{path}: {place}{key}: unknown key; allowed are {allowed}.{hint}")
+
+
+def _at_scale(
+    path: Path, content: Mapping[str, Any], scale: str
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """What the file says of `scale` alone, and the scales that it has."""
+    scales = content.get("scales")
+    if scales is None:
+        scales = {DEFAULT_SCALE: {}}
+    if not isinstance(scales, dict) or not all(isinstance(each, dict) for each in scales.values()):
+        raise UserError(f"{path}: scales: must be a mapping from scales to what each of them sets.")
+    for name, each in scales.items():
+        _known_keys(path, each, _SCALE_KEYS, f"scales.{name}.")
+    if scale not in scales:
+        raise one_of("scale", scale, [str(name) for name in scales])
+    return scales[scale], tuple(map(str, scales))
+
+
+def _grids(path: Path, axes: Any, place: str) -> list[Grid]:
+    """One grid, or a list of them; a grid's own `overrides` stand among its axes."""
+    given = axes if isinstance(axes, list) else [axes or {}]
+    grids = []
+    for each in given:
+        if not isinstance(each, dict):
+            raise UserError(f"{path}: {place}axes: must be a mapping from keys to values, or a list of such.")
+        overrides = _overrides(path, each, f"{place}axes.")
+        grids.append(Grid({str(k): _axis(v) for k, v in each.items() if k != "overrides"}, overrides))
+    return grids
+
+
+def _overrides(path: Path, content: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    given = content.get("overrides") or []
+    if not isinstance(given, list):
+        raise UserError(f"{path}: {place}overrides: must be a list of overrides such as trainer.lr=1e-4.")
+    return tuple(str(item) for item in given)
+
+
+def _axis(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value)
+
+
+def _window(path: Path, window: Any) -> int | None:
+    if window is not None and (type(window) is not int or window < 1):
+        raise UserError(
+            f"{path}: window={window}: must be a number of training steps of at least 1, or null."
+        )
+    return window
