@@ -4,15 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= quickstart
+SCALE ?= lab
+REPRODUCTIONS := $(filter-out quickstart,$(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 MATH_VERIFY := $(shell sed -n 's/^math-verify==//p' requirements/pins.txt)
 SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
 $(INSTALLED): requirements/pins.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +26,20 @@ install: $(INSTALLED) ## Make .venv with the pinned packages and the lab
 
 demo: $(INSTALLED) ## Compare four methods on two seeds and write the report
 	$(BIN)/cppo-lab sweep $(DEMO)
+
+repro-fig5: repro-fig5_mechanisms repro-fig5_ordering repro-fig5_soft ## Figure 5 of the paper; SCALE=paper as published
+repro-fig6: repro-fig6_sensitivity repro-fig6_kl repro-fig6_binary ## Figure 6
+repro-fig1 repro-fig4: repro-table1
+repro-fig7: repro-fig7_budget
+
+repro-%: $(INSTALLED) # One sweep: its runs, its report, its result file
+	$(BIN)/cppo-lab sweep $* scale=$(SCALE)
+	$(BIN)/cppo-lab results $* scale=$(SCALE)
+
+repro-all: $(REPRODUCTIONS:%=repro-%) reproductions ## Every sweep of the paper, and the page of them
+
+reproductions: $(INSTALLED) ## docs/reproductions.md and its figures from results/*.csv
+	$(BIN)/python -m analysis.reproductions
 
 test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"

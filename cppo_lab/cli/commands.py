@@ -71,6 +71,29 @@ def sweep(
     run_sweep(name, _with_output(overrides, output), config_dir, jobs, report)
 
 
+def results(
+    name: Annotated[
+        str, typer.Argument(help="A sweep of the lab, or a YAML file, some of whose runs are done.")
+    ],
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option("--to", help="The folder of result files.")] = Path("results"),
+    config_dir: ConfigDir = None,
+    output: Output = None,
+) -> None:
+    """Keep what the finished runs of a sweep measured: one row per run in results/NAME.csv.
+
+    Rows that are there already stay: runs of one sweep may be made on several machines, a block of seeds on each.
+
+    Examples:
+
+    * `cppo-lab results fig5_mechanisms`
+    * `cppo-lab results table1 scale=paper --to results`
+    """
+    from cppo_lab.cli.results import write_result_file
+
+    write_result_file(name, _with_output(overrides, output), folder, config_dir)
+
+
 def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Output = None) -> None:
     """Do one run, or what is left of it.
 
@@ -274,6 +297,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("eval")(evaluate)
     app.command()(report)
+    app.command()(results)
     app.command()(inspect)
     app.command()(compare)
     app.command()(plan)

@@ -158,6 +158,9 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
         combination for grid in file.grids for combination in expand(merged_overrides(file, grid, overrides))
     ]
     axes = list(dict.fromkeys(key for _, values in combinations for key in values))
+    if len(file.grids) > 1:
+        # What one grid holds fixed, another may hold at another value.
+        axes = list(dict.fromkeys([*(key for grid in file.grids for key in grid.axes), *axes]))
     runs = []
     for combination, values in combinations:
         config = compose_run(combination, config_dir)

@@ -1,0 +1,71 @@
+"""docs/reproductions.md: generated from the sweeps and the result files, which are held to one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import read_claims
+from analysis.figures.reproduction import reproduction
+from analysis.reproductions import ORDER, page, read_item
+from analysis.result_files import read_results
+from cppo_lab.compose import group_options
+from cppo_lab.runs.sweep_files import read_sweep, sweep_names
+from cppo_lab.runs.sweeps import plan_sweep
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+FILES = sorted(RESULTS.glob("*.csv"))
+
+
+def test_the_page_is_what_the_result_files_give() -> None:
+    items = [read_item(name, RESULTS) for name in ORDER]
+    written = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
+    assert page(items, "images/reproductions") == written, "make reproductions writes it anew"
+
+
+def test_every_sweep_of_the_paper_is_on_the_page() -> None:
+    assert {*ORDER} == {*sweep_names()} - {"quickstart"}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_sweep_of_the_paper_says_what_it_asks_and_claims(name: str) -> None:
+    sweep = read_sweep(name)
+    assert sweep.question.endswith("?") or "?" in sweep.question
+    assert sweep.paper
+    assert sweep.figure
+    assert sweep.scales == ("lab", "paper")
+    claims = read_claims(name, sweep.claims)
+    assert claims
+    known = group_options("algo")
+    for claim in claims:
+        for method in (claim.treatment, claim.baseline):
+            assert method is None or "=" in method or method in known
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> None:
+    """A row must be of a run that its sweep file still plans: the same identity, and so the same settings."""
+    sweep = plan_sweep(read_sweep(path.stem), [f"paths.output='{tmp_path}'"])
+    planned = {run.folder.path.name.rpartition("-")[2]: run for run in sweep.runs}
+    for row in read_results(path).rows:
+        assert row["run_id"] in planned, row
+        run = planned[row["run_id"]]
+        assert {axis: row[axis] for axis in run.axes} == dict(run.axes)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_figure_can_be_drawn(path: Path) -> None:
+    item = read_item(path.stem, RESULTS)
+    figure = reproduction(item.results, item.outcomes, item.sweep.figure)
+    assert figure is not None
+    figure.draw_without_rendering()
+    picture = ROOT / "docs" / "images" / "reproductions" / f"{path.stem}.png"
+    assert picture.is_file()
+
+
+def test_what_was_not_run_says_so(tmp_path: Path) -> None:
+    text = page([read_item("fig5_soft", tmp_path)], "images")
+    assert "Not run yet." in text
+    assert "![" not in text

@@ -1,0 +1,93 @@
+"""Result files: a row per counted run, added to block by block, the same numbers as in the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import Fault, write_sweep
+
+from analysis.claims import outcomes, read_claims
+from analysis.findings import find
+from analysis.result_files import (
+    ResultFile,
+    merged,
+    read_results,
+    read_series,
+    rows_of,
+    score,
+    seeds_of,
+    write_results,
+)
+from analysis.runs import load_study
+
+COMPARED = ("dppo_tv", "cppo")
+
+
+def measured(folder: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> ResultFile:
+    write_sweep(folder, algos=COMPARED, seeds=seeds)
+    study = load_study(folder, "quickstart")
+    return rows_of(study, find(study))
+
+
+def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    results = measured(tmp_path)
+    path = tmp_path / "results" / "quickstart.csv"
+    write_results(path, results)
+    assert read_results(path) == results
+    assert read_results(tmp_path / "none.csv") == ResultFile("none", (), ())
+    assert [row["method"] for row in results.rows] == [algo for algo in COMPARED for _ in range(3)]
+
+
+def test_differences_from_a_file_are_those_of_the_report(tmp_path: Path) -> None:
+    results = measured(tmp_path)
+    study = load_study(tmp_path, "quickstart")
+    (comparison,) = (c for c in find(study).comparisons if c.label == "cppo")
+    claims = read_claims("x", [{"says": "so", "contrast": "cppo - dppo_tv", "expect": "above"}])
+    (outcome,) = outcomes(claims, results)
+    assert outcome.estimate is not None
+    assert comparison.difference is not None
+    assert outcome.estimate.n == comparison.pairs == 3
+    # Seven digits are kept of each score.
+    assert outcome.estimate.mean == pytest.approx(comparison.difference.mean, abs=1e-6)
+    assert outcome.p == pytest.approx(comparison.p_t, rel=1e-3)
+
+
+def test_series_hold_what_the_runs_recorded(tmp_path: Path) -> None:
+    results = measured(tmp_path, (0,))
+    study = load_study(tmp_path, "quickstart")
+    row = results.rows[0]
+    recorded = study.metrics[study.metrics["run_id"] == row["run_id"]].set_index("step")
+    steps, values = read_series(row["accuracy"])
+    wanted = recorded["eval/heldout/accuracy"].dropna()
+    np.testing.assert_array_equal(steps, wanted.index)
+    np.testing.assert_allclose(values, wanted, rtol=1e-3)
+
+
+def test_blocks_of_seeds_are_joined_and_a_run_made_again_replaces_its_row(tmp_path: Path) -> None:
+    first, second = measured(tmp_path / "one", (10, 2)), measured(tmp_path / "other", (2, 3))
+    assert {row["run_id"] for row in first.rows} & {row["run_id"] for row in second.rows}
+    changed = ResultFile("x", second.axes, tuple({**row, "final": "0.5"} for row in second.rows))
+    joined = merged(first, changed)
+    assert [(row["method"], row["seed"]) for row in joined.rows] == [
+        (algo, seed) for algo in COMPARED for seed in ("2", "3", "10")
+    ]
+    finals = {(row["method"], row["seed"]): row["final"] for row in joined.rows}
+    assert finals["cppo", "2"] == "0.5"
+    assert finals["cppo", "10"] == next(
+        row["final"] for row in first.rows if (row["method"], row["seed"]) == ("cppo", "10")
+    )
+
+
+def test_runs_that_do_not_count_have_no_row(tmp_path: Path) -> None:
+    faults = {("cppo", 1): Fault("INTERRUPTED", "stopped", 4)}
+    write_sweep(tmp_path, algos=COMPARED, seeds=(0, 1), faults=faults)
+    study = load_study(tmp_path, "quickstart")
+    assert len(rows_of(study, find(study)).rows) == int(study.runs["counted"].sum()) < len(study.runs)
+
+
+def test_seeds_are_told_from_other_columns(tmp_path: Path) -> None:
+    row = measured(tmp_path, (4,)).rows[0]
+    assert seeds_of(row) == "seed=4"
+    assert np.isnan(score({"kl_median": ""}, "kl_median"))

@@ -1,0 +1,108 @@
+"""Sweep files: scales, several grids, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cppo_lab.errors import UserError
+from cppo_lab.runs.sweep_files import read_sweep, split_scale
+from cppo_lab.runs.sweeps import Sweep, find_sweep
+
+LADDER = """
+title: Ladder
+question: Which?
+overrides: [trainer.steps=2]
+axes: {algo: [grpo, cppo]}
+scales:
+  lab:
+    overrides: [regime=many_updates]
+    axes:
+      - {model: s, seed: "range(0,3)"}
+      - {model: m, seed: 0, overrides: [trainer.lr=2.0e-4]}
+  long:
+    overrides: [trainer.steps=20]
+    axes: {model: s, seed: 0}
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "ladder.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def planned(tmp_path: Path, *overrides: str, text: str = LADDER) -> Sweep:
+    return find_sweep(written(tmp_path, text), [*overrides, f"paths.output='{tmp_path / 'out'}'"], None)[0]
+
+
+def test_runs_are_those_of_every_grid_and_each_grid_sets_its_own(tmp_path: Path) -> None:
+    sweep = planned(tmp_path)
+    found = [(r.config.model.name, r.config.algo.name, r.config.seed, r.config.trainer.lr) for r in sweep.runs]
+    assert found == [
+        *[("s", algo, seed, 4e-4) for seed in range(3) for algo in ("grpo", "cppo")],
+        ("m", "grpo", 0, 2e-4),
+        ("m", "cppo", 0, 2e-4),
+    ]
+    assert sweep.axes == {"model": ["s", "m"], "seed": ["0", "1", "2"], "algo": ["grpo", "cppo"]}
+    assert all(run.axes.keys() == sweep.axes.keys() for run in sweep.runs)
+
+
+def test_a_scale_adds_to_what_holds_at_every_scale(tmp_path: Path) -> None:
+    assert {run.config.trainer.steps for run in planned(tmp_path).runs} == {2}
+    long = planned(tmp_path, "scale=long")
+    assert [run.config.trainer.steps for run in long.runs] == [20, 20]
+    assert long.name == "ladder-long"
+    assert planned(tmp_path, "scale=lab").name == "ladder"
+
+
+def test_the_command_line_speaks_last_in_every_grid(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, "seed=7", "trainer.lr=1e-3")
+    assert [(run.config.seed, run.config.trainer.lr) for run in sweep.runs] == [(7, 1e-3)] * 4
+
+
+def test_an_axis_that_another_grid_varies_is_read_off_the_configuration(tmp_path: Path) -> None:
+    text = "axes:\n  - {trainer.epochs: [1, 2]}\n  - {trainer.staleness: [1, 2]}\n"
+    sweep = planned(tmp_path, "trainer.steps=2", text=text)
+    values = [(run.axes["trainer.epochs"], run.axes["trainer.staleness"]) for run in sweep.runs]
+    assert values == [("1", "0"), ("2", "0"), ("4", "1"), ("4", "2")]
+
+
+def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
+    text = "axes:\n  - {regime: [mild, mismatch]}\n  - {seed: [1, 2]}\n"
+    with pytest.raises(UserError, match="regime: every grid of the sweep must set it"):
+        planned(tmp_path, text=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "is a mapping with 'axes'"),
+        ("title: x", "needs 'axes'"),
+        ("axes: {seed: 0}\nscales: [lab]", "scales: must be a mapping"),
+        ("axes: {seed: 0}\nscales: {lab: {seeds: 1}}", r"scales\.lab\.seeds: unknown key; allowed are"),
+        ("axes: [1]", "axes: must be a mapping from keys to values, or a list of such"),
+        ("axes: {seed: 0, overrides: 1}", r"axes\.overrides: must be a list of overrides"),
+        ("axes: {seed: 0}\noverrides: trainer.lr=1", "overrides: must be a list of overrides"),
+        ("axes: {seed: 0}\nclaims: {a: b}", "claims: must be a list of mappings"),
+        ("axes: {seed: 0}\nscales: {lab: {window: 0}}", "window=0: must be a number of training steps"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        read_sweep(written(tmp_path, text))
+
+
+def test_an_unknown_scale_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scale=lng: unknown; allowed are lab, long\. Did you mean 'long'\?"):
+        read_sweep(written(tmp_path, LADDER), "lng")
+    with pytest.raises(UserError, match="scale=paper: unknown; allowed are lab"):
+        read_sweep("quickstart", "paper")
+    with pytest.raises(UserError, match="only a sweep file has scales"):
+        find_sweep("seed=0,1", ["scale=paper"], None)
+
+
+def test_the_last_scale_named_holds() -> None:
+    assert split_scale(["scale=paper", "seed=1", "scale=lab"]) == ("lab", ["seed=1"])
+    assert split_scale(["seed=1"]) == ("lab", ["seed=1"])
