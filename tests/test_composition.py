@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cppo_lab.compose import compose_run, compose_tree, group_options, groups, validate
+from cppo_lab.compose import compose_run, compose_tree, compose_trees, group_options, groups, validate
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
@@ -60,6 +60,30 @@ def test_every_shipped_sweep_plans_distinct_runs(name: str, tmp_path: Path) -> N
     assert file.title
     assert file.question
     assert not (tmp_path / "runs").exists(), "planning writes nothing"
+
+
+def test_runs_composed_together_are_those_composed_by_hydra_alone() -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    combinations = [
+        ["algo=cppo", "seed=3", "warmup.seed=${seed}", "regime=mismatch"],
+        [
+            "regime=mismatch",
+            "algo=cppo",
+            "seed=4",
+            "trainer.betas=[0.8,0.9]",
+            "task.max_response_tokens=null",
+        ],
+        ["algo=cppo", "trainer.lr=1e-3", "regime=mismatch", "trainer.lr=2e-3", "tracking.experiment='a, b'"],
+        ["algo=grpo", "task=gsm8k", "~seeds.prompts", "+seeds.prompts=9"],
+    ]
+    together = compose_trees(combinations)
+    for overrides, tree in zip(combinations, together, strict=True):
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            alone = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+        assert tree == alone
+    assert compose_run(combinations[1]) == validate(together[1])
 
 
 @pytest.mark.parametrize(

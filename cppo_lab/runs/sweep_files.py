@@ -96,7 +96,7 @@ def split_scale(overrides: Sequence[str]) -> tuple[str, list[str]]:
 
 def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file is a mapping with 'axes', or with 'scales' that have them.")
+        raise UserError(f"{path}: a sweep file needs 'axes', or 'scales' that have them.")
     _known_keys(path, content, _KEYS, "")
     at_scale, scales = _at_scale(path, content, scale)
     grids = [

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cppo_lab.compose import compose_run
+from cppo_lab.compose import compose_runs
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
@@ -161,9 +161,9 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
     if len(file.grids) > 1:
         # What one grid holds fixed, another may hold at another value.
         axes = list(dict.fromkeys([*(key for grid in file.grids for key in grid.axes), *axes]))
+    configs = compose_runs([combination for combination, _ in combinations], config_dir)
     runs = []
-    for combination, values in combinations:
-        config = compose_run(combination, config_dir)
+    for (combination, values), config in zip(combinations, configs, strict=True):
         everywhere = {key: values[key] if key in values else _value(key, combination, config) for key in axes}
         runs.append(PlannedRun(combination, everywhere, config))
     # Where a sweep is written and tracked does not make it another one.

@@ -121,7 +121,14 @@ def test_a_claim_keeps_to_the_panels_it_names() -> None:
 
 def test_between_is_a_difference_of_differences_by_seed() -> None:
     rows = [
-        row(method, seed, final, panel=f"steps={steps}", starting_policy=f"{steps}-{seed}", **{"task.steps": steps})
+        row(
+            method,
+            seed,
+            final,
+            panel=f"steps={steps}",
+            starting_policy=f"{steps}-{seed}",
+            **{"task.steps": steps},
+        )
         for steps, gap in (("4", 0.01), ("12", 0.06))
         for seed in range(4)
         for method, final in (("a", 0.5 + gap + 0.001 * seed), ("b", 0.5))
@@ -134,7 +141,14 @@ def test_between_is_a_difference_of_differences_by_seed() -> None:
 
 def test_other_scores_are_read_from_their_columns() -> None:
     rows = [
-        row("a", seed, 0.5, deviation_early="0.01", deviation_late=f"{0.02 + seed / 1000}", budget="1:0.04 12:0.02")
+        row(
+            "a",
+            seed,
+            0.5,
+            deviation_early="0.01",
+            deviation_late=f"{0.02 + seed / 1000}",
+            budget="1:0.04 12:0.02",
+        )
         for seed in range(4)
     ]
     early = claim(contrast="a", score="deviation_early_minus_late", expect="not zero")
@@ -146,7 +160,9 @@ def test_other_scores_are_read_from_their_columns() -> None:
 
 def test_halves_of_one_method_are_compared_in_their_order() -> None:
     rows = [row("a", seed, final) for seed, final in enumerate((0.5, 0.6, 0.4, 0.5))]
-    (found,) = outcomes([claim(contrast="a", score="first_minus_second_half", expect="equal")], results(*rows))
+    (found,) = outcomes(
+        [claim(contrast="a", score="first_minus_second_half", expect="equal")], results(*rows)
+    )
     assert found.estimate is not None
     assert (found.estimate.n, found.estimate.mean) == (2, pytest.approx(0.1))
 

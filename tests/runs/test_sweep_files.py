@@ -39,7 +39,9 @@ def planned(tmp_path: Path, *overrides: str, text: str = LADDER) -> Sweep:
 
 def test_runs_are_those_of_every_grid_and_each_grid_sets_its_own(tmp_path: Path) -> None:
     sweep = planned(tmp_path)
-    found = [(r.config.model.name, r.config.algo.name, r.config.seed, r.config.trainer.lr) for r in sweep.runs]
+    found = [
+        (r.config.model.name, r.config.algo.name, r.config.seed, r.config.trainer.lr) for r in sweep.runs
+    ]
     assert found == [
         *[("s", algo, seed, 4e-4) for seed in range(3) for algo in ("grpo", "cppo")],
         ("m", "grpo", 0, 2e-4),
@@ -78,7 +80,7 @@ def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[1]", "is a mapping with 'axes'"),
+        ("[1]", "needs 'axes', or 'scales'"),
         ("title: x", "needs 'axes'"),
         ("axes: {seed: 0}\nscales: [lab]", "scales: must be a mapping"),
         ("axes: {seed: 0}\nscales: {lab: {seeds: 1}}", r"scales\.lab\.seeds: unknown key; allowed are"),
