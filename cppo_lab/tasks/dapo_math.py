@@ -18,7 +18,7 @@ import numpy as np
 
 from cppo_lab.errors import UserError
 from cppo_lab.grading.numbers import normalised, parse_number
-from cppo_lab.tasks.benchmarks import BENCHMARKS, load_questions
+from cppo_lab.tasks.benchmarks import BENCHMARKS, Question, load_questions
 from cppo_lab.tasks.order import ShuffledStream
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.rows import hub_rows, local_rows
@@ -147,6 +147,11 @@ def _problem(
     )
 
 
+def _benchmark(name: str, path: str | None) -> list[Question]:
+    remedy = f"task.heldout_paths.{name} takes a file that has them"
+    return load_questions(BENCHMARKS[name], path, remedy=remedy)
+
+
 @dataclass(frozen=True)
 class DapoMathTask:
     """DAPO-Math-17k for training, competitions for evaluation.
@@ -165,7 +170,7 @@ class DapoMathTask:
     def _questions(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Questions with their answers, by benchmark."""
         return {
-            name: [(q.question, q.answer) for q in load_questions(BENCHMARKS[name], path)]
+            name: [(q.question, q.answer) for q in _benchmark(name, path)]
             for name, path in self.heldout_paths.items()
         }
 
@@ -198,7 +203,7 @@ class DapoMathTask:
         """Read the local files, and nothing of the hub. Raises UserError where one cannot be used."""
         for name, path in self.heldout_paths.items():
             if path:
-                load_questions(BENCHMARKS[name], path)
+                _benchmark(name, path)
         if self.path:
             training_data(local_rows(Path(self.path)), (), self.path, self.prompt)
 

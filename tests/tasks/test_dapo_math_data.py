@@ -135,6 +135,11 @@ def test_local_files_are_checked_without_asking_the_hub(
     monkeypatch.setattr("cppo_lab.tasks.benchmarks.hub_rows", None)
     good = task_of(tmp_path, [processed(*QUESTIONS[1])], heldout_paths={"aime24": None})
     good.check_files()
+    other = write(tmp_path / "other.jsonl", [{"question": "q", "answer": "1"}])
+    with pytest.raises(
+        UserError, match=r"needs the columns problem, answer .* task\.heldout_paths\.aime24 takes"
+    ):
+        DapoMathTask(None, {"aime24": other}).check_files()
     with pytest.raises(UserError, match="no such data file"):
         DapoMathTask(None, {"aime24": None, "aime25": str(tmp_path / "absent.jsonl")}).check_files()
     with pytest.raises(UserError, match="no problem to train on"):
