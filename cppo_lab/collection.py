@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cppo_lab.config import RunConfig
 from cppo_lab.experience import Experience
-from cppo_lab.grading.pool import grader
 from cppo_lab.grading.verdict import Verdict, outcome_counts
 from cppo_lab.objectives.advantages import token_advantages, zero_variance
 from cppo_lab.objectives.diagnostics import mismatch
@@ -23,6 +22,7 @@ from cppo_lab.policies.loading import Policy
 from cppo_lab.rereading import Reader
 from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
 from cppo_lab.streams import Stream, stream_seed, torch_stream
+from cppo_lab.tasks.grading import grade_responses
 from cppo_lab.tasks.problem import Problem, Task
 
 # Responses read again at once where the updates set no bound by `microbatch_sequences`.
@@ -131,7 +131,7 @@ class Collector:
         """Sample and grade the prompts at `position` of the prompt stream."""
         trainer, seeds = self.config.trainer, self.config.seeds
         problems = self.task.training_problems(position, trainer.prompts_per_step, seeds.prompts)
-        prompts = [self.policy.prompt_ids(p.prompt) for p in problems for _ in range(trainer.group_size)]
+        prompts = [self.policy.prompt_ids(p.prompt, p.is_chat) for p in problems]
         limit = self.config.task.response_limit
         settings = SamplingSettings(
             max_new_tokens=limit,
@@ -141,9 +141,10 @@ class Collector:
             full=self.algo.requirements.needs_full_distribution,
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
         )
-        rollout = self.engine.sample(prompts, settings)
-        answers = [problem.answer for problem in problems for _ in range(trainer.group_size)]
-        verdicts = grader().grade(rollout.texts(self.policy.tokenizer), answers)
+        repeated = [prompt for prompt in prompts for _ in range(trainer.group_size)]
+        rollout = self.engine.sample(repeated, settings)
+        asked = [problem for problem in problems for _ in range(trainer.group_size)]
+        verdicts = grade_responses(rollout.texts(self.policy.tokenizer), asked)
         shape, device = (-1, trainer.group_size), rollout.logp.device
         earned = torch.tensor([v.reward for v in verdicts], device=device)
         shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -78,7 +79,28 @@ class PretrainedModel(Group):
     gradient_checkpointing: bool
 
 
-class ChainTask(Group):
+@dataclass(frozen=True)
+class HeldoutSampling:
+    """How held-out problems are answered while training: `samples` responses each.
+
+    `temperature` None is that of the training rollouts.
+    """
+
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float = 1.0
+
+
+class ProblemTask(Group):
+    """What tasks have in common."""
+
+    @property
+    def heldout_sampling(self) -> HeldoutSampling:
+        """One response per problem, sampled as in training."""
+        return HeldoutSampling()
+
+
+class ChainTask(ProblemTask):
     """The embedded word problems; `steps` is the difficulty."""
 
     kind: Literal["chain"]
@@ -96,7 +118,7 @@ class ChainTask(Group):
         return self.max_response_tokens or 12 * self.steps + 6
 
 
-class Gsm8kTask(Group):
+class Gsm8kTask(ProblemTask):
     """GSM8K from the hub (pinned revision) or local files."""
 
     kind: Literal["gsm8k"]
@@ -110,6 +132,69 @@ class Gsm8kTask(Group):
     def response_limit(self) -> int:
         """The response length limit in tokens."""
         return self.max_response_tokens
+
+
+MathBenchmark = Literal["aime24", "aime25", "aime26"]
+_AIME_PROBLEMS = 30
+
+
+class HeldoutPaths(Group):
+    """A local file for each benchmark; None takes the hub's, at the revision that `cppo-lab eval` pins."""
+
+    aime24: str | None
+    aime25: str | None
+    aime26: str | None
+
+    def of(self, benchmark: MathBenchmark) -> str | None:
+        """The file of `benchmark`."""
+        paths = {"aime24": self.aime24, "aime25": self.aime25, "aime26": self.aime26}
+        return paths[benchmark]
+
+
+class DapoMathTask(ProblemTask):
+    """DAPO-Math-17k from the hub (pinned revision) or a local file, with AIME held out.
+
+    `prompt` chat puts the data set's instruction and the problem into the model's chat template. `samples`,
+    `evaluation_temperature` and `evaluation_top_p` are those of the held-out problems, and of nothing else.
+    """
+
+    kind: Literal["dapo_math"]
+    path: str | None
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    prompt: Literal["plain", "chat"]
+    benchmarks: Annotated[tuple[MathBenchmark, ...], Field(min_length=1)]
+    heldout_paths: HeldoutPaths
+    samples: Annotated[int, Field(ge=1, le=1024)]
+    evaluation_temperature: Positive
+    evaluation_top_p: Annotated[float, Field(gt=0, le=1)]
+    max_response_tokens: Count
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DapoMathTask:
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError(f"benchmarks = {list(self.benchmarks)}: must name each benchmark once")
+        for name, path in self.heldout_paths.model_dump().items():
+            if path and name not in self.benchmarks:
+                raise ValueError(
+                    f"heldout_paths.{name} = {path}: must be null unless benchmarks (now {list(self.benchmarks)}) "
+                    f"name {name}"
+                )
+        return self
+
+    @property
+    def response_limit(self) -> int:
+        """The response length limit in tokens."""
+        return self.max_response_tokens
+
+    @property
+    def heldout(self) -> int:
+        """Held-out problems: each AIME has 30."""
+        return _AIME_PROBLEMS * len(self.benchmarks)
+
+    @property
+    def heldout_sampling(self) -> HeldoutSampling:
+        """See `ProblemTask.heldout_sampling`."""
+        return HeldoutSampling(self.samples, self.evaluation_temperature, self.evaluation_top_p)
 
 
 class Warmup(Group):
@@ -225,7 +310,7 @@ class RunConfig(Group):
     algo: AlgoSpec
     model: Annotated[ScratchModel | PretrainedModel, Field(discriminator="kind")]
     warmup: Warmup
-    task: Annotated[ChainTask | Gsm8kTask, Field(discriminator="kind")]
+    task: Annotated[ChainTask | Gsm8kTask | DapoMathTask, Field(discriminator="kind")]
     engine: Annotated[NativeEngine | VllmEngine, Field(discriminator="kind")]
     trainer: Trainer
     tracking: Tracking
@@ -252,6 +337,11 @@ class RunConfig(Group):
         if isinstance(self.model, PretrainedModel) and self.warmup.steps:
             raise ValueError(
                 f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model"
+            )
+        if isinstance(self.task, DapoMathTask) and isinstance(self.model, ScratchModel):
+            raise ValueError(
+                f"model.kind = {self.model.kind}: must be pretrained (model=pretrained model.path=…) for "
+                "task.kind = dapo_math, which has no written solutions to warm a model up with"
             )
         if isinstance(self.task, ChainTask) and isinstance(self.model, ScratchModel):
             needed = 6 * self.task.steps + 16 + self.task.response_limit

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config import ChainTask, PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.config import PretrainedModel, RunConfig, VllmEngine
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost_key
 from cppo_lab.policies.folders import check_model_folder, is_local
@@ -129,10 +130,13 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     from cppo_lab.policies.starting import load_starting_policy, starting_policy
     from cppo_lab.rollouts.build import engines
     from cppo_lab.tasks.build import build_task
+    from cppo_lab.tasks.dapo_math import DapoMathTask
     from cppo_lab.trainer import Parts, Trainer
 
     torch.set_num_threads(config.trainer.threads)
     task = build_task(config.task)
+    if isinstance(task, DapoMathTask):
+        folder.update_info(data=asdict(task.data.counts))
     start = starting_policy(config, task, on_warmup)
     checkpoints = folder.checkpoints()
     policy = load_starting_policy(config, start, checkpoints[-1][1] if checkpoints else None)
@@ -153,15 +157,14 @@ def check_inputs(config: RunConfig) -> None:
 
     Raises UserError. What the hub holds is checked when it is loaded.
     """
-    from cppo_lab.tasks.build import build_task
+    from cppo_lab.tasks.build import check_local_files
 
     check_device("trainer.device", config.trainer.device)
     check_engine(config)
     model = config.model
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
-    if isinstance(config.task, ChainTask) or config.task.path or config.task.heldout_path:
-        build_task(config.task).heldout_problems()
+    check_local_files(config.task)
 
 
 def check_engine(config: RunConfig) -> None:

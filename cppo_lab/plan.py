@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.gpu_cost import GpuCost, gpu_cost
+from cppo_lab.policies.shapes import known_shape
 from cppo_lab.runs.identity import digest, resolved_device
 
 # Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
 _CORE_FLOPS = 2.0e10
 _GPU_FLOPS = 2.0e14
-_PROMPT_TOKENS = {"chain": 20, "gsm8k": 160}
+_PROMPT_TOKENS = {"chain": 20, "gsm8k": 160, "dapo_math": 220}
 
 
 @dataclass(frozen=True)
 class Cost:
     """Upper bounds, since responses may end early, groups may be dropped, and prompts need not be refilled.
 
-    The estimate of time is for one round of sampling per step.
+    The estimate of time is for one round of sampling per step. `gpu` is there for runs at GPU scale: their time is
+    that on as many H100s as hold the run, and their memory is per device.
     """
 
     rollouts: int
@@ -30,13 +33,16 @@ class Cost:
     time_s: float | None
     time_basis: str
     memory_bytes: int | None
+    gpu: GpuCost | None = None
 
 
 def parameter_count(config: RunConfig) -> int | None:
-    """Parameters of a from-scratch model, or those named by a local model folder; None when unknown."""
+    """Parameters of a from-scratch model, of a local model folder, or of a hub model of known shape, else None."""
     model = config.model
     if isinstance(model, PretrainedModel):
-        return _folder_parameters(Path(model.path))
+        counted = _folder_parameters(Path(model.path))
+        shape = known_shape(model.path) if counted is None else None
+        return counted if shape is None else shape.parameters
     return scratch_parameters(model, 45 if config.task.kind == "chain" else model.vocabulary)
 
 
@@ -74,9 +80,12 @@ def cost(config: RunConfig) -> Cost:
     sampling = config.algo.dynamic_sampling
     rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
     parameters = parameter_count(config)
+    gpu = gpu_cost(config, _PROMPT_TOKENS[config.task.kind], rollouts)
     measured = _measured_time(config)
     if measured is not None:
         time_s, basis = measured, "runs of the same size in this output folder"
+    elif gpu is not None:
+        time_s, basis = gpu.h100_hours * 3600 / gpu.devices, "FLOP model of H100s"
     elif parameters is not None:
         time_s, basis = _estimated_time(config, parameters, trained), "FLOP model"
     else:
@@ -88,8 +97,15 @@ def cost(config: RunConfig) -> Cost:
         parameters=parameters,
         time_s=time_s,
         time_basis=basis,
-        memory_bytes=None if parameters is None else _memory(config, parameters),
+        memory_bytes=_planned_memory(config, parameters, gpu),
+        gpu=gpu,
     )
+
+
+def _planned_memory(config: RunConfig, parameters: int | None, gpu: GpuCost | None) -> int | None:
+    if gpu is not None:
+        return gpu.memory.peak
+    return None if parameters is None else _memory(config, parameters)
 
 
 def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
@@ -98,7 +114,8 @@ def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
     per_rollout = prompt + config.task.response_limit
     evaluations = 1 + trainer.steps // trainer.evaluate_every
     problems = trainer.evaluation_problems or config.task.heldout
-    sampled = rollouts * per_rollout + evaluations * problems * per_rollout
+    judged = evaluations * problems * config.task.heldout_sampling.samples
+    sampled = rollouts * per_rollout + judged * per_rollout
     # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
     operations = 2 * parameters * (sampled + rollouts * per_rollout * (1 + 3 * trainer.epochs))
     rate = _GPU_FLOPS if resolved_device(trainer.device) == "cuda" else _CORE_FLOPS * trainer.threads
@@ -111,13 +128,18 @@ def cost_key(config: RunConfig) -> str:
     """Runs with the same key take about the same time per step: they agree in all that sets it."""
     model, trainer, algo = config.model, config.trainer, config.algo
     needs = algo.requirements
+    samples = config.task.heldout_sampling.samples
     return digest(
         {
             # What it is called sets nothing.
             "model": model.model_dump(exclude={"name"}),
             "task": config.task.kind,
             "response_limit": config.task.response_limit,
-            "evaluated": (trainer.evaluate_every, trainer.evaluation_problems or config.task.heldout),
+            "evaluated": (
+                trainer.evaluate_every,
+                trainer.evaluation_problems or config.task.heldout,
+                *((samples,) if samples > 1 else ()),
+            ),
             "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
             "trained": (trainer.updates_per_step, trainer.epochs),
             "engine": config.engine.weights if config.engine.kind == "native" else _vllm_key(config.engine),

@@ -132,13 +132,16 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         """Sampled accuracy of the training policy itself on the held-out set."""
         self.parts.judge.load_weights(self.parts.policy.network, self.learner.updates)
+        sampling, trained = self.config.task.heldout_sampling, self.config.trainer.temperature
         problems = self.parts.task.heldout_problems()[: self.config.trainer.evaluation_problems]
         evaluation = evaluate(
             self.parts.judge,
             self.parts.policy,
             problems,
             max_new_tokens=self.config.task.response_limit,
-            temperature=self.config.trainer.temperature,
+            temperature=trained if sampling.temperature is None else sampling.temperature,
+            top_p=sampling.top_p,
+            samples=sampling.samples,
         )
         self.parts.judge.rest()
         return evaluation

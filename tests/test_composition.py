@@ -18,7 +18,11 @@ from cppo_lab.runs.sweeps import plan_sweep
 
 CHOICES = [(group, name) for group in groups() for name in group_options(group)]
 # What a choice needs besides its name.
-NEEDS = {("model", "pretrained"): ["model.path=some/model", "warmup=none"]}
+NEEDS = {
+    ("model", "pretrained"): ["model.path=some/model", "warmup=none"],
+    ("task", "dapo_math"): ["model=pretrained", "model.path=some/model"],
+    **{("model", name): ["warmup=none"] for name in group_options("model") if name.startswith("qwen3")},
+}
 # The trainer has no critic for it yet.
 NO_CRITIC = {("algo", "ppo")}
 
@@ -91,7 +95,7 @@ def test_runs_composed_together_are_those_composed_by_hydra_alone() -> None:
 )
 def test_every_choice_says_what_it_is_or_is_self_evident(path: Path) -> None:
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, dict)
-    if path.parent.name in ("algo", "model", "task", "regime"):
+    if path.parent.name in ("algo", "model", "task", "regime", "recipe"):
         assert re.search(r"^# (?!@package)\w", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -141,6 +145,19 @@ BAD = [
     (["model=moe", "model.experts_per_token=9"], ["model.experts_per_token=9", "between 1 and experts = 8"]),
     (["model=moe", "model.expert_feed_forward=0"], ["model.expert_feed_forward=0", "at least 1"]),
     (["model=pretrained", "model.path=x"], ["warmup.steps=1300", "warmup=none"]),
+    (["task=dapo_math"], ["model.kind=scratch", "pretrained", "dapo_math"]),
+    (["recipe=qwen3"], ["recipe=qwen3", "qwen3_1.7b_base", "none"]),
+    (["recipe=_paper"], ["recipe=_paper", "unknown"]),
+    (["recipe=qwen3_1.7b", "task.prompt=chatty"], ["task.prompt=chatty", "plain", "chat"]),
+    (["recipe=qwen3_1.7b", "task.benchmarks=[]"], ["task.benchmarks", "at least 1 item"]),
+    (["recipe=qwen3_1.7b", "task.benchmarks=[aime23]"], ["task.benchmarks", "aime23", "aime24"]),
+    (["recipe=qwen3_1.7b", "task.benchmarks=[aime24,aime24]"], ["task.benchmarks", "once"]),
+    (
+        ["recipe=qwen3_1.7b", "task.benchmarks=[aime24]", "task.heldout_paths.aime25=x.jsonl"],
+        ["task.heldout_paths.aime25=x.jsonl", "must be null", "aime24"],
+    ),
+    (["recipe=qwen3_1.7b", "task.evaluation_top_p=0"], ["task.evaluation_top_p=0", "greater than 0"]),
+    (["recipe=qwen3_1.7b", "task.samples=0"], ["task.samples=0", "greater than or equal to 1"]),
     (["model.context=64"], ["model.context=64", "at least", "task.steps = 4"]),
     (["trainer.prompts_per_minibatch=33"], ["trainer.prompts_per_minibatch=33", "prompts_per_step = 32"]),
     (["trainer.group_size=1"], ["trainer.group_size=1", "at least 2", "group_normalised"]),

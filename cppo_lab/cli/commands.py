@@ -102,6 +102,7 @@ def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Out
     * `cppo-lab train algo=cppo seed=1`
     * `cppo-lab train algo=dppo_tv model=m task.steps=8 trainer.lr=2e-4`
     * `cppo-lab train task=gsm8k task.path=train.jsonl trainer.steps=3`
+    * `cppo-lab train recipe=qwen3_1.7b_base algo=dppo_topk_tv`
     """
     from cppo_lab.cli.train import train_one
 

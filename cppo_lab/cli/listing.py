@@ -93,17 +93,21 @@ def _show_difference(first: str, second: str, as_json: bool) -> None:
 
 
 def models() -> list[dict[str, Any]]:
-    """The models of the ladder, with their sizes."""
+    """The models of the ladder and those of the hub that have a name here, with their sizes."""
     from cppo_lab.config import ScratchModel
     from cppo_lab.plan import scratch_parameters
+    from cppo_lab.policies.shapes import SHAPES
 
     rows = []
     for name in group_options("model"):
         about = _about(conf_dir() / "model" / f"{name}.yaml")
         parameters = ""
         if name != "pretrained":
-            model = ScratchModel.model_validate(compose_tree([f"model={name}"])["model"])
-            parameters = count(scratch_parameters(model, 45))
+            tree = compose_tree([f"model={name}"])["model"]
+            if tree["kind"] == "scratch":
+                parameters = count(scratch_parameters(ScratchModel.model_validate(tree), 45))
+            elif tree["path"] in SHAPES:
+                parameters = count(SHAPES[tree["path"]].parameters)
         rows.append({"name": name, "parameters": parameters, "about": about})
     return rows
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
+from cppo_lab.gpu_cost import FLOP_MODEL, MEMORY_MODEL
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import Cost, cost
 from cppo_lab.policies.starting import cache_folder, is_ready
@@ -42,11 +43,17 @@ def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None
         }
         for run, state, estimate in rows
     ]
-    print_json({"name": sweep.name, "starting_policies_to_make": policies, "runs": runs})
+    models = {}
+    if any(estimate.gpu for *_, estimate in rows):
+        models = {"flop_model": FLOP_MODEL, "memory_model": MEMORY_MODEL}
+    print_json({"name": sweep.name, "starting_policies_to_make": policies, "runs": runs, **models})
 
 
 def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
-    columns = ("run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~")
+    columns = ["run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~"]
+    is_gpu_scale = any(estimate.gpu for *_, estimate in rows)
+    if is_gpu_scale:
+        columns += ["H100-hours ≤", "80 GiB devices"]
     shown = table(sweep.file.title, *columns)
     for run, state, estimate in rows:
         memory = estimate.memory_bytes
@@ -58,6 +65,7 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) ->
             count(estimate.updates),
             seconds(estimate.time_s),
             "?" if memory is None else f"{memory / 2**30:.1f} GiB",
+            *(_gpu_cells(estimate) if is_gpu_scale else ()),
         )
     console().print(shown)
     if sweep.file.question:
@@ -65,7 +73,38 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) ->
     for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
         if verdict:
             console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
+    _print_gpu_scale(rows)
     _print_total(rows, policies)
+
+
+def _gpu_cells(estimate: Cost) -> tuple[str, str]:
+    gpu = estimate.gpu
+    return ("", "") if gpu is None else (count(round(gpu.h100_hours)), str(gpu.devices))
+
+
+def _print_gpu_scale(rows: Sequence[PlanRow]) -> None:
+    """How the figures for GPUs were reckoned, and which models no single device holds."""
+    known = [(run.config, estimate.gpu) for run, _, estimate in rows if estimate.gpu]
+    if not known:
+        return
+    total, sampled, judged = (
+        sum(figure)
+        for figure in zip(
+            *((gpu.h100_hours, gpu.sampled_tokens, gpu.evaluation_tokens) for _, gpu in known), strict=True
+        )
+    )
+    console().print(
+        f"\nAll together: at most {count(round(total))} H100-hours, {count(sampled)} sampled tokens and "
+        f"{count(judged)} of evaluations. {FLOP_MODEL} {MEMORY_MODEL}",
+        markup=False,
+    )
+    for model, gpu in {config.model.name: gpu for config, gpu in known}.items():
+        if not gpu.fits_one_device:
+            console().print(
+                f"{model} needs {gpu.one_device_bytes / 2**30:.0f} GiB and does not fit one 80 GiB device: sharded, it "
+                f"takes {gpu.devices} of them. The lab's own trainer uses one device.",
+                markup=False,
+            )
 
 
 def _print_total(rows: Sequence[PlanRow], policies: int) -> None:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 _MARKED = re.compile(r"#{4,}[^\S\n]*((?:(?!####)[^\n])*)")
+# Bold or not: DAPO's prompt asks for such a line, and its reward takes the words wherever they are.
+_ANSWER_LINE = re.compile(r"\banswer\**[^\S\n]*:[^\S\n]*\**([^\n]*)", re.IGNORECASE)
 # A backslash takes the next character with it, so that escaped braces do not count.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _LISTED = re.compile(r"[\s$]{0,9}(?:[,;]|(?:,\s{0,9})?(?:\\text\s?\{\s*)?(?:and|or)(?:\s*\})?)[\s$]{0,9}")
@@ -50,13 +52,16 @@ def _last_boxed(text: str) -> tuple[int, str] | None:
     return boxes[last].start, ", ".join(contents)
 
 
-def marked_answer(completion: str) -> str | None:
+def marked_answer(completion: str, answer_line: bool = False) -> str | None:
     """The text after the last `####`, or in the last `\\boxed{}`, whichever comes later; None if neither.
 
     Boxes that are listed (`\\boxed{5} or \\boxed{6}`) are one answer of several parts. A number that is merely
-    mentioned is no answer.
+    mentioned is no answer. With `answer_line`, what follows `Answer:` to the end of its line is one too.
     """
     marks = [(mark.start(), mark.group(1)) for mark in _MARKED.finditer(completion)]
+    if answer_line:
+        # The end of a line in bold.
+        marks += [(mark.start(), mark.group(1).rstrip("* ")) for mark in _ANSWER_LINE.finditer(completion)]
     boxed = _last_boxed(completion)
     if boxed is not None:
         marks.append(boxed)

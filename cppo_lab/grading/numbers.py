@@ -100,15 +100,16 @@ def normalised(number: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def grade_number(completion: str, answer: str) -> Verdict:
-    """Compare the completion's marked answer with `answer` as exact decimal numbers.
+def grade_number(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    """Compare the completion's marked answer with `answer` as exact decimal numbers. `answer_line` is that of
+    `marked_answer`.
 
     Raises ValueError when `answer` itself is no number: a data error, not a wrong completion.
     """
     gold = parse_number(answer)
     if gold is None:
         raise ValueError(f"answer {answer[:40]!r}: not a number")
-    marked = marked_answer(completion)
+    marked = marked_answer(completion, answer_line)
     if marked is None:
         return Verdict(Outcome.UNPARSABLE)
     if len(marked) > _MAX_ANSWER:

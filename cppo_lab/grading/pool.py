@@ -41,13 +41,13 @@ def _start(symbolic: bool, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
 
 
-def _grade_one(completion: str, answer: str, limit_s: float) -> Verdict:
+def _grade_one(completion: str, answer: str, answer_line: bool, limit_s: float) -> Verdict:
     # The parent stops a worker that hangs. Where the parent has died, this does.
     used = sum(os.times()[:2])
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * limit_s) + 2, hard))
     try:
-        return grade(completion, answer)
+        return grade(completion, answer, answer_line)
     except MemoryError:
         # Not caught here, so that the process goes too: what it allocated may not come back.
         os._exit(1)
@@ -103,9 +103,12 @@ class Grader:
         self._pool.stop()
         self._pool.join()
 
-    def grade(self, completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+    def grade(
+        self, completions: Sequence[str], answers: Sequence[str], answer_lines: Sequence[bool] | None = None
+    ) -> list[Verdict]:
         """The verdicts on `completions`, each against its reference answer.
 
+        `answer_lines` says of which ones an `Answer:` counts (see `marked_answer`); of none where it is left out.
         Raises ValueError where a reference answer is no number and the grader has no symbolic mathematics, and
         RuntimeError where no worker can be started, or the grader is closed.
         """
@@ -117,9 +120,10 @@ class Grader:
             Verdict(Outcome.REJECTED) if len(completion) > MAX_COMPLETION else None
             for completion, _ in zip(completions, answers, strict=True)
         ]
+        lines = [False] * len(completions) if answer_lines is None else answer_lines
         fruitless = 0
         while missing := [place for place, verdict in enumerate(verdicts) if verdict is None]:
-            graded = self._try([completions[i] for i in missing], [answers[i] for i in missing])
+            graded = self._try([(completions[i], answers[i], lines[i]) for i in missing])
             fruitless = 0 if any(graded) else fruitless + 1
             if fruitless == _FRUITLESS_POOLS:
                 raise RuntimeError("the processes that grade cannot be started, or end at once")
@@ -127,8 +131,8 @@ class Grader:
                 verdicts[place] = verdict
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _try(self, completions: Sequence[str], answers: Sequence[str]) -> list[Verdict | None]:
-        """The verdicts, None where the pool broke."""
+    def _try(self, items: Sequence[tuple[str, str, bool]]) -> list[Verdict | None]:
+        """The verdicts on (completion, answer, whether an answer line counts), None where the pool broke."""
         if self._is_closed:
             raise RuntimeError("the grader is closed")
         if not self._pool.active:
@@ -136,8 +140,8 @@ class Grader:
             self._end_pool()
             self._pool = self._new_pool()
         futures = [
-            self._pool.schedule(_grade_one, args=(completion, answer, self.limit_s), timeout=self.limit_s)
-            for completion, answer in zip(completions, answers, strict=True)
+            self._pool.schedule(_grade_one, args=(*item, self.limit_s), timeout=self.limit_s)
+            for item in items
         ]
         return [self._verdict(future) for future in futures]
 

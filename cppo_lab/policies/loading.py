@@ -35,9 +35,25 @@ class Policy:
             return nullcontext()
         return torch.autocast(self.network.device.type, dtype=torch.bfloat16)
 
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """The token ids of a prompt, special tokens as the tokenizer adds them."""
+    def prompt_ids(self, prompt: str, is_chat: bool = False) -> list[int]:
+        """The token ids of a prompt, special tokens as the tokenizer adds them.
+
+        A chat prompt is a user's message, which the model's chat template writes, with its own special tokens.
+        Raises UserError where the model has none.
+        """
+        if is_chat:
+            return self._chat_ids(prompt)
         ids: list[int] = self.tokenizer(prompt).input_ids
+        return ids
+
+    def _chat_ids(self, message: str) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(
+                "task.prompt=chat: the model's tokenizer has no chat template; give task.prompt=plain."
+            )
+        conversation = [{"role": "user", "content": message}]
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     @property

@@ -59,6 +59,10 @@ def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
         path = getattr(config.task, key, None)
         if path and Path(path).is_file():
             found[f"task.{key}"] = [file_sha256(Path(path))]
+    heldout_paths = getattr(config.task, "heldout_paths", None)
+    for name, path in heldout_paths.model_dump().items() if heldout_paths else ():
+        if path and Path(path).is_file():
+            found[f"task.heldout_paths.{name}"] = [file_sha256(Path(path))]
     if config.model.kind == "pretrained" and Path(config.model.path).is_dir():
         found["model.path"] = folder_hashes(Path(config.model.path))
     return found
@@ -80,6 +84,10 @@ def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("path", "heldout_path"):
         if task.get(key):
             task[key] = "file"
+    if "heldout_paths" in task:
+        task["heldout_paths"] = {
+            name: "file" if path else None for name, path in task["heldout_paths"].items()
+        }
     path = model.get("path")
     if path and Path(path).is_dir():
         model |= {key: "folder" for key in ("path", "name") if model[key] == path}

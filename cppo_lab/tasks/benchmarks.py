@@ -116,14 +116,14 @@ def _answer(value: Any, is_symbolic: bool, where: str, column: str) -> str:
     return text
 
 
-def _question(row: Any, benchmark: Benchmark, where: str) -> Question:
+_OTHER_COLUMNS = "name others by --question-column and --answer-column"
+
+
+def _question(row: Any, benchmark: Benchmark, where: str, remedy: str) -> Question:
     needed = (*benchmark.question, benchmark.answer)
     if not isinstance(row, dict) or any(column not in row for column in needed):
         have = ", ".join(sorted(map(str, row))) if isinstance(row, dict) else type(row).__name__
-        raise UserError(
-            f"{where}: needs the columns {', '.join(needed)} (it has {have}); "
-            "name others by --question-column and --answer-column."
-        )
+        raise UserError(f"{where}: needs the columns {', '.join(needed)} (it has {have}); {remedy}.")
     parts = [row[column] for column in benchmark.question]
     if not all(isinstance(part, str) and part.strip() for part in parts):
         raise UserError(f"{where}: {', '.join(benchmark.question)} must be text.")
@@ -132,10 +132,13 @@ def _question(row: Any, benchmark: Benchmark, where: str) -> Question:
     return Question(text, _answer(row[benchmark.answer], benchmark.symbolic, where, benchmark.answer), row)
 
 
-def load_questions(benchmark: Benchmark, path: str | None, split: str | None = None) -> list[Question]:
+def load_questions(
+    benchmark: Benchmark, path: str | None, split: str | None = None, remedy: str = _OTHER_COLUMNS
+) -> list[Question]:
     """The problems of a benchmark, from a local file or else from the hub.
 
-    Raises UserError when they cannot be read, or when a row lacks a column or has no usable answer.
+    Raises UserError when they cannot be read, or when a row lacks a column (`remedy` says what to do then) or has no
+    usable answer.
     """
     if path:
         rows, source = local_rows(Path(path)), path
@@ -146,7 +149,10 @@ def load_questions(benchmark: Benchmark, path: str | None, split: str | None = N
         raise UserError(f"task={benchmark.name}: needs a file of problems; give --data FILE.")
     if not rows:
         raise UserError(f"{source}: holds no problem.")
-    return [_question(row, benchmark, f"{source}, row {number}") for number, row in enumerate(rows, start=1)]
+    return [
+        _question(row, benchmark, f"{source}, row {number}", remedy)
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
 def duplicates(questions: Sequence[Question]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cppo_lab.errors import UserError
 from cppo_lab.grading.numbers import parse_number
-from cppo_lab.streams import Stream, numpy_stream
+from cppo_lab.tasks.order import ShuffledStream
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.rows import hub_rows, local_rows
 
@@ -83,22 +83,13 @@ class Gsm8kTask:
             )
         return kept, tuple(heldout)
 
+    @cached_property
+    def _stream(self) -> ShuffledStream[Problem]:
+        return ShuffledStream(self._split[0])
+
     def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
         """See `Task.training_problems`; the stream runs through all problems, each time in another order."""
-        training = self._split[0]
-        problems = []
-        for place in range(step * count, (step + 1) * count):
-            epoch, index = divmod(place, len(training))
-            order = self._order(seed, epoch)
-            problems.append(training[order[index]])
-        return problems
-
-    def _order(self, seed: int, epoch: int) -> Sequence[int]:
-        orders: dict[tuple[int, int], Sequence[int]] = self.__dict__.setdefault("_orders", {})
-        if (seed, epoch) not in orders:
-            rng = numpy_stream(seed, Stream.PROMPTS, epoch)
-            orders[seed, epoch] = rng.permutation(len(self._split[0])).tolist()
-        return orders[seed, epoch]
+        return self._stream.batch(step, count, seed)
 
     def heldout_problems(self) -> Sequence[Problem]:
         """See `Task.heldout_problems`."""

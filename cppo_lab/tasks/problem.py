@@ -13,12 +13,17 @@ import numpy as np
 class Problem:
     """A prompt with its verifiable answer, a number.
 
-    `solution` is a reference completion where the task has one; supervised warm-up learns from it.
+    `solution` is a reference completion where the task has one; supervised warm-up learns from it. `is_chat` says that
+    the prompt is a user's message, to be written by the model's chat template, and `has_answer_line` that it asks for
+    the answer behind `Answer:`. `benchmark` is what a held-out problem is from, where a task has several.
     """
 
     prompt: str
     answer: str
     solution: str = ""
+    is_chat: bool = False
+    has_answer_line: bool = False
+    benchmark: str | None = None
 
 
 class Task(Protocol):

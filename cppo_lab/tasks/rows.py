@@ -41,5 +41,5 @@ def hub_rows(hub_id: str, config: str | None, split: str, revision: str) -> list
         # The hub's client raises a wide family of errors (offline, proxy, missing revision, cache).
         raise UserError(
             f"{hub_id}@{revision[:8]}: cannot be loaded from the hub ({type(error).__name__}); "
-            "give a local JSONL or Parquet file instead (task.path=… or --data …)."
+            "give a local JSONL or Parquet file instead (task.path=…, task.heldout_paths.BENCHMARK=… or --data …)."
         ) from error

@@ -11,23 +11,23 @@ from cppo_lab.grading.rules import grade
 from cppo_lab.grading.verdict import Verdict
 
 
-def _spin(completion: str, answer: str) -> Verdict:
+def _spin(completion: str, answer: str, answer_line: bool = False) -> Verdict:
     while True:
         pass
 
 
-def _spin_in_c(completion: str, answer: str) -> Verdict:
+def _spin_in_c(completion: str, answer: str, answer_line: bool = False) -> Verdict:
     sum(range(10**12))
     return grade(completion, answer)
 
 
-def _exhaust_memory(completion: str, answer: str) -> Verdict:
+def _exhaust_memory(completion: str, answer: str, answer_line: bool = False) -> Verdict:
     held = []
     while True:
         held.append(bytearray(1 << 24))
 
 
-def _overflow_stack(completion: str, answer: str) -> Verdict:
+def _overflow_stack(completion: str, answer: str, answer_line: bool = False) -> Verdict:
     sys.setrecursionlimit(10**9)
 
     def deeper(_: int) -> list[object]:
@@ -37,11 +37,11 @@ def _overflow_stack(completion: str, answer: str) -> Verdict:
     return grade(completion, answer)
 
 
-def _exit(completion: str, answer: str) -> Verdict:
+def _exit(completion: str, answer: str, answer_line: bool = False) -> Verdict:
     os._exit(0)
 
 
-SABOTAGE: dict[str, Callable[[str, str], Verdict]] = {
+SABOTAGE: dict[str, Callable[..., Verdict]] = {
     "spin": _spin,
     "spin in C": _spin_in_c,
     "exhaust memory": _exhaust_memory,
@@ -50,10 +50,10 @@ SABOTAGE: dict[str, Callable[[str, str], Verdict]] = {
 }
 
 
-def sabotaged(completion: str, answer: str, limit_s: float) -> Verdict:
+def sabotaged(completion: str, answer: str, answer_line: bool, limit_s: float) -> Verdict:
     """What a worker does for one answer, with its grading replaced where the completion names a sabotage."""
     pool.grade = SABOTAGE.get(completion, grade)  # type: ignore[assignment]
-    return pool._grade_one(completion, answer, limit_s)
+    return pool._grade_one(completion, answer, answer_line, limit_s)
 
 
 def never_starts(*_: object) -> None:

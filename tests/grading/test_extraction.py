@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cppo_lab.grading.extraction import marked_answer
+from cppo_lab.grading.rules import grade
 
 TABLE = [
     ("#### 18", "18"),
@@ -101,3 +102,55 @@ def test_a_million_characters_take_no_time(text: str) -> None:
     started = time.perf_counter()
     marked_answer(text)
     assert time.perf_counter() - started < 2
+
+
+ANSWER_LINES = [
+    ("so it is 42.\nAnswer: 42", "42"),
+    ("Answer: $42$\n", "$42$"),
+    ("**Answer:** 42", "42"),
+    ("**Answer: 42**", "42"),
+    ("The final answer : -7.", "-7."),
+    ("answer: 1\nAnswer: 2\nthat was it", "2"),
+    (r"Answer: \boxed{42}", "42"),
+    ("\\boxed{41}\nAnswer: 42", "42"),
+    ("Answer: 41\nso \\boxed{42}", "42"),
+    ("#### 41\nAnswer: 42", "42"),
+    ("Answer:\n42", ""),
+    ("the answers: 42", None),
+    ("I answer 42", None),
+]
+
+
+@pytest.mark.parametrize(("completion", "answer"), ANSWER_LINES)
+def test_an_answer_line_is_a_mark_where_it_is_asked_for(completion: str, answer: str | None) -> None:
+    assert marked_answer(completion, answer_line=True) == answer
+
+
+def test_an_answer_line_is_no_mark_elsewhere() -> None:
+    assert marked_answer("Answer: 42") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["answer" + "*" * 1_000_000, "answer:" * 150_000, "answer" + " " * 1_000_000]
+)
+def test_a_million_characters_of_answer_lines_take_no_time(text: str) -> None:
+    started = time.perf_counter()
+    marked_answer(text, answer_line=True)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("completion", "is_right"),
+    [
+        ("Answer: 42", True),
+        ("Answer: $42$.", True),
+        (r"Answer: \(42\)", True),
+        ("Answer: 042", True),
+        ("Answer: 1,234", False),
+        ("Answer: 41 or 42", False),
+        ("Answer: $Answer", False),
+    ],
+)
+def test_answer_lines_are_graded_as_exact_numbers(completion: str, is_right: bool) -> None:
+    assert grade(completion, "42", answer_line=True).correct is is_right
+    assert not grade(completion, "42").correct

@@ -9,7 +9,7 @@ import torch
 from tiny_runs import same_weights
 from transformers import AutoModelForCausalLM
 
-from cppo_lab.compose import compose_run, group_options
+from cppo_lab.compose import compose_run
 from cppo_lab.config import ScratchModel
 from cppo_lab.plan import parameter_count, scratch_parameters
 from cppo_lab.policies.loading import Policy, load_policy
@@ -18,7 +18,7 @@ from cppo_lab.policies.tokenizers import vocabulary_tokenizer
 from cppo_lab.runs.checkpoint import save_checkpoint
 from cppo_lab.tasks.chain import VOCABULARY
 
-LADDER = [name for name in group_options("model") if name != "pretrained"]
+LADDER = ["l", "m", "moe", "s"]
 TOKENIZER = vocabulary_tokenizer(VOCABULARY)
 
 

@@ -16,7 +16,14 @@ from cppo_lab.compose import compose_run, compose_tree, validate
 from cppo_lab.config import RunConfig
 from cppo_lab.policies.loading import Policy
 from cppo_lab.runs.checkpoint import save_checkpoint
-from cppo_lab.runs.identity import determines_result, named_inputs, run_folder, run_id, starting_policy_id
+from cppo_lab.runs.identity import (
+    RESULT_VERSION,
+    determines_result,
+    named_inputs,
+    run_folder,
+    run_id,
+    starting_policy_id,
+)
 
 DETERMINES_THE_RESULT: dict[str, Any] = {
     "seed": 1,
@@ -55,6 +62,22 @@ DETERMINES_THE_RESULT: dict[str, Any] = {
     "algo.divergence.k": 10,
     "algo.aggregation.kind": "sequence_mean_token_mean",
 }
+# The names of runs that were made before; they must never change while RESULT_VERSION is 3. (run, starting policy)
+MADE_BEFORE = [
+    ([], "72788649ab11", "98acc31600d0"),
+    (["algo=grpo"], "6fc25ae4a07a", "98acc31600d0"),
+    (["regime=mismatch"], "721f5f168fc7", "98acc31600d0"),
+    (["task=gsm8k"], "7f95f389c2a5", "45f9f16e6fe7"),
+    (["engine=vllm"], "5c4d3c446e54", "98acc31600d0"),
+    (
+        [
+            *("task=gsm8k", "model=pretrained", "model.path=Qwen/Qwen3-0.6B", f"model.revision={40 * 'a'}"),
+            "warmup=none",
+        ],
+        "9747e1912702",
+        "81b556e8130d",
+    ),
+]
 CHANGES_NOTHING = [
     "paths.output=elsewhere",
     "tracking=none",
@@ -84,6 +107,13 @@ def test_whatever_determines_the_result_changes_the_identity() -> None:
     for key, value in DETERMINES_THE_RESULT.items():
         ids[key] = run_id(validate(with_value(tree, key, value)))
     assert len(set(ids.values())) == len(ids), ids
+
+
+@pytest.mark.parametrize(("overrides", "run", "policy"), MADE_BEFORE, ids=lambda value: str(value)[:40])
+def test_runs_made_before_keep_their_names(overrides: list[str], run: str, policy: str) -> None:
+    config = compose_run([*overrides, "trainer.device=cpu"])
+    assert RESULT_VERSION == 3
+    assert (run_id(config), starting_policy_id(config)) == (run, policy)
 
 
 @pytest.mark.parametrize("override", CHANGES_NOTHING)
@@ -150,6 +180,24 @@ def test_training_and_heldout_file_are_not_interchangeable(tmp_path: Path) -> No
         path.write_text(f'{{"question": "{number}", "answer": "#### 1"}}\n' * 4, encoding="utf-8")
     first, second = (run_id(gsm8k(a, f"task.heldout_path='{b}'")) for a, b in (files, reversed(files)))
     assert first != second
+
+
+def dapo_math(heldout: Path, *overrides: str) -> RunConfig:
+    path = f"task.heldout_paths.aime24='{heldout}'"
+    return compose_run(["recipe=qwen3_1.7b_base", "task.benchmarks=[aime24]", path, *overrides])
+
+
+def test_bytes_of_a_benchmarks_file_matter_and_its_path_does_not(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path in (first, second):
+        path.write_text('{"problem": "q", "answer": "1"}\n', encoding="utf-8")
+    assert run_id(dapo_math(first)) == run_id(dapo_math(second))
+    assert named_inputs(dapo_math(first)).keys() == {"task.heldout_paths.aime24"}
+    before = run_id(dapo_math(second))
+    second.write_text('{"problem": "q", "answer": "2"}\n', encoding="utf-8")
+    assert run_id(dapo_math(second)) != before
+    assert run_id(compose_run(["recipe=qwen3_1.7b_base", "task.benchmarks=[aime24]"])) != before
+    assert run_id(dapo_math(first, "task.samples=8")) != run_id(dapo_math(first))
 
 
 def with_model(folder: Path, *overrides: str) -> RunConfig:
