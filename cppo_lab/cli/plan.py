@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
-from cppo_lab.gpu_cost import FLOP_MODEL, MEMORY_MODEL
+from cppo_lab.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import Cost, cost
 from cppo_lab.policies.starting import cache_folder, is_ready
@@ -98,11 +98,22 @@ def _print_gpu_scale(rows: Sequence[PlanRow]) -> None:
         f"{count(judged)} of evaluations. {FLOP_MODEL} {MEMORY_MODEL}",
         markup=False,
     )
-    for model, gpu in {config.model.name: gpu for config, gpu in known}.items():
+    for model in dict.fromkeys(config.model.name for config, _ in known):
+        _print_what_does_not_fit(model, {c.algo.name: gpu for c, gpu in known if c.model.name == model})
+
+
+def _print_what_does_not_fit(model: str, by_method: Mapping[str, GpuCost]) -> None:
+    # A critic of its own takes as much again: what most methods need is said of the model, the rest of its methods.
+    sizes = [gpu.one_device_bytes for gpu in by_method.values()]
+    usual = max(sizes, key=sizes.count)
+    for size in dict.fromkeys(sizes):
+        methods = [method for method, gpu in by_method.items() if gpu.one_device_bytes == size]
+        gpu = by_method[methods[0]]
         if not gpu.fits_one_device:
+            which = "" if size == usual else f" with {', '.join(methods)}"
             console().print(
-                f"{model} needs {gpu.one_device_bytes / 2**30:.0f} GiB and does not fit one 80 GiB device: sharded, it "
-                f"takes {gpu.devices} of them. The lab's own trainer uses one device.",
+                f"{model}{which} needs {size / 2**30:.0f} GiB and does not fit one 80 GiB device: sharded, it takes "
+                f"{gpu.devices} of them. The lab's own trainer uses one device.",
                 markup=False,
             )
 
@@ -112,10 +123,17 @@ def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
     times = [estimate.time_s for _, estimate in waiting if estimate.time_s is not None]
     jobs = default_jobs([config for config, _ in waiting])
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
+    done = f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done"
+    if waiting and all(estimate.gpu for _, estimate in waiting):
+        hours = sum(estimate.gpu.h100_hours for _, estimate in waiting if estimate.gpu)
+        console().print(
+            f"{done}; at most {count(round(hours))} H100-hours to go, on one device and then the next."
+        )
+        return
     left = seconds(time_left(times, jobs))
     console().print(
-        f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done; about {left} to go with "
-        f"{jobs} at a time, and {plural(policies, 'starting policy')} to make. Times come from: {bases}."
+        f"{done}; about {left} to go with {jobs} at a time, and {plural(policies, 'starting policy')} to make. "
+        f"Times come from: {bases}."
     )
 
 

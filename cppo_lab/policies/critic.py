@@ -38,6 +38,8 @@ class Critic(nn.Module):
         return self.of_hidden(response_hidden(source, tokens, attention_mask, prompt_width))
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
-        """Values [B, T] of states [B, T, d]."""
-        value: Tensor = self.head(hidden.float()).squeeze(-1)
+        """Values [B, T], float32, of states [B, T, d]."""
+        # A policy that computes in bfloat16 does so by autocast, which would take the head along.
+        with torch.autocast(hidden.device.type, enabled=False):
+            value: Tensor = self.head(hidden.float()).squeeze(-1)
         return value

@@ -89,5 +89,7 @@ def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: P
     revision = config.model.revision if checkpoint is None else None
     policy = load_policy(path, revision=revision, device=device)
     if config.model.gradient_checkpointing:
-        policy.network.gradient_checkpointing_enable()
+        network = policy.network
+        # transformers 5.20 gave it the new name.
+        getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()
     return replace(policy, dtype=config.model.dtype)

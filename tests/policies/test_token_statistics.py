@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from text_models import random_policy
 from torch import Tensor
 
 from cppo_lab.compose import compose_run
 from cppo_lab.config import ScratchModel
 from cppo_lab.policies import logprobs
+from cppo_lab.policies.critic import Critic
 from cppo_lab.policies.logprobs import TokenStatistics, token_statistics
 from cppo_lab.policies.scratch import scratch_policy
 from cppo_lab.policies.tokenizers import vocabulary_tokenizer
@@ -198,3 +200,13 @@ def test_a_loaded_policy_has_no_dropout(tmp_path: Path) -> None:
     tokens = torch.arange(6).unsqueeze(0)
     still = network(input_ids=tokens).logits
     assert torch.equal(network.train()(input_ids=tokens).logits, still)
+
+
+def test_values_are_float32_in_a_policy_that_computes_in_bfloat16() -> None:
+    network = random_policy(vocabulary_tokenizer(("a", "b"))).network
+    critic = Critic(network, "separate")
+    hidden = torch.randn(2, 3, network.config.hidden_size)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = critic.of_hidden(hidden.bfloat16())
+    assert values.dtype == torch.float32
+    assert values.shape == (2, 3)

@@ -1,0 +1,82 @@
+"""Every sweep of the paper at its own scale: composed, validated and planned in full, and rehearsed with tiny parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_recipes import SIZES, tiny_data, tiny_model
+
+from cppo_lab.plan import cost
+from cppo_lab.runs.sweep_files import read_sweep, sweep_names
+from cppo_lab.runs.sweeps import plan_sweep
+
+Invoke = Callable[..., tuple[int, str, str]]
+SWEEPS = [name for name in sweep_names() if "paper" in read_sweep(name).scales]
+SMALL = (
+    *SIZES,
+    *(
+        "trainer.steps=1",
+        "trainer.prompts_per_step=4",
+        "trainer.prompts_per_minibatch=2",
+        "trainer.group_size=4",
+    ),
+    *("trainer.microbatch_sequences=null", "task.samples=2"),
+)
+
+
+def test_all_sweeps_but_the_quick_one_have_the_papers_scale() -> None:
+    assert {*SWEEPS} == {*sweep_names()} - {"quickstart"}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_is_planned_in_full(name: str, tmp_path: Path) -> None:
+    sweep = plan_sweep(read_sweep(name, "paper"), [f"paths.output='{tmp_path}'"])
+    assert sweep.name == f"{name}-paper"
+    for run in sweep.runs:
+        assert run.config.task.kind == "dapo_math"
+        assert run.config.model.kind == "pretrained"
+        estimate = cost(run.config).gpu
+        assert estimate is not None
+        assert estimate.h100_hours > 1
+
+
+def test_plan_shows_what_table_1_would_cost(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, err = invoke("plan", "table1", "scale=paper", "-o", str(tmp_path))
+    assert code == 0, err
+    shown = " ".join(out.split())
+    assert "32 runs, 0 done; at most" in shown
+    assert "Qwen/Qwen3-1.7B with ppo needs" in shown, "its critic is a second model"
+    assert "Qwen/Qwen3-30B-A3B-Base needs" in shown
+    code, out, _ = invoke("plan", "table1", "scale=paper", "--json", "-o", str(tmp_path))
+    runs = json.loads(out)["runs"]
+    assert len(runs) == 32
+    assert all(run["gpu"]["h100_hours"] > 1 for run in runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWEEPS)
+def test_dress_rehearsal(name: str, invoke: Invoke, tmp_path: Path) -> None:
+    """The same file with model and data replaced: every run ends, Table 1's report is written, the result file too."""
+    model = tiny_model(tmp_path / "model", chat=True, experts=0)
+    asked = ["scale=paper", *SMALL, f"model.path='{model}'", *tiny_data(tmp_path / "data")]
+    # One setting of the model; the axes in question stay whole.
+    asked += ["recipe=qwen3_1.7b_base", *(["seed=range(0,2)"] if name == "aa" else [])]
+    if name == "horizon":
+        asked.append("task.max_response_tokens=4,6")
+    output = tmp_path / "out"
+    report = "--report" if name == "table1" else "--no-report"
+    code, out, err = invoke("sweep", name, *asked, "-o", str(output), "-j", "2", report)
+    assert code == 0, out + err
+    states = [
+        json.loads(path.read_text(encoding="utf-8"))["status"] for path in output.glob("runs/*/run.json")
+    ]
+    assert states
+    assert {*states} == {"FINISHED"}
+    assert len(list(output.glob("reports/*/index.html"))) == (name == "table1")
+    code, out, err = invoke("results", name, *asked, "-o", str(output), "--to", str(tmp_path / "results"))
+    assert code == 0, err
+    lines = (tmp_path / "results" / f"{name}-paper.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(states)
