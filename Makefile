@@ -39,7 +39,7 @@ repro-%: $(INSTALLED) # One sweep: its runs, its report, its result file
 repro-all: $(REPRODUCTIONS:%=repro-%) reproductions ## Every sweep of the paper, and the page of them
 
 reproductions: $(INSTALLED) ## docs/reproductions.md and its figures from results/*.csv
-	$(BIN)/python -m analysis.reproductions
+	$(BIN)/python -m analysis.reproductions --readme README.md
 
 test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"

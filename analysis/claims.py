@@ -58,7 +58,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim in one panel. `needed` is the number of pairs that would resolve it, as far as the spread tells."""
+    """A claim in one panel. `needed` is how many pairs would resolve it."""
 
     claim: Claim
     panel: str
@@ -78,16 +78,21 @@ class Outcome:
 
     @property
     def needed(self) -> int | None:
-        """Pairs that would resolve it: for a margin, until the interval is that narrow; else by power."""
+        """Pairs that would resolve it, were the mean and the spread those seen: enough to find the difference, or to
+        bring the interval to the right side of the margin.
+        """
         seen = self.estimate
         if seen is None or not seen.sd > 0:
             return None
-        by_power = stats.pairs_to_resolve(seen.mean, seen.sd, POWER)
-        if not self.claim.margin:
-            return by_power
-        # Either the difference is found, or one of the size of the margin is excluded.
-        narrow = pairs_for_half_width(seen.sd, self.claim.margin)
-        return narrow if by_power is None else min(by_power, narrow)
+        claim = self.claim
+        mean = -seen.mean if claim.expect == "below" else seen.mean
+        found = stats.pairs_to_resolve(mean, seen.sd, POWER)
+        one_sided = claim.expect in ("above", "below")
+        counts = [found] if claim.expect in ("equal", "not zero") or mean > 0 else []
+        room = claim.margin - (mean if one_sided else abs(mean))
+        if room > 0 and claim.expect != "not zero":
+            counts.append(pairs_for_half_width(seen.sd, room))
+        return min((count for count in counts if count is not None), default=None)
 
 
 def verdict(claim: Claim, seen: Estimate | None, p_holm: float) -> str:

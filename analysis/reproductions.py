@@ -17,7 +17,7 @@ import numpy as np
 from analysis import stats
 from analysis.claims import MARGIN, Outcome, outcomes, read_claims
 from analysis.figures.render import render
-from analysis.figures.reproduction import is_measured, reproduction
+from analysis.figures.reproduction import headlines, is_measured, reproduction, shown_in_words
 from analysis.numbers import MINUS, plural
 from analysis.result_files import ResultFile, read_results, score
 from cppo_lab.runs.sweep_files import SweepFile, read_sweep
@@ -39,6 +39,9 @@ ORDER = (
     "equal_share",
     "aa",
 )
+MAIN_PANEL = "model=s, regime=many_updates"
+HEADLINE_IMAGE = "docs/images/reproductions/headlines.png"
+README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
 HEADER = f"""# Reproductions
 
 Every table and figure of CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs/2606.10968)) as a sweep of this
@@ -52,6 +55,9 @@ above zero and Holm's adjusted p over the claims of the same panel is below 0.05
 zero, and does not agree when it excludes zero. All else is not resolved, with the number of seeds that would resolve
 it. The rules and the claims were written down before these runs were made, though not before every run of the lab: a
 few seeds of the main regime had been seen. Thresholds are those that the papers publish.
+
+In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
+grey; the band is {100 * MARGIN:.0f} points to each side of zero.
 """
 
 
@@ -93,7 +99,7 @@ def _summary(items: Sequence[Item]) -> str:
             )
         if not item.outcomes:
             lines.append(
-                f"| [{item.sweep.name}](#{_anchor(item)}) | {item.sweep.title} | not run yet | 0 | not resolved |"
+                f"| [{item.sweep.name}](#{_anchor(item)}) | {item.sweep.title} | too few runs yet | 0 | not resolved |"
             )
     return "\n".join(lines) + "\n"
 
@@ -116,7 +122,7 @@ def _section(item: Item, images: str) -> str:
     if not is_measured(item.results):
         return "\n".join(line for line in lines if line is not None) + "\n"
     lines += [
-        f"![{sweep.title}: curves of mean accuracy, and the contrasts of the claims]({images}/{sweep.slug}.png)",
+        f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
         "",
         *_methods(item.results),
         "",
@@ -168,6 +174,8 @@ def _methods(results: ResultFile) -> list[str]:
 
 
 def _claims(found: Sequence[Outcome]) -> list[str]:
+    if not found:
+        return ["Too few of the runs are done to hold a claim against them."]
     lines = [
         "| the paper says | contrast | where | measured | Holm's p | n | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -209,8 +217,47 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def write(results: Path, docs: Path) -> Path:
-    """Write reproductions.md and its figures into `docs`; returns the page."""
+def headline_block(items: Sequence[Item], image: str) -> str:
+    """The README's picture and its caption."""
+    lines = [
+        README_START,
+        "![Held-out accuracy against training steps, and the contrasts of the paper's headline claims]"
+        f"({image})",
+        "",
+        "*Drawn by the lab from `results/`: a model of 0.1 million parameters, up to 64 updates per rollout, each seed",
+        "from a starting policy of its own. Differences of final accuracy in points, with 95% intervals over paired",
+        "runs. All claims, at every scale measured: [docs/reproductions.md](docs/reproductions.md).*",
+        "",
+        "| CPPO's paper says | measured here | seeds | verdict |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {outcome.claim.says} | {_measured(outcome)} | {_pairs(outcome)} | {_verdict(outcome)} |"
+            for outcome in headline_outcomes(items)
+        ),
+        README_END,
+    ]
+    return "\n".join(lines)
+
+
+def headline_outcomes(items: Sequence[Item]) -> list[Outcome]:
+    """The headline claims where most seeds were spent."""
+    return [
+        outcome
+        for item in items
+        for outcome in item.outcomes
+        if outcome.claim.headline and outcome.panel in ("", MAIN_PANEL)
+    ]
+
+
+def readme_with(readme: str, block: str) -> str:
+    """The README with its picture and caption replaced."""
+    before, _, rest = readme.partition(README_START)
+    _, _, after = rest.partition(README_END)
+    return f"{before}{block}{after}"
+
+
+def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
+    """Write reproductions.md and its figures into `docs`, and the picture of `readme`; returns the page."""
     items = [read_item(name, results) for name in ORDER]
     images = docs / "images" / "reproductions"
     images.mkdir(parents=True, exist_ok=True)
@@ -220,6 +267,13 @@ def write(results: Path, docs: Path) -> Path:
             drawn = render(item.sweep.slug, figure, png=True, pdf=False, page=False)
             assert drawn.png is not None, "a PNG was asked for"
             (images / f"{item.sweep.slug}.png").write_bytes(drawn.png)
+    figure = headlines(items[0].results, MAIN_PANEL, headline_outcomes(items))
+    if figure is not None and readme is not None:
+        picture = render("headlines", figure, png=True, pdf=False, page=False).png
+        assert picture is not None, "a PNG was asked for"
+        (images / "headlines.png").write_bytes(picture)
+        text = readme_with(readme.read_text(encoding="utf-8"), headline_block(items, HEADLINE_IMAGE))
+        readme.write_text(text, encoding="utf-8")
     path = docs / "reproductions.md"
     path.write_text(page(items, "images/reproductions"), encoding="utf-8")
     return path
@@ -230,8 +284,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/reproductions.md from results/*.csv.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--readme", type=Path, help="also renew its picture and caption")
     given = parser.parse_args()
-    print(write(given.results, given.docs))
+    print(write(given.results, given.docs, given.readme))
 
 
 if __name__ == "__main__":

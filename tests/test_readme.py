@@ -32,7 +32,7 @@ COMMANDS = [
 
 def test_the_readme_shows_every_command() -> None:
     assert {command[0] for command in COMMANDS} == {
-        "list", "plan", "sweep", "train", "report", "inspect", "compare", "eval", "config", "doctor",
+        "list", "plan", "sweep", "results", "train", "report", "inspect", "compare", "eval", "config", "doctor",
     }  # fmt: skip
 
 

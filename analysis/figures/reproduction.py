@@ -38,28 +38,42 @@ def reproduction(
     column = SERIES.get(figure_of_report or "", "accuracy")
     shown = panels[:MOST_CURVES] if len(results.methods(panels[0])) <= 12 else []
     contrasts = [outcome for outcome in outcomes if outcome.claim.margin and outcome.estimate is not None]
-    methods = list(dict.fromkeys(row["method"] for row in results.rows))
-    looks = style.looks_of(methods)
-    widths = [1.0] * len(shown) + ([1.35] if contrasts else [])
+    return _figure(results, shown, column, contrasts, len(panels) > 1)
+
+
+def headlines(results: ResultFile, panel: str, outcomes: Sequence[Outcome]) -> Figure | None:
+    """The curves of one panel of Table 1 and the contrasts of every headline claim; None where none was measured."""
+    contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
+    return _figure(results, [panel], "accuracy", contrasts, False) if contrasts else None
+
+
+def _figure(
+    results: ResultFile, panels: Sequence[str], column: str, contrasts: Sequence[Outcome], with_panel: bool
+) -> Figure | None:
+    widths = [1.0] * len(panels) + ([1.35] if contrasts else [])
     if not widths:
         return None
+    methods = list(dict.fromkeys(row["method"] for row in results.rows))
+    looks = style.looks_of(methods)
     with style.house_style():
         height = max(3.3, 1.2 + 0.3 * len(contrasts))
         figure = style.sheet(min(16.0, 3.4 * sum(widths) + 0.6), height)
         grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
-        for place, panel in enumerate(shown):
+        for place, panel in enumerate(panels):
             _curves(figure.add_subplot(grid[0, place]), results, panel, column, looks)
         if contrasts:
-            _contrasts(figure.add_subplot(grid[0, len(shown)]), contrasts, len(panels) > 1)
+            _contrasts(figure.add_subplot(grid[0, len(panels)]), contrasts, with_panel)
         style.name_methods(figure, style.line_handles(methods, looks), columns=5)
         return figure
 
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
+    last = 0.0
     for method in results.methods(panel):
         look = looks[method]
         x, y = mean_series(results.of(panel, method), column)
         if len(x):
+            last = max(last, float(x[-1]))
             axes.plot(
                 x,
                 y,
@@ -80,7 +94,9 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if column == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
-    if column == "deviation":
+    if column != "deviation":
+        style.step_axis(axes, last)
+    else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
 
 
@@ -123,7 +139,15 @@ def _contrasts(axes: Axes, contrasts: Sequence[Outcome], with_panel: bool) -> No
 def _name(outcome: Outcome, with_panel: bool) -> str:
     claim = outcome.claim
     name = f"{claim.treatment} − {claim.baseline}" if claim.baseline else claim.treatment
+    if claim.score == "first_minus_second_half":
+        name = "first half of seeds\n− second half"
     return f"{name}\n{outcome.panel}" if with_panel and outcome.panel else name
+
+
+def shown_in_words(figure_of_report: str | None) -> str:
+    """What the figure of an item shows."""
+    _, up = _LABELS[SERIES.get(figure_of_report or "", "accuracy")]
+    return f"{up} (means over seeds)"
 
 
 def is_measured(results: ResultFile) -> bool:

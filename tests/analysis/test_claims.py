@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims import MARGIN, Claim, outcomes, pairs_for_half_width, read_claims, verdict
+from analysis.claims import MARGIN, Claim, Outcome, outcomes, pairs_for_half_width, read_claims, verdict
 from analysis.result_files import ResultFile
-from analysis.stats import Estimate, t_interval
+from analysis.stats import Estimate, paired_t_p, t_interval
 from cppo_lab.errors import UserError
 
 
@@ -192,3 +192,21 @@ def test_so_many_pairs_give_an_interval_as_narrow_as_the_margin(sd: float) -> No
         return (seen.high - seen.low) / 2
 
     assert half(n) <= MARGIN < half(n - 1)
+
+
+@pytest.mark.parametrize(
+    ("expect", "mean"),
+    [("above", 0.005), ("above", -0.01), ("below", 0.01), ("equal", 0.01), ("equal", 0.05)],
+)
+def test_as_many_pairs_as_are_said_to_be_needed_resolve_it(expect: str, mean: float) -> None:
+    def outcome(count: int) -> Outcome:
+        values = np.resize([-1.0, 1.0], count)
+        seen = t_interval(mean + (values - values.mean()) * 0.06 / values.std(ddof=1))
+        p = paired_t_p(mean + (values - values.mean()) * 0.06 / values.std(ddof=1))
+        return Outcome(claim(expect=expect), "", seen, p, p)
+
+    few = outcome(6)
+    assert few.verdict == "not resolved"
+    assert few.needed is not None
+    assert few.needed > 6
+    assert outcome(few.needed).verdict != "not resolved"

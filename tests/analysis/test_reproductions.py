@@ -8,7 +8,7 @@ import pytest
 
 from analysis.claims import read_claims
 from analysis.figures.reproduction import reproduction
-from analysis.reproductions import ORDER, page, read_item
+from analysis.reproductions import HEADLINE_IMAGE, ORDER, headline_block, page, read_item
 from analysis.result_files import read_results
 from cppo_lab.compose import group_options
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
@@ -23,6 +23,12 @@ def test_the_page_is_what_the_result_files_give() -> None:
     items = [read_item(name, RESULTS) for name in ORDER]
     written = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
     assert page(items, "images/reproductions") == written, "make reproductions writes it anew"
+
+
+def test_the_readme_shows_what_the_result_files_give() -> None:
+    block = headline_block([read_item(name, RESULTS) for name in ORDER], HEADLINE_IMAGE)
+    assert block in (ROOT / "README.md").read_text(encoding="utf-8"), "make reproductions writes it anew"
+    assert (ROOT / HEADLINE_IMAGE).is_file()
 
 
 def test_every_sweep_of_the_paper_is_on_the_page() -> None:

@@ -99,9 +99,9 @@ def test_a_closed_box_at_the_end_is_the_answer(before: str, answer: str) -> None
     ],
 )
 def test_a_million_characters_take_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     marked_answer(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 ANSWER_LINES = [
@@ -134,9 +134,9 @@ def test_an_answer_line_is_no_mark_elsewhere() -> None:
     "text", ["answer" + "*" * 1_000_000, "answer:" * 150_000, "answer" + " " * 1_000_000]
 )
 def test_a_million_characters_of_answer_lines_take_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     marked_answer(text, answer_line=True)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

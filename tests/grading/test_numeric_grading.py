@@ -75,17 +75,17 @@ def test_marked_answer_is_graded_as_the_table_says(
 
 @pytest.mark.parametrize("digits", [65, 5_000, 1_000_000])
 def test_huge_digit_strings_are_no_answer_and_take_no_time(digits: int) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     verdict = grade_number("#### " + "7" * digits, "7")
     assert not verdict.correct
     assert verdict.parsed is None
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_long_text_full_of_marks_takes_no_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert grade_number("#### 1,1," * 30_000 + r"\boxed{" * 10_000 + "\n#### 3", "3").correct
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_gold_that_is_no_number_is_a_data_error() -> None:
