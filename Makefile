@@ -33,8 +33,8 @@ repro-fig1 repro-fig4: repro-table1
 repro-fig7: repro-fig7_budget
 
 repro-%: $(INSTALLED) # One sweep: its runs, its report, its result file
-	$(BIN)/cppo-lab sweep $* scale=$(SCALE)
-	$(BIN)/cppo-lab results $* scale=$(SCALE)
+	$(BIN)/cppo-lab sweep $* scale=$(SCALE); code=$$?; \
+	[ $$code -eq 2 ] || $(BIN)/cppo-lab results $* scale=$(SCALE); exit $$code
 
 repro-all: $(REPRODUCTIONS:%=repro-%) reproductions ## Every sweep of the paper, and the page of them
 

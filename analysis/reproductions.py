@@ -7,7 +7,7 @@ analysis.reproductions` writes the page and its figures.
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from analysis import stats
-from analysis.claims import MARGIN, Outcome, outcomes, read_claims
+from analysis.claims import MARGIN, Outcome, answerable, outcomes, read_claims
 from analysis.figures.render import render
 from analysis.figures.reproduction import headlines, is_measured, reproduction, shown_in_words
 from analysis.numbers import MINUS, plural
+from analysis.planned import planned_runs
 from analysis.result_files import ResultFile, read_results, score
+from cppo_lab.errors import UserError
 from cppo_lab.runs.sweep_files import SweepFile, read_sweep
 
 ORDER = (
@@ -39,8 +41,9 @@ ORDER = (
     "equal_share",
     "aa",
 )
-MAIN_PANEL = "model=s, regime=many_updates"
+HEADLINE_PANELS = "model=s, "
 HEADLINE_IMAGE = "docs/images/reproductions/headlines.png"
+PAPER_SCALE = "paper"
 README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
 HEADER = f"""# Reproductions
 
@@ -48,13 +51,18 @@ Every table and figure of CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs
 lab, and what came of it at laptop scale: models of 0.1 to 3 million parameters on the embedded word problems, in place
 of Qwen3 on mathematics. The page is generated from `results/*.csv` by `make reproductions`; no number on it is typed.
 
-**How to read the verdicts.** A difference is of final accuracy (mean of the last three evaluations, 1,024 held-out
-problems each), paired by seed and starting policy, with Student's 95% interval. *above* agrees when the interval lies
-above zero and Holm's adjusted p over the claims of the same panel is below 0.05; it does not agree when an advantage of
-{100 * MARGIN:.0f} points or more is excluded. *equal* agrees when the interval lies within {100 * MARGIN:.0f} points of
-zero, and does not agree when it excludes zero. All else is not resolved, with the number of seeds that would resolve
-it. The rules and the claims were written down before these runs were made, though not before every run of the lab: a
-few seeds of the main regime had been seen. Thresholds are those that the papers publish.
+**How to read the verdicts.** A difference is of final accuracy (mean of the last three evaluations, of the last one in
+runs with fewer than four; 1,024 held-out problems each), paired by seed and starting policy, with Student's 95%
+interval. Every claim is tested for and against. *Above* agrees when the difference is significantly above zero, and
+does not agree when it is significantly below {100 * MARGIN:.0f} points, so that an advantage worth having is excluded.
+*Equal* agrees when it is significantly within {100 * MARGIN:.0f} points of zero, and does not agree when it is
+significantly different from zero. Significant means p < 0.05 after Holm's adjustment for all claims of the same panel,
+those included that have no runs yet. All else is not resolved, with the number of seeds that would resolve it. A
+verdict on fewer seeds than the sweep plans is *interim*.
+
+The rules and the claims were written down before these runs were made, though not before every run of the lab: a few
+seeds of the main regime had been seen. Thresholds are those that the papers publish; MinPRO's and CISPO's are not
+published, and are those of other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
 grey; the band is {100 * MARGIN:.0f} points to each side of zero.
@@ -74,7 +82,21 @@ def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
     """The sweep `name` and its result file in `folder`."""
     sweep = read_sweep(name, scale)
     results = read_results(folder / f"{sweep.slug}.csv")
-    return Item(sweep, results, tuple(outcomes(read_claims(name, sweep.claims), results)))
+    claims, planned = read_claims(name, sweep.claims), planned_runs(sweep)
+    if scale == PAPER_SCALE:
+        # Some are about the embedded task or the testbed's regimes, which only exist at laptop scale.
+        claims = [claim for claim in claims if answerable(claim, planned)]
+    return Item(sweep, results, tuple(outcomes(claims, results, planned)))
+
+
+def read_items(folder: Path) -> list[Item]:
+    """Every sweep of the paper at laptop scale, and after it at the paper's, where it was run."""
+    items = []
+    for name in ORDER:
+        items.append(read_item(name, folder))
+        published = read_item(name, folder, PAPER_SCALE)
+        items += [published] if published.results.rows else []
+    return items
 
 
 def page(items: Sequence[Item], images: str) -> str:
@@ -84,43 +106,53 @@ def page(items: Sequence[Item], images: str) -> str:
 
 
 def _summary(items: Sequence[Item]) -> str:
-    lines = [
-        "## In short",
-        "",
-        "| item | the paper says | measured | n | verdict |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = ["## In short", "", *_head("item", "the paper says", "measured", "n", "verdict")]
     for item in items:
-        for outcome in item.outcomes:
-            place = f" ({outcome.panel})" if outcome.panel else ""
-            lines.append(
-                f"| [{item.sweep.name}](#{_anchor(item)}) | {outcome.claim.says}{place} | {_measured(outcome)} "
-                f"| {_pairs(outcome)} | {_verdict(outcome)} |"
-            )
-        if not item.outcomes:
-            lines.append(
-                f"| [{item.sweep.name}](#{_anchor(item)}) | {item.sweep.title} | too few runs yet | 0 | not resolved |"
-            )
+        link = f"[{item.sweep.slug}](#{_anchor(item)})"
+        lines += [
+            _line(link, f"{each.claim.says}{_place(each)}", _measured(each), _pairs(each), _verdict(each))
+            for each in item.outcomes
+            if each.estimate is not None
+        ]
+    waiting = sum(each.estimate is None for item in items for each in item.outcomes)
+    if waiting:
+        lines += ["", f"{plural(waiting, 'claim')} (a claim is counted in every panel) wait for their runs."]
     return "\n".join(lines) + "\n"
 
 
+def _head(*names: str) -> list[str]:
+    return [_line(*names), _line(*("---" for _ in names))]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _place(outcome: Outcome) -> str:
+    return f" ({outcome.panel})" if outcome.panel else ""
+
+
+def _heading(item: Item) -> str:
+    return item.sweep.title + (", at the paper's scale" if item.sweep.scale == PAPER_SCALE else "")
+
+
 def _anchor(item: Item) -> str:
-    kept = "".join(c for c in item.sweep.title.lower() if c.isalnum() or c in " -_")
+    # As GitHub makes them.
+    kept = "".join(c for c in _heading(item).lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")
 
 
 def _section(item: Item, images: str) -> str:
     sweep = item.sweep
-    lines = [f"## {sweep.title}", "", sweep.question, ""]
+    lines = [f"## {_heading(item)}", "", sweep.question, ""]
     lines += [f"- The paper's item: {sweep.paper}."] if sweep.paper else []
     lines += [
         f"- Command: `make repro-{sweep.name}`; at the paper's scale: `make repro-{sweep.name} SCALE=paper`.",
-        f"- Baseline: {sweep.baseline}." if sweep.baseline else "",
         f"- {_effort(item.results)}",
         "",
     ]
     if not is_measured(item.results):
-        return "\n".join(line for line in lines if line is not None) + "\n"
+        return "\n".join([*lines, *_claims(item.outcomes)]) + "\n"
     lines += [
         f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
         "",
@@ -146,8 +178,7 @@ def _effort(results: ResultFile) -> str:
 def _methods(results: ResultFile) -> list[str]:
     several = len(results.panels) > 1
     head = ["method", "runs", "start", "final", "95% interval", "best", "collapsed", "masked"]
-    head = (["panel", *head]) if several else head
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    lines = _head(*(["panel", *head] if several else head))
     for panel in results.panels:
         for method in results.methods(panel):
             rows = results.of(panel, method)
@@ -169,25 +200,22 @@ def _methods(results: ResultFile) -> list[str]:
                 f"{int(values['collapsed'].sum())} of {len(rows)}",
                 _percent(float(masked.mean())) if len(masked) else "",
             ]
-            lines.append("| " + " | ".join([panel, *cells] if several else cells) + " |")
+            lines.append(_line(*([panel, *cells] if several else cells)))
     return lines
 
 
 def _claims(found: Sequence[Outcome]) -> list[str]:
-    if not found:
-        return ["Too few of the runs are done to hold a claim against them."]
-    lines = [
-        "| the paper says | contrast | where | measured | Holm's p | n | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for outcome in found:
-        claim = outcome.claim
+    lines = _head("the paper says", "contrast", "where", "measured", "p for", "p against", "n", "verdict")
+    for each in found:
+        claim = each.claim
         contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
         what = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
-        p = "" if math.isnan(outcome.p_holm) else f"{outcome.p_holm:.2g}"
+        less = f" {MINUS} {claim.than:g}" if claim.than else ""
         lines.append(
-            f"| {claim.says} | {contrast}{what} | {outcome.panel} | {_measured(outcome)} | {p} | {_pairs(outcome)} "
-            f"| {_verdict(outcome)} |"
+            _line(
+                *(claim.says, f"{contrast}{what}{less}", each.panel, _measured(each)),
+                *(_p(each, each.p_for), _p(each, each.p_against), _pairs(each), _verdict(each)),
+            )
         )
     return lines
 
@@ -195,20 +223,25 @@ def _claims(found: Sequence[Outcome]) -> list[str]:
 def _measured(outcome: Outcome) -> str:
     seen = outcome.estimate
     if seen is None:
-        return ""
-    scale, digits = (100, 1) if outcome.claim.margin else (1, 4)
+        return "not run yet"
+    scale, digits = (100, 1) if outcome.claim.is_of_accuracy else (1, 4)
     mean, low, high = (f"{scale * value:+.{digits}f}" for value in (seen.mean, seen.low, seen.high))
     text = f"{mean} ({low} to {high})" if seen.has_interval else mean
     return text.replace("-", MINUS)
 
 
+def _p(outcome: Outcome, p: float) -> str:
+    return f"{p:.2g}" if outcome.estimate is not None and outcome.estimate.has_interval else ""
+
+
 def _pairs(outcome: Outcome) -> str:
-    return str(outcome.estimate.n) if outcome.estimate else "0"
+    done = outcome.estimate.n if outcome.estimate else 0
+    return f"{done} of {outcome.planned}" if outcome.is_interim else str(done)
 
 
 def _verdict(outcome: Outcome) -> str:
     if outcome.verdict != "not resolved":
-        return f"**{outcome.verdict}**"
+        return f"**{outcome.verdict}**{' (interim)' if outcome.is_interim else ''}"
     needed = outcome.needed
     return f"not resolved ({plural(needed, 'seed')} would)" if needed else "not resolved"
 
@@ -224,15 +257,14 @@ def headline_block(items: Sequence[Item], image: str) -> str:
         "![Held-out accuracy against training steps, and the contrasts of the paper's headline claims]"
         f"({image})",
         "",
-        "*Drawn by the lab from `results/`: a model of 0.1 million parameters, up to 64 updates per rollout, each seed",
-        "from a starting policy of its own. Differences of final accuracy in points, with 95% intervals over paired",
-        "runs. All claims, at every scale measured: [docs/reproductions.md](docs/reproductions.md).*",
+        "*Drawn by the lab from `results/`: a model of 0.1 million parameters, each seed from a starting policy of its",
+        "own. Differences of final accuracy in points, with 95% intervals over paired runs; how verdicts are given,",
+        "and all other claims: [docs/reproductions.md](docs/reproductions.md).*",
         "",
-        "| CPPO's paper says | measured here | seeds | verdict |",
-        "| --- | --- | --- | --- |",
+        *_head("CPPO's paper says", "measured here", "seeds", "verdict"),
         *(
-            f"| {outcome.claim.says} | {_measured(outcome)} | {_pairs(outcome)} | {_verdict(outcome)} |"
-            for outcome in headline_outcomes(items)
+            _line(f"{each.claim.says}{_place(each)}", _measured(each), _pairs(each), _verdict(each))
+            for each in headline_outcomes(items)
         ),
         README_END,
     ]
@@ -240,17 +272,20 @@ def headline_block(items: Sequence[Item], image: str) -> str:
 
 
 def headline_outcomes(items: Sequence[Item]) -> list[Outcome]:
-    """The headline claims where most seeds were spent."""
+    """The headline claims at laptop scale, for the model with most seeds, in every regime."""
     return [
         outcome
         for item in items
+        if item.sweep.scale != PAPER_SCALE
         for outcome in item.outcomes
-        if outcome.claim.headline and outcome.panel in ("", MAIN_PANEL)
+        if outcome.claim.headline and (not outcome.panel or outcome.panel.startswith(HEADLINE_PANELS))
     ]
 
 
 def readme_with(readme: str, block: str) -> str:
-    """The README with its picture and caption replaced."""
+    """The README with its picture and caption replaced. Raises UserError where it does not say where they are."""
+    if readme.find(README_START) < 0 or readme.find(README_END) < readme.find(README_START):
+        raise UserError(f"README: {README_START} and {README_END}: must both stand in it, in this order.")
     before, _, rest = readme.partition(README_START)
     _, _, after = rest.partition(README_END)
     return f"{before}{block}{after}"
@@ -258,7 +293,7 @@ def readme_with(readme: str, block: str) -> str:
 
 def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
     """Write reproductions.md and its figures into `docs`, and the picture of `readme`; returns the page."""
-    items = [read_item(name, results) for name in ORDER]
+    items = read_items(results)
     images = docs / "images" / "reproductions"
     images.mkdir(parents=True, exist_ok=True)
     for item in items:
@@ -267,7 +302,9 @@ def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
             drawn = render(item.sweep.slug, figure, png=True, pdf=False, page=False)
             assert drawn.png is not None, "a PNG was asked for"
             (images / f"{item.sweep.slug}.png").write_bytes(drawn.png)
-    figure = headlines(items[0].results, MAIN_PANEL, headline_outcomes(items))
+    table1 = items[0].results
+    shown = [panel for panel in table1.panels if panel.startswith(HEADLINE_PANELS)]
+    figure = headlines(table1, shown, headline_outcomes(items))
     if figure is not None and readme is not None:
         picture = render("headlines", figure, png=True, pdf=False, page=False).png
         assert picture is not None, "a PNG was asked for"
@@ -286,7 +323,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--readme", type=Path, help="also renew its picture and caption")
     given = parser.parse_args()
-    print(write(given.results, given.docs, given.readme))
+    try:
+        print(write(given.results, given.docs, given.readme))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

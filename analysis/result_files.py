@@ -11,7 +11,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from analysis.findings import Findings
 from analysis.grouping import is_seed_axis
 from analysis.results import ACCURACY, MethodResult, RunResult
 from analysis.study import Study
+from cppo_lab.errors import UserError
 
 # Scores that are counts; all others are printed with DIGITS significant digits.
 _WHOLE = ("best_step",)
 DIGITS = 7
 _SCORES = tuple(f.name for f in dataclasses.fields(RunResult) if f.name not in ("run_id", "pair"))
+_NEEDED = ("run_id", "panel", "method", "status", "starting_policy", "accuracy", "budget", "deviation")
 Row = dict[str, str]
 
 
@@ -193,12 +195,32 @@ def write_results(path: Path, results: ResultFile) -> None:
 
 
 def read_results(path: Path) -> ResultFile:
-    """The rows of the file at `path`; none where there is no such file."""
+    """The rows of the file at `path`; none where there is no such file. Raises UserError for one that is none."""
     if not path.exists():
         return ResultFile(path.stem, (), ())
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = tuple(dict(row) for row in reader)
-    columns = list(reader.fieldnames or ())
-    axes = columns[columns.index("method") + 1 : columns.index("status")] if rows else []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            columns, *lines = csv.reader(file)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is no result file ({error}).") from error
+    missing = [name for name in (*_NEEDED, *_SCORES) if name not in columns]
+    if missing:
+        raise UserError(f"{path}: is no result file: it lacks the column {missing[0]}.")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(columns):
+            raise UserError(f"{path}, line {number}: has {len(line)} cells, and needs {len(columns)}.")
+    rows = tuple(dict(zip(columns, line, strict=True)) for line in lines)
+    _numbers_only(path, rows)
+    axes = columns[columns.index("method") + 1 : columns.index("status")]
     return ResultFile(path.stem, tuple(axes), rows)
+
+
+def _numbers_only(path: Path, rows: Sequence[Row]) -> None:
+    for number, row in enumerate(rows, start=2):
+        for name in _SCORES:
+            try:
+                score(row, name)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: {name}={row[name]}: must be a number or empty."
+                ) from error

@@ -131,10 +131,14 @@ def paired_t_p(differences: Array, *, least_sd: float = 0.0) -> float:
     if len(sample) < 2:
         return math.nan
     sd = max(float(sample.std(ddof=1)), least_sd)
+    return t_p(float(sample.mean()), sd, len(sample))
+
+
+def t_p(distance: float, sd: float, n: int) -> float:
+    """Two-sided p of Student's t test for a mean of `n` values of spread `sd`, `distance` away from what is tested."""
     if sd == 0.0:
-        return 1.0 if sample[0] == 0.0 else 0.0
-    t = float(sample.mean()) / (sd / math.sqrt(len(sample)))
-    return float(2 * scipy_stats.t.sf(abs(t), len(sample) - 1))
+        return 1.0 if distance == 0.0 else 0.0
+    return float(2 * scipy_stats.t.sf(abs(distance) / (sd / math.sqrt(n)), n - 1))
 
 
 def sign_flip_p(differences: Array, generator: np.random.Generator, draws: int = 20_000) -> float:

@@ -26,11 +26,11 @@ _TRAINED_BYTES = 4 * 4
 _LAYER_NUMBERS = 17
 
 FLOP_MODEL = (
-    "H100-hours: with N the parameters that a token is multiplied with (active experts only), 6N operations per "
-    "trained token and epoch (8N where activations are recomputed) and 2N to read a rollout again, at "
-    f"{_TRAINING_UTILISATION:.0%} of an H100's {_H100_FLOPS / 1e12:.0f} TFLOP/s in bfloat16, and 2N per sampled token, "
-    f"evaluations included, at {_SAMPLING_UTILISATION:.0%}; every response is taken to be as long as it may be, "
-    "attention's own operations are left out, and both shares are assumed, not measured."
+    "H100-hours: with 2N the operations of a token's forward pass (twice its active parameters, and attention over "
+    "half a response), 6N operations per trained token and epoch (8N where activations are recomputed) and 2N to read "
+    f"a rollout again, at {_TRAINING_UTILISATION:.0%} of an H100's {_H100_FLOPS / 1e12:.0f} TFLOP/s in bfloat16, and "
+    f"2N per sampled token, evaluations included, at {_SAMPLING_UTILISATION:.0%}; every response is taken to be as "
+    "long as it may be, and both shares are assumed, not measured."
 )
 MEMORY_MODEL = (
     "Memory: float32 weights, gradients and AdamW's moments (sharded evenly where there are several devices), and the "
@@ -95,7 +95,7 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
     judged = evaluations * problems * config.task.heldout_sampling.samples
     trained = trainer.steps * trainer.prompts_per_step * trainer.group_size * per_response
     needs = config.algo.requirements
-    forward = 2 * shape.multiplied_parameters
+    forward = 2 * shape.multiplied_parameters + shape.attention_operations(per_response)
     read_again = 1 + needs.needs_reference
     per_update = 3 + model.gradient_checkpointing
     networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")

@@ -84,6 +84,18 @@ def test_every_recipe_is_valid_and_planned_for_every_method_of_the_paper(recipe:
         assert config.algo == own
 
 
+def test_every_method_with_a_value_that_the_table_changes_has_a_threshold_file() -> None:
+    files = {path.stem for path in (conf_dir() / "recipe" / "algo").glob("*.yaml")}
+    methods = {name: compose_run([f"algo={name}"]).algo for name in group_options("algo") if name != "ppo"}
+    own = methods["cppo"].trust_region
+    for name, algo in methods.items():
+        region = algo.trust_region
+        on_tv = algo.divergence.kind in ("topk_tv", "binary_tv") and region.delta == own.delta
+        assert (f"qwen3_30b_a3b_base_{name}" in files) == on_tv, name
+        has_budget = region.kind == "prefix_budget" and region.budget == own.budget and on_tv
+        assert (f"qwen3_1.7b_{name}" in files) == has_budget, name
+
+
 @pytest.mark.parametrize(
     "path", sorted((conf_dir() / "recipe" / "algo").glob("*.yaml")), ids=lambda path: path.stem
 )
@@ -155,9 +167,12 @@ def test_h100_hours_follow_the_stated_model_of_operations() -> None:
     assert gpu is not None
     per_response = 220 + 16384
     rollouts, judged = 10 * 256 * 16, 2 * 90 * 16
-    n = SHAPES["Qwen/Qwen3-30B-A3B-Base"].multiplied_parameters
-    training = rollouts * per_response * (8 + 2) * n / (0.35 * 989e12)
-    sampling = (rollouts + judged) * per_response * 2 * n / (0.10 * 989e12)
+    shape = SHAPES["Qwen/Qwen3-30B-A3B-Base"]
+    forward = 2 * shape.multiplied_parameters + shape.attention_operations(per_response)
+    # Half a response of 16k tokens costs as much as the 3 billion parameters.
+    assert 0.8 < shape.attention_operations(per_response) / (2 * shape.multiplied_parameters) < 1.3
+    training = rollouts * per_response * (4 + 1) * forward / (0.35 * 989e12)
+    sampling = (rollouts + judged) * per_response * forward / (0.10 * 989e12)
     assert gpu.h100_hours == pytest.approx((training + sampling) / 3600)
     assert gpu.h100_hours_sampling == pytest.approx(sampling / 3600)
     assert (gpu.sampled_tokens, gpu.evaluation_tokens) == (rollouts * 16384, judged * 16384)

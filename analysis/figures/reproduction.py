@@ -37,14 +37,16 @@ def reproduction(
         return None
     column = SERIES.get(figure_of_report or "", "accuracy")
     shown = panels[:MOST_CURVES] if len(results.methods(panels[0])) <= 12 else []
-    contrasts = [outcome for outcome in outcomes if outcome.claim.margin and outcome.estimate is not None]
+    contrasts = [
+        outcome for outcome in outcomes if outcome.claim.is_of_accuracy and outcome.estimate is not None
+    ]
     return _figure(results, shown, column, contrasts, len(panels) > 1)
 
 
-def headlines(results: ResultFile, panel: str, outcomes: Sequence[Outcome]) -> Figure | None:
-    """The curves of one panel of Table 1 and the contrasts of every headline claim; None where none was measured."""
+def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
+    """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
     contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
-    return _figure(results, [panel], "accuracy", contrasts, False) if contrasts else None
+    return _figure(results, panels, "accuracy", contrasts, True) if contrasts else None
 
 
 def _figure(

@@ -10,7 +10,10 @@ from cppo_lab.runs.sweeps import find_sweep
 
 
 def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None) -> None:
-    """Add the runs of the sweep that are done to `folder`/NAME.csv, in place of rows of the same runs."""
+    """Add the runs of the sweep that are done to `folder`/NAME.csv, in place of rows of the same runs.
+
+    A sweep with overrides is another one, and has a file of its own, named as its folder is.
+    """
     sweep, _ = find_sweep(name, overrides, config_dir)
     sweep.write_manifest()
     from analysis.findings import find
@@ -18,7 +21,7 @@ def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_
     from analysis.runs import load_study
 
     study = load_study(sweep.output, sweep.name)
-    path = folder / f"{sweep.file.slug}.csv"
+    path = folder / f"{sweep.name}.csv"
     measured, known = rows_of(study, find(study)), read_results(path)
     results = merged(known, measured)
     write_results(path, results)

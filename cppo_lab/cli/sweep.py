@@ -15,9 +15,10 @@ from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.experiment import check_inputs, writable
+from cppo_lab.runs.grids import hydra_settings
 from cppo_lab.runs.mirror import NoMirror, SweepMirror
 from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep, hydra_settings
+from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep
 
 _STOP_S = 20.0
 

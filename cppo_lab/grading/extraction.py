@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 _MARKED = re.compile(r"#{4,}[^\S\n]*((?:(?!####)[^\n])*)")
 # Bold or not: DAPO's prompt asks for such a line, and its reward takes the words wherever they are.
-_ANSWER_LINE = re.compile(r"\banswer\**[^\S\n]*:[^\S\n]*\**([^\n]*)", re.IGNORECASE)
+# The answer may stand on the next line.
+_ANSWER_LINE = re.compile(r"\banswer\**[^\S\n]*:\**\s*\**([^\n]*)", re.IGNORECASE)
 # A backslash takes the next character with it, so that escaped braces do not count.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _LISTED = re.compile(r"[\s$]{0,9}(?:[,;]|(?:,\s{0,9})?(?:\\text\s?\{\s*)?(?:and|or)(?:\s*\})?)[\s$]{0,9}")
@@ -52,6 +53,12 @@ def _last_boxed(text: str) -> tuple[int, str] | None:
     return boxes[last].start, ", ".join(contents)
 
 
+def _bare(line: str) -> str:
+    """An answer line without what only sets it off: bold, code, displayed mathematics."""
+    text = line.strip("*` \t\r")
+    return text.removeprefix("\\[").removesuffix("\\]").strip() if text.startswith("\\[") else text
+
+
 def marked_answer(completion: str, answer_line: bool = False) -> str | None:
     """The text after the last `####`, or in the last `\\boxed{}`, whichever comes later; None if neither.
 
@@ -60,8 +67,7 @@ def marked_answer(completion: str, answer_line: bool = False) -> str | None:
     """
     marks = [(mark.start(), mark.group(1)) for mark in _MARKED.finditer(completion)]
     if answer_line:
-        # The end of a line in bold.
-        marks += [(mark.start(), mark.group(1).rstrip("* ")) for mark in _ANSWER_LINE.finditer(completion)]
+        marks += [(mark.start(), _bare(mark.group(1))) for mark in _ANSWER_LINE.finditer(completion)]
     boxed = _last_boxed(completion)
     if boxed is not None:
         marks.append(boxed)

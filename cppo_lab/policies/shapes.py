@@ -48,6 +48,12 @@ class ModelShape:
         """Active parameters that take part in a multiplication: an embedding of its own is looked up."""
         return self.active_parameters - (0 if self.is_tied else self.vocabulary * self.width)
 
+    def attention_operations(self, length: int) -> int:
+        """Of one token's forward pass, the mean over a causal sequence of `length`: scores and weighted values, each
+        two operations per unit of every head and token before.
+        """
+        return 4 * self.layers * self.heads * self.head_dim * (length // 2)
+
     def kv_bytes_per_token(self, bytes_per_number: int) -> int:
         """Size of one token's keys and values."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number

@@ -99,6 +99,8 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         raise UserError(f"{path}: a sweep file needs 'axes', or 'scales' that have them.")
     _known_keys(path, content, _KEYS, "")
     at_scale, scales = _at_scale(path, content, scale)
+    for key in {*_keys(content.get("axes"))} & {*_keys(at_scale.get("axes"))}:
+        raise UserError(f"{path}: axes: {key}: stands in the file's axes and in those of scale {scale}.")
     grids = [
         Grid({**grid.axes, **own.axes}, (*own.overrides, *grid.overrides))
         for grid in _grids(path, at_scale.get("axes"), f"scales.{scale}.")
@@ -149,6 +151,11 @@ def _at_scale(
     if scale not in scales:
         raise one_of("scale", scale, [str(name) for name in scales])
     return scales[scale], tuple(map(str, scales))
+
+
+def _keys(axes: Any) -> list[str]:
+    given = axes if isinstance(axes, list) else [axes]
+    return [str(key) for each in given if isinstance(each, dict) for key in each if key != "overrides"]
 
 
 def _grids(path: Path, axes: Any, place: str) -> list[Grid]:

@@ -14,8 +14,9 @@ from cppo_lab.compose import compose_runs
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
+from cppo_lab.runs.grids import axis_names, chosen_grids, combinations, hydra_settings, merged_overrides
 from cppo_lab.runs.identity import digest, run_folder
-from cppo_lab.runs.sweep_files import Grid, SweepFile, adhoc_sweep, read_sweep, split_scale
+from cppo_lab.runs.sweep_files import SweepFile, adhoc_sweep, read_sweep, split_scale
 
 
 @dataclass(frozen=True)
@@ -104,68 +105,16 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _parse(overrides: Sequence[str]) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        reason = " ".join(str(error).split()).partition(" See https")[0]
-        raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
-
-
-def hydra_settings(overrides: Sequence[str]) -> list[str]:
-    """Those overrides that speak to Hydra itself (a launcher or a sweeper plug-in and its settings)."""
-    return [o for o in overrides if o.lstrip("+~").startswith(("hydra/", "hydra."))]
-
-
-def merged_overrides(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> list[str]:
-    """What the file says of one of its grids, with what the command line says in its place; a later one replaces."""
-    merged: dict[str, str] = {}
-    own = [*file.overrides, *grid.overrides, *(f"{key}={value}" for key, value in grid.axes.items())]
-    for text, parsed in [
-        *zip(own, _parse(own), strict=True),
-        *zip(overrides, _parse(overrides), strict=True),
-    ]:
-        key = parsed.get_key_element().lstrip("+")
-        merged[key] = text
-    return list(merged.values())
-
-
-def expand(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
-    """Every combination of the swept values, by Hydra's own sweeper: (overrides, axis values) of each run."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = _parse(overrides)
-    swept = {o.get_key_element() for o in parsed if o.is_sweep_override()}
-    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    combinations = []
-    for combination in (c for batch in batches for c in batch):
-        axes = {}
-        for override in combination:
-            key, _, value = override.partition("=")
-            if key in swept:
-                axes[key.lstrip("+")] = value
-        combinations.append((tuple(combination), axes))
-    return combinations
-
-
 def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | None = None) -> Sweep:
     """Compose and validate every run of the sweep. Raises UserError before any of them starts."""
     overrides = [o for o in overrides if o not in hydra_settings(overrides)]
-    combinations = [
-        combination for grid in file.grids for combination in expand(merged_overrides(file, grid, overrides))
-    ]
-    axes = list(dict.fromkeys(key for _, values in combinations for key in values))
-    if len(file.grids) > 1:
-        # What one grid holds fixed, another may hold at another value.
-        axes = list(dict.fromkeys([*(key for grid in file.grids for key in grid.axes), *axes]))
-    configs = compose_runs([combination for combination, _ in combinations], config_dir)
+    found = combinations(file, overrides)
+    axes = axis_names(file, found)
+    configs = compose_runs([each.overrides for each in found], config_dir)
     runs = []
-    for (combination, values), config in zip(combinations, configs, strict=True):
-        everywhere = {key: values[key] if key in values else _value(key, combination, config) for key in axes}
-        runs.append(PlannedRun(combination, everywhere, config))
+    for each, config in zip(found, configs, strict=True):
+        values = {axis: each.value(axis) or _of_config(axis, config) for axis in axes}
+        runs.append(PlannedRun(each.overrides, values, config))
     # Where a sweep is written and tracked does not make it another one.
     telling = sorted(o for o in overrides if not o.startswith(("paths.", "tracking")))
     of_file = any(grid.axes for grid in file.grids)
@@ -173,17 +122,13 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
     return Sweep(file, name, _without_repeats(runs), runs[0].config.paths.output)
 
 
-def _value(key: str, combination: Sequence[str], config: RunConfig) -> str:
-    """Where a run stands on an axis that another grid of its sweep varies: as it is set, or as it came out."""
-    for override in reversed(combination):
-        name, _, value = override.lstrip("+").partition("=")
-        if name == key:
-            return value
+def _of_config(axis: str, config: RunConfig) -> str:
+    """Where a run stands on an axis that another grid of its sweep varies, as it came out."""
     found: Any = config
-    for part in key.split("."):
+    for part in axis.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, (str, int, float)):
-        raise UserError(f"axes: {key}: every grid of the sweep must set it, since another one varies it.")
+        raise UserError(f"axes: {axis}: every grid of the sweep must set it, since another one varies it.")
     return str(found)
 
 
@@ -199,7 +144,7 @@ def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> 
     else:
         scale, overrides = split_scale(overrides)
         file = read_sweep(name, scale)
-    merged = [merged_overrides(file, grid, overrides) for grid in file.grids]
+    merged = [merged_overrides(file, grid, overrides) for grid in chosen_grids(file, overrides)]
     return plan_sweep(file, overrides, config_dir), merged
 
 

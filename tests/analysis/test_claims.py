@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims import MARGIN, Claim, Outcome, outcomes, pairs_for_half_width, read_claims, verdict
+from analysis.claims import Claim, Outcome, Planned, outcomes, p_values, read_claims
 from analysis.result_files import ResultFile
-from analysis.stats import Estimate, paired_t_p, t_interval
+from analysis.stats import Estimate, t_interval
 from cppo_lab.errors import UserError
 
 
@@ -21,45 +21,58 @@ def claim(**fields: Any) -> Claim:
     return read_claims("mine", [content])[0]
 
 
-def estimate(low: float, high: float) -> Estimate:
-    return Estimate((low + high) / 2, low, high, 9, 0.01)
+def seen(mean: float, half: float, count: int = 16) -> Estimate:
+    """An estimate whose 95% interval reaches `half` to each side."""
+    values = np.resize([-1.0, 1.0], count)
+    values *= half / t_interval(values).high
+    return t_interval(values + mean)
+
+
+def outcome_of(expect: str, estimate: Estimate, **fields: Any) -> Outcome:
+    made = claim(expect=expect, **fields)
+    return Outcome(made, "", estimate, estimate.n, *p_values(made, estimate))
 
 
 @pytest.mark.parametrize(
-    ("expect", "low", "high", "p", "said"),
+    ("expect", "mean", "half", "said"),
     [
-        ("above", 0.001, 0.02, 0.04, "agrees"),
-        ("above", 0.001, 0.05, 0.06, "not resolved"),  # after Holm
-        ("above", -0.01, 0.029, 0.5, "does not agree"),  # three points are excluded
-        ("above", -0.01, 0.031, 0.5, "not resolved"),
-        ("above", -0.09, -0.01, 0.01, "does not agree"),
-        ("below", -0.02, -0.001, 0.04, "agrees"),
-        ("below", -0.029, 0.01, 0.5, "does not agree"),
-        ("below", -0.031, 0.01, 0.5, "not resolved"),
-        ("equal", -0.029, 0.029, 0.9, "agrees"),
-        ("equal", 0.001, 0.029, 0.01, "agrees"),  # different, and by less than matters
-        ("equal", -0.031, 0.01, 0.9, "not resolved"),
-        ("equal", 0.01, 0.05, 0.01, "does not agree"),
-        ("equal", -0.05, -0.01, 0.06, "not resolved"),
-        ("not zero", 0.01, 0.02, 0.01, "agrees"),
-        ("not zero", -0.01, 0.02, 0.4, "not resolved"),
+        ("above", 0.021, 0.02, "agrees"),
+        ("above", 0.019, 0.02, "not resolved"),
+        ("above", 0.009, 0.02, "does not agree"),  # three points are excluded
+        ("above", 0.011, 0.02, "not resolved"),
+        ("above", -0.05, 0.01, "does not agree"),
+        ("below", -0.021, 0.02, "agrees"),
+        ("below", -0.009, 0.02, "does not agree"),
+        ("below", -0.011, 0.02, "not resolved"),
+        ("equal", 0.009, 0.02, "agrees"),
+        ("equal", 0.011, 0.02, "not resolved"),
+        ("equal", 0.031, 0.02, "does not agree"),
+        ("equal", 0.015, 0.01, "agrees"),  # different, and by less than matters
+        ("not zero", 0.021, 0.02, "agrees"),
+        ("not zero", 0.011, 0.02, "not resolved"),
+        ("not zero", 0.009, 0.02, "does not agree"),
     ],
 )
-def test_the_rules(expect: str, low: float, high: float, p: float, said: str) -> None:
-    assert verdict(claim(expect=expect), estimate(low, high), p) == said
+def test_the_rules(expect: str, mean: float, half: float, said: str) -> None:
+    assert outcome_of(expect, seen(mean, half)).verdict == said
 
 
-@given(low=st.floats(-0.2, 0.2), width=st.floats(1e-6, 0.2), p=st.floats(0, 1))
-def test_above_and_below_are_mirror_images(low: float, width: float, p: float) -> None:
-    seen, mirrored = estimate(low, low + width), estimate(-low - width, -low)
-    assert verdict(claim(expect="above"), seen, p) == verdict(claim(expect="below"), mirrored, p)
-    assert verdict(claim(expect="equal"), seen, p) == verdict(claim(expect="equal"), mirrored, p)
+@given(mean=st.floats(-0.1, 0.1), half=st.floats(1e-4, 0.1))
+def test_above_and_below_are_mirror_images(mean: float, half: float) -> None:
+    there, mirrored = seen(mean, half), seen(-mean, half)
+    assert outcome_of("above", there).verdict == outcome_of("below", mirrored).verdict
+    assert outcome_of("equal", there).verdict == outcome_of("equal", mirrored).verdict
+
+
+@given(mean=st.floats(-0.1, 0.1), half=st.floats(1e-4, 0.1))
+def test_a_claim_and_its_contrary_are_never_both_right(mean: float, half: float) -> None:
+    there = seen(mean, half)
+    assert [outcome_of(way, there).verdict for way in ("above", "below")] != ["agrees", "agrees"]
 
 
 def test_one_pair_resolves_nothing() -> None:
-    alone = t_interval(np.array([0.4]))
-    assert verdict(claim(), alone, math.nan) == "not resolved"
-    assert verdict(claim(), None, math.nan) == "not resolved"
+    assert outcome_of("above", t_interval(np.array([0.4]))).verdict == "not resolved"
+    assert Outcome(claim(), "", None, 4, math.nan, math.nan).verdict == "not resolved"
 
 
 def row(method: str, seed: int, final: float, **fields: str) -> dict[str, str]:
@@ -72,6 +85,7 @@ def row(method: str, seed: int, final: float, **fields: str) -> dict[str, str]:
         "status": "FINISHED",
         "start": "0.3",
         "final": repr(float(final)),
+        "final_error": "0.001",
         "starting_policy": f"policy{seed}",
         **fields,
     }
@@ -81,29 +95,72 @@ def results(*rows: dict[str, str]) -> ResultFile:
     return ResultFile("mine", ("algo", "seed"), rows)
 
 
+def planned(*rows: dict[str, str]) -> list[Planned]:
+    """A plan of just the runs that were made."""
+    return [Planned(each["panel"], each["method"], f"seed={each['seed']}", each) for each in rows]
+
+
+def held(claims: list[Claim], *rows: dict[str, str]) -> list[Outcome]:
+    return outcomes(claims, results(*rows), planned(*rows))
+
+
 def test_differences_are_of_runs_with_one_seed_and_one_starting_policy() -> None:
     rows = [row("a", seed, 0.5 + 0.1 * seed) for seed in range(4)]
     rows += [row("b", seed, 0.4 + 0.1 * seed) for seed in range(3)]
     # The same recipe on another processor: another policy, which its accuracy tells.
     rows += [row("b", 3, 0.1, start="0.31")]
-    (found,) = outcomes([claim()], results(*rows))
+    (found,) = held([claim()], *rows)
     assert found.estimate is not None
     assert found.estimate.n == 3
     assert found.estimate.mean == pytest.approx(0.1)
     assert found.verdict == "agrees"
 
 
-def test_p_values_of_a_panel_are_adjusted_together() -> None:
+def test_p_values_of_a_panel_are_adjusted_for_all_its_claims_those_without_runs_included() -> None:
     generator = np.random.default_rng(0)
     rows = [
         row(method, seed, value)
-        for method, mean in (("a", 0.52), ("b", 0.5), ("c", 0.51))
-        for seed, value in enumerate(generator.normal(mean, 0.02, 6))
+        for method, mean in (("a", 0.52), ("b", 0.5))
+        for seed, value in enumerate(generator.normal(mean, 0.01, 6))
     ]
-    found = outcomes([claim(), claim(contrast="a - c"), claim(contrast="c - b")], results(*rows))
-    raw = sorted(outcome.p for outcome in found)
-    assert min(outcome.p_holm for outcome in found) == pytest.approx(min(1.0, 3 * raw[0]))
-    assert all(outcome.p_holm >= outcome.p for outcome in found)
+    (alone,) = held([claim()], *rows)
+    with_another = [*planned(*rows), *(Planned("", "c", f"seed={seed}", {}) for seed in range(6))]
+    first, second = outcomes([claim(), claim(contrast="a - c")], results(*rows), with_another)
+    assert 0 < alone.p_for < 0.2
+    assert first.p_for == pytest.approx(2 * alone.p_for)
+    assert (second.estimate, second.planned, second.verdict) == (None, 6, "not resolved")
+
+
+def test_fewer_pairs_than_planned_are_interim() -> None:
+    rows = [
+        row(method, seed, 0.5 + 0.1 * (method == "a") + seed / 1000) for seed in range(4) for method in "ab"
+    ]
+    (whole,) = held([claim()], *rows)
+    (part,) = outcomes([claim()], results(*rows[:6]), planned(*rows))
+    assert (whole.is_interim, part.is_interim) == (False, True)
+    assert (part.planned, part.estimate and part.estimate.n) == (4, 3)
+
+
+def test_spread_is_never_smaller_than_the_evaluations_error() -> None:
+    rows = [row(method, seed, 0.51 if method == "a" else 0.5) for seed in range(4) for method in "ab"]
+    (found,) = held([claim()], *rows)
+    assert found.estimate is not None
+    assert found.estimate.sd == pytest.approx(math.hypot(0.001, 0.001))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"contrast": "a - c"},
+        {"contrast": "a-b"},
+        {"at": {"regme": "hard"}},
+        {"between": {"seed": ["0", "99"]}},
+    ],
+)
+def test_a_claim_that_no_planned_run_answers_is_refused(fields: dict[str, Any]) -> None:
+    rows = [row(method, seed, 0.5) for seed in range(3) for method in "ab"]
+    with pytest.raises(UserError, match="the sweep plans no runs for"):
+        held([claim(**fields)], *rows)
 
 
 def test_a_claim_keeps_to_the_panels_it_names() -> None:
@@ -113,9 +170,9 @@ def test_a_claim_keeps_to_the_panels_it_names() -> None:
         for seed in range(3)
         for method, final in (("a", 0.5 + 0.01 * seed), ("b", 0.4))
     ]
-    everywhere = outcomes([claim()], results(*rows))
+    everywhere = held([claim()], *rows)
     assert [outcome.panel for outcome in everywhere] == ["regime=mild", "regime=hard"]
-    there = outcomes([claim(at={"regime": "hard"})], results(*rows))
+    there = held([claim(at={"regime": "hard"})], *rows)
     assert [outcome.panel for outcome in there] == ["regime=hard"]
 
 
@@ -133,7 +190,7 @@ def test_between_is_a_difference_of_differences_by_seed() -> None:
         for seed in range(4)
         for method, final in (("a", 0.5 + gap + 0.001 * seed), ("b", 0.5))
     ]
-    (found,) = outcomes([claim(between={"task.steps": [12, 4]})], results(*rows))
+    (found,) = held([claim(between={"task.steps": [12, 4]})], *rows)
     assert found.estimate is not None
     assert (found.estimate.n, found.panel) == (4, "task.steps: 12 against 4")
     assert found.estimate.mean == pytest.approx(0.05)
@@ -153,16 +210,16 @@ def test_other_scores_are_read_from_their_columns() -> None:
     ]
     early = claim(contrast="a", score="deviation_early_minus_late", expect="not zero")
     spent = claim(contrast="a", score="budget_start_minus_end")
-    found = outcomes([early, spent], results(*rows))
-    assert [outcome.estimate.mean for outcome in found if outcome.estimate] == pytest.approx([-0.0115, 0.02])
+    found = held([early, spent], *rows)
+    assert [outcome.estimate.mean for outcome in found if outcome.estimate] == pytest.approx(
+        [-0.73, 0.02], abs=0.01
+    )
     assert [outcome.verdict for outcome in found] == ["agrees", "agrees"]
 
 
 def test_halves_of_one_method_are_compared_in_their_order() -> None:
     rows = [row("a", seed, final) for seed, final in enumerate((0.5, 0.6, 0.4, 0.5))]
-    (found,) = outcomes(
-        [claim(contrast="a", score="first_minus_second_half", expect="equal")], results(*rows)
-    )
+    (found,) = held([claim(contrast="a", score="first_minus_second_half", expect="equal")], *rows)
     assert found.estimate is not None
     assert (found.estimate.n, found.estimate.mean) == (2, pytest.approx(0.1))
 
@@ -174,24 +231,17 @@ def test_halves_of_one_method_are_compared_in_their_order() -> None:
         ({"score": "finale"}, "score=finale: unknown; .*Did you mean 'final'"),
         ({"wher": {}}, "wher: unknown|=wher: unknown"),
         ({"says": 3}, "needs the text 'says'"),
+        ({"between": {"k": ["12"]}}, "between=.*: must be one axis with a list of two"),
+        ({"between": {"k": "12"}}, "must be one axis with a list of two"),
+        ({"between": "x"}, "must be one axis with a list of two"),
+        ({"at": "foo"}, "at=foo: must be a mapping"),
+        ({"headline": "false"}, "headline=false: must be true or false"),
+        ({"than": "x"}, "than=x: must be a number"),
     ],
 )
 def test_a_claim_that_is_none_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         claim(**fields)
-
-
-@pytest.mark.parametrize("sd", [0.02, 0.05])
-def test_so_many_pairs_give_an_interval_as_narrow_as_the_margin(sd: float) -> None:
-    n = pairs_for_half_width(sd, MARGIN)
-
-    def half(count: int) -> float:
-        # Two values each side of the mean, scaled to the wanted sample deviation.
-        values = np.resize([-1.0, 1.0], count)
-        seen = t_interval(values * sd / values.std(ddof=1))
-        return (seen.high - seen.low) / 2
-
-    assert half(n) <= MARGIN < half(n - 1)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +251,7 @@ def test_so_many_pairs_give_an_interval_as_narrow_as_the_margin(sd: float) -> No
 def test_as_many_pairs_as_are_said_to_be_needed_resolve_it(expect: str, mean: float) -> None:
     def outcome(count: int) -> Outcome:
         values = np.resize([-1.0, 1.0], count)
-        seen = t_interval(mean + (values - values.mean()) * 0.06 / values.std(ddof=1))
-        p = paired_t_p(mean + (values - values.mean()) * 0.06 / values.std(ddof=1))
-        return Outcome(claim(expect=expect), "", seen, p, p)
+        return outcome_of(expect, t_interval(mean + (values - values.mean()) * 0.06 / values.std(ddof=1)))
 
     few = outcome(6)
     assert few.verdict == "not resolved"

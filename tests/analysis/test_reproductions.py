@@ -8,9 +8,18 @@ import pytest
 
 from analysis.claims import read_claims
 from analysis.figures.reproduction import reproduction
-from analysis.reproductions import HEADLINE_IMAGE, ORDER, headline_block, page, read_item
-from analysis.result_files import read_results
+from analysis.reproductions import (
+    HEADLINE_IMAGE,
+    ORDER,
+    headline_block,
+    page,
+    read_item,
+    read_items,
+    readme_with,
+)
+from analysis.result_files import ResultFile, read_results, write_results
 from cppo_lab.compose import group_options
+from cppo_lab.errors import UserError
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
 from cppo_lab.runs.sweeps import plan_sweep
 
@@ -20,13 +29,13 @@ FILES = sorted(RESULTS.glob("*.csv"))
 
 
 def test_the_page_is_what_the_result_files_give() -> None:
-    items = [read_item(name, RESULTS) for name in ORDER]
+    items = read_items(RESULTS)
     written = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
     assert page(items, "images/reproductions") == written, "make reproductions writes it anew"
 
 
 def test_the_readme_shows_what_the_result_files_give() -> None:
-    block = headline_block([read_item(name, RESULTS) for name in ORDER], HEADLINE_IMAGE)
+    block = headline_block(read_items(RESULTS), HEADLINE_IMAGE)
     assert block in (ROOT / "README.md").read_text(encoding="utf-8"), "make reproductions writes it anew"
     assert (ROOT / HEADLINE_IMAGE).is_file()
 
@@ -53,7 +62,8 @@ def test_a_sweep_of_the_paper_says_what_it_asks_and_claims(name: str) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> None:
     """A row must be of a run that its sweep file still plans: the same identity, and so the same settings."""
-    sweep = plan_sweep(read_sweep(path.stem), [f"paths.output='{tmp_path}'"])
+    name, _, scale = path.stem.partition("-")
+    sweep = plan_sweep(read_sweep(name, scale or "lab"), [f"paths.output='{tmp_path}'"])
     planned = {run.folder.path.name.rpartition("-")[2]: run for run in sweep.runs}
     for row in read_results(path).rows:
         assert row["run_id"] in planned, row
@@ -63,7 +73,8 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_figure_can_be_drawn(path: Path) -> None:
-    item = read_item(path.stem, RESULTS)
+    name, _, scale = path.stem.partition("-")
+    item = read_item(name, RESULTS, scale or "lab")
     figure = reproduction(item.results, item.outcomes, item.sweep.figure)
     assert figure is not None
     figure.draw_without_rendering()
@@ -71,7 +82,31 @@ def test_every_figure_can_be_drawn(path: Path) -> None:
     assert picture.is_file()
 
 
+@pytest.mark.parametrize("name", ORDER)
+def test_every_claim_is_one_that_the_sweep_can_answer(name: str, tmp_path: Path) -> None:
+    item = read_item(name, tmp_path)
+    assert [outcome.claim.says for outcome in item.outcomes]
+    assert {outcome.claim.says for outcome in item.outcomes} == {claim["says"] for claim in item.sweep.claims}
+
+
+def test_the_readme_is_not_cut_where_its_marks_are_missing() -> None:
+    with pytest.raises(UserError, match="must both stand in it"):
+        readme_with("<!-- headline -->\nrest", "block")
+
+
 def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     text = page([read_item("fig5_soft", tmp_path)], "images")
     assert "Not run yet." in text
     assert "![" not in text
+
+
+def test_results_at_the_papers_scale_have_a_section_of_their_own(tmp_path: Path) -> None:
+    for name in ORDER:
+        read_item(name, tmp_path, "paper")
+    source = read_results(RESULTS / "fig5_soft.csv")
+    rows = tuple({**row, "seed": "0"} for row in source.rows if row["seed"] == "0")
+    write_results(tmp_path / "fig5_soft-paper.csv", ResultFile("x", source.axes, rows))
+    text = page(read_items(tmp_path), "images")
+    assert "## Figure 5, right: hard mask and soft gate, at the paper's scale" in text
+    assert "(#figure-5-right-hard-mask-and-soft-gate-at-the-papers-scale)" in text
+    assert "images/fig5_soft-paper.png" in text

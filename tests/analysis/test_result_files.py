@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from analysis.claims import outcomes, read_claims
+from analysis.claims import Planned, outcomes, read_claims
 from analysis.findings import find
 from analysis.result_files import (
     ResultFile,
@@ -21,6 +22,7 @@ from analysis.result_files import (
     write_results,
 )
 from analysis.runs import load_study
+from cppo_lab.errors import UserError
 
 COMPARED = ("dppo_tv", "cppo")
 
@@ -45,13 +47,14 @@ def test_differences_from_a_file_are_those_of_the_report(tmp_path: Path) -> None
     study = load_study(tmp_path, "quickstart")
     (comparison,) = (c for c in find(study).comparisons if c.label == "cppo")
     claims = read_claims("x", [{"says": "so", "contrast": "cppo - dppo_tv", "expect": "above"}])
-    (outcome,) = outcomes(claims, results)
+    planned = [Planned(row["panel"], row["method"], seeds_of(row), row) for row in results.rows]
+    (outcome,) = outcomes(claims, results, planned)
     assert outcome.estimate is not None
     assert comparison.difference is not None
     assert outcome.estimate.n == comparison.pairs == 3
     # Seven digits are kept of each score.
     assert outcome.estimate.mean == pytest.approx(comparison.difference.mean, abs=1e-6)
-    assert outcome.p == pytest.approx(comparison.p_t, rel=1e-3)
+    assert outcome.p_for == pytest.approx(comparison.p_t if comparison.difference.mean > 0 else 1.0, rel=1e-3)
 
 
 def test_series_hold_what_the_runs_recorded(tmp_path: Path) -> None:
@@ -91,3 +94,24 @@ def test_seeds_are_told_from_other_columns(tmp_path: Path) -> None:
     row = measured(tmp_path, (4,)).rows[0]
     assert seeds_of(row) == "seed=4"
     assert np.isnan(score({"kl_median": ""}, "kl_median"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: "", "is no result file"),
+        (lambda text: text.replace("method", "rule", 1), "lacks the column method"),
+        (lambda text: text.replace(",", ";"), "lacks the column run_id"),
+        (lambda text: text + "x,y\n", "line 8: has 2 cells"),
+        (
+            lambda text: text.replace("FINISHED,0.3", "FINISHED,x0.3", 1),
+            "line 2: start=x0.3.*: must be a number",
+        ),
+    ],
+)
+def test_a_file_that_is_none_is_refused(change: Callable[[str], str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "quickstart.csv"
+    write_results(path, measured(tmp_path))
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        read_results(path)

@@ -115,7 +115,11 @@ ANSWER_LINES = [
     ("\\boxed{41}\nAnswer: 42", "42"),
     ("Answer: 41\nso \\boxed{42}", "42"),
     ("#### 41\nAnswer: 42", "42"),
-    ("Answer:\n42", ""),
+    ("Answer:\n42", "42"),
+    ("**Answer:**\n\n42", "42"),
+    ("Answer: \\[42\\]", "42"),
+    ("Answer: `42`", "42"),
+    ("Answer:", ""),
     ("the answers: 42", None),
     ("I answer 42", None),
 ]
@@ -131,7 +135,13 @@ def test_an_answer_line_is_no_mark_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["answer" + "*" * 1_000_000, "answer:" * 150_000, "answer" + " " * 1_000_000]
+    "text",
+    [
+        "answer" + "*" * 1_000_000,
+        "answer:" * 150_000,
+        "answer" + " " * 1_000_000,
+        "answer:" + "\n" * 1_000_000,
+    ],
 )
 def test_a_million_characters_of_answer_lines_take_no_time(text: str) -> None:
     started = time.process_time()
