@@ -45,10 +45,10 @@ test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"
 
 test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 test-browser: $(INSTALLED) ## The report's page in Chromium; REPORT=… names one more to test
-	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -m browser
+	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -n 2 -m browser
 
 $(SUITE)/PKG-INFO: $(INSTALLED)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build math-verify==$(MATH_VERIFY)
