@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cppo_lab.cli.console import console, plural
+from cppo_lab.errors import UserError
 from cppo_lab.runs.sweeps import find_sweep
 
 
@@ -15,6 +16,8 @@ def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_
     A sweep with overrides is another one, and has a file of its own, named as its folder is.
     """
     sweep, _ = find_sweep(name, overrides, config_dir)
+    if not any(run.folder.status for run in sweep.runs):
+        raise UserError(f"sweep {sweep.name}: {sweep.output} holds none of its {len(sweep.runs)} runs; do some first.")
     sweep.write_manifest()
     from analysis.findings import find
     from analysis.result_files import merged, read_results, rows_of, write_results
