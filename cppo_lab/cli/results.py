@@ -17,7 +17,9 @@ def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_
     """
     sweep, _ = find_sweep(name, overrides, config_dir)
     if not any(run.folder.status for run in sweep.runs):
-        raise UserError(f"sweep {sweep.name}: {sweep.output} holds none of its {len(sweep.runs)} runs; do some first.")
+        raise UserError(
+            f"sweep {sweep.name}: {sweep.output} holds none of its {len(sweep.runs)} runs; do some first."
+        )
     sweep.write_manifest()
     from analysis.findings import find
     from analysis.result_files import merged, read_results, rows_of, write_results
