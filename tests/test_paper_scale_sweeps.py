@@ -78,5 +78,6 @@ def test_dress_rehearsal(name: str, invoke: Invoke, tmp_path: Path) -> None:
     assert len(list(output.glob("reports/*/index.html"))) == (name == "table1")
     code, out, err = invoke("results", name, *asked, "-o", str(output), "--to", str(tmp_path / "results"))
     assert code == 0, err
-    lines = (tmp_path / "results" / f"{name}-paper.csv").read_text(encoding="utf-8").splitlines()
+    (path,) = (tmp_path / "results").glob(f"{name}-paper-*.csv")
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(states)
