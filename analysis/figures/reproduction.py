@@ -58,7 +58,8 @@ def _figure(
     methods = list(dict.fromkeys(row["method"] for row in results.rows))
     looks = style.looks_of(methods)
     with style.house_style():
-        height = max(3.3, 1.2 + 0.3 * len(contrasts))
+        # A name with its panel takes two lines.
+        height = max(3.3, 1.2 + (0.36 if with_panel else 0.3) * len(contrasts))
         figure = style.sheet(min(16.0, 3.4 * sum(widths) + 0.6), height)
         grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
         for place, panel in enumerate(panels):
