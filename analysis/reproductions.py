@@ -61,9 +61,9 @@ those included that have no runs yet. All else is not resolved, with the number 
 verdict on fewer seeds than the sweep plans is *interim*.
 
 The claims were written down before these runs were made, though not before every run of the lab: a few seeds of the
-main regime had been seen. The rules were made stricter, and alike in both directions, after a review, when up to 14 seeds of
-the main regime had been seen. Thresholds are those that the papers publish; MinPRO's and CISPO's are not published, and
-are those of other implementations ([methods.md](methods.md)).
+main regime had been seen. The rules were made stricter, and alike in both directions, after a review, when up to 14
+seeds of the main regime had been seen. Thresholds are those that the papers publish; MinPRO's and CISPO's are not
+published, and are those of other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
 grey; the band is {100 * MARGIN:.0f} points to each side of zero.
