@@ -36,7 +36,6 @@ MARGINS = {
     "final": MARGIN,
     "best": MARGIN,
     "area": MARGIN,
-    "first_minus_second_half": MARGIN,
     # A tenth of the mean deviation.
     "deviation_early_minus_late": 0.1,
     "budget_start_minus_end": 0.0,
@@ -270,8 +269,7 @@ def _planned_pairs(claim: Claim, runs: Sequence[Planned]) -> int:
         for method in (claim.treatment, claim.baseline)
         if method is not None
     ]
-    count = len(set.intersection(*seeds))
-    return count // 2 if claim.score == "first_minus_second_half" else count
+    return len(set.intersection(*seeds))
 
 
 def _outcome(claim: Claim, panel: str, values: Sequence[tuple[float, float]], planned: int) -> Outcome:
@@ -286,8 +284,6 @@ def _outcome(claim: Claim, panel: str, values: Sequence[tuple[float, float]], pl
 def _pairs(claim: Claim, rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
     """The contrast of every pair with its evaluation error (NaN where none is known), by seeds and starting policy."""
     treated = {_pair(row): row for row in rows if row["method"] == claim.treatment}
-    if claim.score == "first_minus_second_half":
-        return _halves(list(treated.values()))
     other = {_pair(row): row for row in rows if row["method"] == claim.baseline}
     found = {}
     for key, row in treated.items():
@@ -308,18 +304,7 @@ def _pair(row: Row) -> tuple[str, str]:
 
 
 def _error(claim: Claim, row: Row) -> float:
-    return score(row, "final_error") if claim.score in ("final", "first_minus_second_half") else math.nan
-
-
-def _halves(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
-    half = len(rows) // 2
-    return {
-        _pair(first): (
-            score(first, "final") - score(second, "final"),
-            math.hypot(score(first, "final_error"), score(second, "final_error")),
-        )
-        for first, second in zip(rows[:half], rows[half : 2 * half], strict=True)
-    }
+    return score(row, "final_error") if claim.score == "final" else math.nan
 
 
 def _by_seeds(pairs: Mapping[tuple[str, str], tuple[float, float]]) -> dict[str, tuple[float, float]]:

@@ -217,13 +217,6 @@ def test_other_scores_are_read_from_their_columns() -> None:
     assert [outcome.verdict for outcome in found] == ["agrees", "agrees"]
 
 
-def test_halves_of_one_method_are_compared_in_their_order() -> None:
-    rows = [row("a", seed, final) for seed, final in enumerate((0.5, 0.6, 0.4, 0.5))]
-    (found,) = held([claim(contrast="a", score="first_minus_second_half", expect="equal")], *rows)
-    assert found.estimate is not None
-    assert (found.estimate.n, found.estimate.mean) == (2, pytest.approx(0.1))
-
-
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
