@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.claims import MARGIN, Outcome
 from analysis.figures import style
+from analysis.numbers import MINUS
 from analysis.result_files import ResultFile, Row, read_series
 
 # Which series of a result file answers the question of a figure of the report; accuracy for all others.
@@ -24,7 +25,7 @@ _LABELS = {
     "deviation": ("position in response", "mean divergence"),
     "budget": ("training step", "budget in force"),
 }
-MOST_CURVES = 4
+MOST_METHODS = 12
 _VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
 
 
@@ -36,38 +37,61 @@ def reproduction(
     if not panels:
         return None
     column = SERIES.get(figure_of_report or "", "accuracy")
-    shown = panels[:MOST_CURVES] if len(results.methods(panels[0])) <= 12 else []
+    shown = panels if len(results.methods(panels[0])) <= MOST_METHODS else []
     contrasts = [
         outcome for outcome in outcomes if outcome.claim.is_of_accuracy and outcome.estimate is not None
     ]
-    return _figure(results, shown, column, contrasts, len(panels) > 1)
+    return _figure(results, shown, column, contrasts)
 
 
 def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
     """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
     contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
-    return _figure(results, panels, "accuracy", contrasts, True) if contrasts else None
+    return _figure(results, panels, "accuracy", contrasts) if contrasts else None
 
 
 def _figure(
-    results: ResultFile, panels: Sequence[str], column: str, contrasts: Sequence[Outcome], with_panel: bool
+    results: ResultFile, panels: Sequence[str], column: str, contrasts: Sequence[Outcome]
 ) -> Figure | None:
-    widths = [1.0] * len(panels) + ([1.35] if contrasts else [])
-    if not widths:
+    if not panels and not contrasts:
         return None
+    rows = contrast_rows(contrasts)
+    # So that axes of curves are about as high as wide, whatever the number of contrasts beside them.
+    height = max(3.3, 1.2 + 0.25 * len(rows))
+    down = max(1, min(len(panels), round(height / 3.3)), math.ceil(len(panels) / 4))
+    across = math.ceil(len(panels) / down)
+    height = max(height, 2.7 * down)
+    widths = [1.0] * across + ([1.35] if contrasts else [])
     methods = list(dict.fromkeys(row["method"] for row in results.rows))
     looks = style.looks_of(methods)
     with style.house_style():
-        # A name with its panel takes two lines.
-        height = max(3.3, 1.2 + (0.36 if with_panel else 0.3) * len(contrasts))
         figure = style.sheet(min(16.0, 3.4 * sum(widths) + 0.6), height)
-        grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
+        grid = figure.add_gridspec(down, len(widths), width_ratios=widths)
+        first: Axes | None = None
         for place, panel in enumerate(panels):
-            _curves(figure.add_subplot(grid[0, place]), results, panel, column, looks)
+            axes = figure.add_subplot(grid[place // across, place % across], sharey=first)
+            _curves(axes, results, panel, column, looks)
+            first = first or axes
+        if first is not None:
+            # Last, since it ends the scaling to what is drawn.
+            first.set_ylim(bottom=0.0)
         if contrasts:
-            _contrasts(figure.add_subplot(grid[0, len(panels)]), contrasts, with_panel)
+            _contrasts(figure.add_subplot(grid[:, across]), rows)
         style.name_methods(figure, style.line_handles(methods, looks), columns=5)
         return figure
+
+
+def contrast_rows(contrasts: Sequence[Outcome]) -> list[tuple[str, Outcome | None]]:
+    """The rows from top to bottom: a contrast that was measured in panels has a heading, and a row for each."""
+    names = [_name(outcome) for outcome in contrasts]
+    rows: list[tuple[str, Outcome | None]] = []
+    for name in dict.fromkeys(names):
+        same = [outcome for outcome, its in zip(contrasts, names, strict=True) if its == name]
+        if any(outcome.panel for outcome in same):
+            rows += [(name, None), *((outcome.panel, outcome) for outcome in same)]
+        else:
+            rows += [(name, outcome) for outcome in same]
+    return rows
 
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
@@ -93,7 +117,6 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
     style.panel_title(axes, panel)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if column == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
@@ -113,13 +136,14 @@ def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarra
     return np.array(places), np.array([np.mean(found[at]) for at in places])
 
 
-def _contrasts(axes: Axes, contrasts: Sequence[Outcome], with_panel: bool) -> None:
+def _contrasts(axes: Axes, rows: Sequence[tuple[str, Outcome | None]]) -> None:
     axes.axvspan(-100 * MARGIN, 100 * MARGIN, color=style.RULE, alpha=0.45, linewidth=0, zorder=0)
     axes.axvline(0.0, color=style.SOFT_INK, linewidth=1.0, zorder=1)
-    ends = [5.0, *(abs(100 * o.estimate.mean) for o in contrasts if o.estimate is not None)]
-    for row, outcome in enumerate(contrasts):
-        seen = outcome.estimate
-        assert seen is not None, "outcomes without an estimate are not drawn"
+    ends = [5.0]
+    for row, (_, outcome) in enumerate(rows):
+        seen = outcome.estimate if outcome else None
+        if outcome is None or seen is None:
+            continue
         color = _VERDICT_COLOR[outcome.verdict]
         if seen.has_interval:
             axes.plot([100 * seen.low, 100 * seen.high], [row, row], color=color, linewidth=2.4, zorder=3)
@@ -127,24 +151,24 @@ def _contrasts(axes: Axes, contrasts: Sequence[Outcome], with_panel: bool) -> No
         axes.plot(
             100 * seen.mean, row, "o", color=color, markersize=6.5, markeredgecolor=style.PAPER, zorder=4
         )
-        style.margin_notes(axes, row, f"{100 * seen.mean:+.1f}".replace("-", "−"), f"n = {seen.n}")
+        ends.append(abs(100 * seen.mean))
+        style.margin_notes(axes, row, f"{100 * seen.mean:+.1f}".replace("-", MINUS), f"n = {seen.n}")
     limit = min(60.0, 1.08 * max(ends))
     axes.set_xlim(-limit, limit)
-    axes.set_ylim(len(contrasts) - 0.4, -0.6)
-    axes.set_yticks(range(len(contrasts)), [_name(outcome, with_panel) for outcome in contrasts])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.tick_params(axis="y", labelsize=7.5, labelcolor=style.INK)
+    for label, (_, outcome) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if outcome is not None and outcome.panel else "bold")
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("difference of final accuracy, points (95%)")
 
 
-def _name(outcome: Outcome, with_panel: bool) -> str:
+def _name(outcome: Outcome) -> str:
     claim = outcome.claim
-    name = f"{claim.treatment} − {claim.baseline}" if claim.baseline else claim.treatment
-    if claim.score == "first_minus_second_half":
-        name = "first half of seeds\n− second half"
-    return f"{name}\n{outcome.panel}" if with_panel and outcome.panel else name
+    return f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
 
 
 def shown_in_words(figure_of_report: str | None) -> str:

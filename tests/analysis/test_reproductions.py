@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.claims import read_claims
-from analysis.figures.reproduction import reproduction
+from analysis.figures.reproduction import contrast_rows, reproduction
 from analysis.planned import planned_runs
 from analysis.reproductions import (
     HEADLINE_IMAGE,
@@ -79,6 +80,24 @@ def test_every_figure_can_be_drawn(path: Path) -> None:
     figure.draw_without_rendering()
     picture = ROOT / "docs" / "images" / "reproductions" / f"{path.stem}.png"
     assert picture.is_file()
+
+
+def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None:
+    item = read_item("table1", RESULTS)
+    seen = [outcome for outcome in item.outcomes if outcome.estimate is not None]
+    rows = contrast_rows(seen)
+    assert [outcome for _, outcome in rows if outcome is not None] == seen
+    headings = [name for name, outcome in rows if outcome is None]
+    assert headings == list(dict.fromkeys(headings))
+    assert headings[0] == "cppo − dppo_topk_tv"
+    figure = reproduction(item.results, item.outcomes, "differences")
+    assert figure is not None
+    *curves, contrasts = figure.axes
+    assert len(curves) == len(item.results.panels)
+    assert len({axes.get_ylim() for axes in curves}) == 1
+    highest = max(np.max(line.get_ydata()) for axes in curves for line in axes.lines)
+    assert curves[0].get_ylim()[1] > highest
+    assert [label.get_text() for label in contrasts.get_yticklabels()] == [name for name, _ in rows]
 
 
 @pytest.mark.parametrize("name", ORDER)
