@@ -45,6 +45,12 @@ HEADLINE_PANELS = "model=s, "
 HEADLINE_IMAGE = "docs/images/reproductions/headlines.png"
 PAPER_SCALE = "paper"
 README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
+_KINDS = {
+    "agrees": "What holds here",
+    "does not agree": "What does not hold here",
+    "not resolved": "What is not resolved",
+}
+_COUNTED = ("agree", "do not", "are not resolved")
 HEADER = f"""# Reproductions
 
 Every table and figure of CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs/2606.10968)) as a sweep of this
@@ -109,17 +115,31 @@ def page(items: Sequence[Item], images: str) -> str:
 
 
 def _summary(items: Sequence[Item]) -> str:
-    lines = ["## In short", "", *_head("item", "the paper says", "measured", "n", "verdict")]
-    for item in items:
-        link = f"[{item.sweep.slug}](#{_anchor(item)})"
-        lines += [
-            _line(link, f"{each.claim.says}{_place(each)}", _measured(each), _pairs(each), _verdict(each))
-            for each in item.outcomes
-            if each.estimate is not None
-        ]
-    waiting = sum(each.estimate is None for item in items for each in item.outcomes)
+    """The claims by what became of them, and how many are of each kind."""
+    told = [(item, each) for item in items for each in item.outcomes if each.estimate is not None]
+    parts = [
+        (title, [pair for pair in told if pair[1].verdict == verdict]) for verdict, title in _KINDS.items()
+    ]
+    counts = ", ".join(f"{len(pairs)} {verdict}" for verdict, (_, pairs) in zip(_COUNTED, parts, strict=True))
+    waiting = sum(len(item.outcomes) for item in items) - len(told)
+    lines = [
+        "## In short",
+        "",
+        f"{plural(len(told), 'test')}, a claim counted in every panel it is tested in: {counts}.",
+    ]
     if waiting:
-        lines += ["", f"{plural(waiting, 'claim')} (a claim is counted in every panel) wait for their runs."]
+        lines[-1] += f" {plural(waiting, 'test')} more wait for their runs."
+    for title, pairs in parts:
+        if not pairs:
+            continue
+        lines += ["", f"### {title}", "", *_head("item", "the paper says", "measured", "seeds", "verdict")]
+        lines += [
+            _line(
+                f"[{item.sweep.slug}](#{_anchor(item)})",
+                *(f"{each.claim.says}{_place(each)}", _measured(each), _pairs(each), _verdict(each)),
+            )
+            for item, each in pairs
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -107,6 +107,19 @@ def test_every_claim_is_one_that_the_sweep_can_answer(name: str, tmp_path: Path)
     assert {outcome.claim.says for outcome in item.outcomes} == {claim["says"] for claim in item.sweep.claims}
 
 
+def test_every_claim_measured_stands_under_what_became_of_it() -> None:
+    items = read_items(RESULTS)
+    told, _, _ = page(items, "images").partition("\n## Table 1")
+    _, holds, fails, open_ = told.split("\n### ")
+    expected = {"agrees": holds, "does not agree": fails, "not resolved": open_}
+    seen = [outcome for item in items for outcome in item.outcomes if outcome.estimate is not None]
+    for verdict, part in expected.items():
+        claims = [outcome.claim.says for outcome in seen if outcome.verdict == verdict]
+        lines = [line for line in part.splitlines() if line.startswith("| [")]
+        assert [says in line for says, line in zip(claims, lines, strict=True)] == [True] * len(claims)
+    assert f"{len(seen)} tests, a claim counted in every panel" in told
+
+
 def test_the_readme_is_not_cut_where_its_marks_are_missing() -> None:
     with pytest.raises(UserError, match="must both stand in it"):
         readme_with("<!-- headline -->\nrest", "block")
