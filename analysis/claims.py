@@ -219,6 +219,13 @@ def outcomes(claims: Sequence[Claim], results: ResultFile, planned: Sequence[Pla
     return found
 
 
+def difference(results: ResultFile, panel: str, treatment: str, baseline: str) -> Estimate | None:
+    """Final accuracy of one method less that of another in `panel`, over pairs; None where there are none."""
+    claim = Claim("", treatment, baseline, "final", "not zero", 0.0, {}, None, False)
+    rows = [row for row in results.rows if row["panel"] == panel]
+    return _outcome(claim, panel, list(_pairs(claim, rows).values()), 0).estimate
+
+
 def answerable(claim: Claim, planned: Sequence[Planned]) -> bool:
     """Whether the sweep plans runs for it."""
     try:

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from analysis import stats
-from analysis.claims import MARGIN, Outcome, answerable, outcomes, read_claims
+from analysis.claims import MARGIN, Outcome, answerable, difference, outcomes, read_claims
 from analysis.figures.render import render
 from analysis.figures.reproduction import headlines, is_measured, reproduction, shown_in_words
 from analysis.numbers import MINUS, plural
 from analysis.planned import planned_runs
 from analysis.result_files import ResultFile, read_results, score
+from analysis.stats import Estimate
 from cppo_lab.errors import UserError
 from cppo_lab.runs.sweep_files import SweepFile, read_sweep
 
@@ -74,7 +75,8 @@ the papers publish; MinPRO's and CISPO's are not published, and are those of oth
 ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
-grey; the band is {100 * MARGIN:.0f} points to each side of zero.
+grey; the band is {100 * MARGIN:.0f} points to each side of zero. Thin lines with open dots are differences from the
+sweep's baseline about which nothing was claimed; neither they nor those of the tables are adjusted for their number.
 """
 
 
@@ -179,7 +181,7 @@ def _section(item: Item, images: str) -> str:
     lines += [
         f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
         "",
-        *_methods(item.results),
+        *_methods(item.results, sweep.baseline),
         "",
         *_claims(item.outcomes),
     ]
@@ -198,9 +200,10 @@ def _effort(results: ResultFile) -> str:
     )
 
 
-def _methods(results: ResultFile) -> list[str]:
+def _methods(results: ResultFile, baseline: str | None) -> list[str]:
     several = len(results.panels) > 1
     head = ["method", "runs", "start", "final", "95% interval", "best", "collapsed", "masked"]
+    head += [f"final, less {baseline}"] if baseline else []
     lines = _head(*(["panel", *head] if several else head))
     for panel in results.panels:
         for method in results.methods(panel):
@@ -223,6 +226,9 @@ def _methods(results: ResultFile) -> list[str]:
                 f"{int(values['collapsed'].sum())} of {len(rows)}",
                 _percent(float(masked.mean())) if len(masked) else "",
             ]
+            if baseline:
+                seen = difference(results, panel, method, baseline) if method != baseline else None
+                cells.append(_estimate(seen, True) if seen else "")
             lines.append(_line(*([panel, *cells] if several else cells)))
     return lines
 
@@ -244,10 +250,12 @@ def _claims(found: Sequence[Outcome]) -> list[str]:
 
 
 def _measured(outcome: Outcome) -> str:
-    seen = outcome.estimate
-    if seen is None:
-        return "not run yet"
-    scale, digits = (100, 1) if outcome.claim.is_of_accuracy else (1, 4)
+    return _estimate(outcome.estimate, outcome.claim.is_of_accuracy) if outcome.estimate else "not run yet"
+
+
+def _estimate(seen: Estimate, is_of_accuracy: bool) -> str:
+    """A difference with its interval, in points where it is one of accuracy."""
+    scale, digits = (100, 1) if is_of_accuracy else (1, 4)
     mean, low, high = (f"{scale * value:+.{digits}f}" for value in (seen.mean, seen.low, seen.high))
     text = f"{mean} ({low} to {high})" if seen.has_interval else mean
     return text.replace("-", MINUS)
@@ -320,7 +328,7 @@ def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
     images = docs / "images" / "reproductions"
     images.mkdir(parents=True, exist_ok=True)
     for item in items:
-        figure = reproduction(item.results, item.outcomes, item.sweep.figure)
+        figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
         if figure is not None:
             drawn = render(item.sweep.slug, figure, png=True, pdf=False, page=False)
             assert drawn.png is not None, "a PNG was asked for"

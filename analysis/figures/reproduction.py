@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.claims import MARGIN, Outcome
+from analysis.claims import MARGIN, Outcome, difference
 from analysis.figures import style
 from analysis.numbers import MINUS
 from analysis.result_files import ResultFile, Row, read_series
+from analysis.stats import Estimate
 
 # Which series of a result file answers the question of a figure of the report; accuracy for all others.
 SERIES = {"position_profiles": "deviation", "budgets": "budget"}
@@ -29,10 +31,26 @@ MOST_METHODS = 12
 _VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
 
 
+@dataclass(frozen=True)
+class Line:
+    """One row of the contrasts; a heading has no estimate."""
+
+    name: str
+    is_contrast: bool
+    seen: Estimate | None = None
+    color: str = style.SOFT_INK
+    is_claimed: bool = True
+
+
 def reproduction(
-    results: ResultFile, outcomes: Sequence[Outcome], figure_of_report: str | None
+    results: ResultFile,
+    outcomes: Sequence[Outcome],
+    figure_of_report: str | None,
+    baseline: str | None = None,
 ) -> Figure | None:
-    """The figure of an item; None where nothing was measured."""
+    """The figure of an item; None where nothing was measured. With one panel, methods that no claim sets against
+    `baseline` are set against it too.
+    """
     panels = [panel for panel in results.panels if results.methods(panel)]
     if not panels:
         return None
@@ -41,27 +59,25 @@ def reproduction(
     contrasts = [
         outcome for outcome in outcomes if outcome.claim.is_of_accuracy and outcome.estimate is not None
     ]
-    return _figure(results, shown, column, contrasts)
+    others = _unclaimed(results, panels[0], baseline, contrasts) if baseline and len(panels) == 1 else []
+    return _figure(results, shown, column, [*contrast_rows(contrasts), *others])
 
 
 def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
     """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
     contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
-    return _figure(results, panels, "accuracy", contrasts) if contrasts else None
+    return _figure(results, panels, "accuracy", contrast_rows(contrasts)) if contrasts else None
 
 
-def _figure(
-    results: ResultFile, panels: Sequence[str], column: str, contrasts: Sequence[Outcome]
-) -> Figure | None:
-    if not panels and not contrasts:
+def _figure(results: ResultFile, panels: Sequence[str], column: str, rows: Sequence[Line]) -> Figure | None:
+    if not panels and not rows:
         return None
-    rows = contrast_rows(contrasts)
     # So that axes of curves are about as high as wide, whatever the number of contrasts beside them.
     height = max(3.3, 1.2 + 0.25 * len(rows))
     down = max(1, min(len(panels), round(height / 3.3)), math.ceil(len(panels) / 4))
     across = math.ceil(len(panels) / down)
     height = max(height, 2.7 * down)
-    widths = [1.0] * across + ([1.35] if contrasts else [])
+    widths = [1.0] * across + ([1.35] if rows else [])
     methods = list(dict.fromkeys(row["method"] for row in results.rows))
     looks = style.looks_of(methods)
     with style.house_style():
@@ -75,23 +91,43 @@ def _figure(
         if first is not None:
             # Last, since it ends the scaling to what is drawn.
             first.set_ylim(bottom=0.0)
-        if contrasts:
+        if rows:
             _contrasts(figure.add_subplot(grid[:, across]), rows)
         style.name_methods(figure, style.line_handles(methods, looks), columns=5)
         return figure
 
 
-def contrast_rows(contrasts: Sequence[Outcome]) -> list[tuple[str, Outcome | None]]:
+def contrast_rows(contrasts: Sequence[Outcome]) -> list[Line]:
     """The rows from top to bottom: a contrast that was measured in panels has a heading, and a row for each."""
-    names = [_name(outcome) for outcome in contrasts]
-    rows: list[tuple[str, Outcome | None]] = []
+    names = [_name(outcome.claim.treatment, outcome.claim.baseline) for outcome in contrasts]
+    rows: list[Line] = []
     for name in dict.fromkeys(names):
         same = [outcome for outcome, its in zip(contrasts, names, strict=True) if its == name]
-        if any(outcome.panel for outcome in same):
-            rows += [(name, None), *((outcome.panel, outcome) for outcome in same)]
-        else:
-            rows += [(name, outcome) for outcome in same]
+        in_panels = any(outcome.panel for outcome in same)
+        rows += [Line(name, True)] if in_panels else []
+        rows += [
+            Line(
+                outcome.panel if in_panels else name,
+                not in_panels,
+                outcome.estimate,
+                _VERDICT_COLOR[outcome.verdict],
+            )
+            for outcome in same
+        ]
     return rows
+
+
+def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequence[Outcome]) -> list[Line]:
+    """The methods that no claim sets against `baseline`, set against it."""
+    claimed = [{outcome.claim.treatment, outcome.claim.baseline} for outcome in contrasts]
+    found = {
+        method: difference(results, panel, method, baseline)
+        for method in results.methods(panel)
+        if method != baseline and {method, baseline} not in claimed
+    }
+    return [
+        Line(_name(method, baseline), True, seen, is_claimed=False) for method, seen in found.items() if seen
+    ]
 
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
@@ -136,39 +172,49 @@ def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarra
     return np.array(places), np.array([np.mean(found[at]) for at in places])
 
 
-def _contrasts(axes: Axes, rows: Sequence[tuple[str, Outcome | None]]) -> None:
+def _contrasts(axes: Axes, rows: Sequence[Line]) -> None:
     axes.axvspan(-100 * MARGIN, 100 * MARGIN, color=style.RULE, alpha=0.45, linewidth=0, zorder=0)
     axes.axvline(0.0, color=style.SOFT_INK, linewidth=1.0, zorder=1)
     ends = [5.0]
-    for row, (_, outcome) in enumerate(rows):
-        seen = outcome.estimate if outcome else None
-        if outcome is None or seen is None:
+    for row, line in enumerate(rows):
+        seen = line.seen
+        if seen is None:
             continue
-        color = _VERDICT_COLOR[outcome.verdict]
         if seen.has_interval:
-            axes.plot([100 * seen.low, 100 * seen.high], [row, row], color=color, linewidth=2.4, zorder=3)
+            axes.plot(
+                [100 * seen.low, 100 * seen.high],
+                [row, row],
+                color=line.color,
+                linewidth=2.4 if line.is_claimed else 1.4,
+                zorder=3,
+            )
             ends += [abs(100 * seen.low), abs(100 * seen.high)]
         axes.plot(
-            100 * seen.mean, row, "o", color=color, markersize=6.5, markeredgecolor=style.PAPER, zorder=4
+            100 * seen.mean,
+            row,
+            "o",
+            color=line.color if line.is_claimed else style.PAPER,
+            markersize=6.5,
+            markeredgecolor=style.PAPER if line.is_claimed else line.color,
+            zorder=4,
         )
         ends.append(abs(100 * seen.mean))
         style.margin_notes(axes, row, f"{100 * seen.mean:+.1f}".replace("-", MINUS), f"n = {seen.n}")
     limit = min(60.0, 1.08 * max(ends))
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [line.name for line in rows])
     axes.tick_params(axis="y", labelsize=7.5, labelcolor=style.INK)
-    for label, (_, outcome) in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if outcome is not None and outcome.panel else "bold")
+    for label, line in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if line.is_contrast and line.is_claimed else "normal")
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("difference of final accuracy, points (95%)")
 
 
-def _name(outcome: Outcome) -> str:
-    claim = outcome.claim
-    return f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
+def _name(treatment: str, baseline: str | None) -> str:
+    return f"{treatment} {MINUS} {baseline}" if baseline else treatment
 
 
 def shown_in_words(figure_of_report: str | None) -> str:

@@ -265,8 +265,9 @@ def row_major(handles: Sequence[Line2D], columns: int) -> list[Line2D]:
 
 
 def name_methods(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
-    """The legend of a whole figure, above it, in order by row."""
-    columns = min(columns, len(handles))
+    """The legend of a whole figure, above it, in order by row, in as many columns as its width has room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(columns, len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * longest))))
     figure.legend(
         handles=row_major(handles, columns), loc="outside upper left", ncols=columns, columnspacing=1.8
     )

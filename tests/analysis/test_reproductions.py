@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.claims import read_claims
+from analysis.claims import difference, read_claims
 from analysis.figures.reproduction import contrast_rows, reproduction
 from analysis.planned import planned_runs
 from analysis.reproductions import (
@@ -86,8 +86,8 @@ def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None
     item = read_item("table1", RESULTS)
     seen = [outcome for outcome in item.outcomes if outcome.estimate is not None]
     rows = contrast_rows(seen)
-    assert [outcome for _, outcome in rows if outcome is not None] == seen
-    headings = [name for name, outcome in rows if outcome is None]
+    assert [row.seen for row in rows if row.seen is not None] == [outcome.estimate for outcome in seen]
+    headings = [row.name for row in rows if row.seen is None]
     assert headings == list(dict.fromkeys(headings))
     assert headings[0] == "cppo − dppo_topk_tv"
     figure = reproduction(item.results, item.outcomes, "differences")
@@ -97,7 +97,7 @@ def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None
     assert len({axes.get_ylim() for axes in curves}) == 1
     highest = max(np.max(line.get_ydata()) for axes in curves for line in axes.lines)
     assert curves[0].get_ylim()[1] > highest
-    assert [label.get_text() for label in contrasts.get_yticklabels()] == [name for name, _ in rows]
+    assert [label.get_text() for label in contrasts.get_yticklabels()] == [row.name for row in rows]
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -105,6 +105,21 @@ def test_every_claim_is_one_that_the_sweep_can_answer(name: str, tmp_path: Path)
     item = read_item(name, tmp_path)
     assert [outcome.claim.says for outcome in item.outcomes]
     assert {outcome.claim.says for outcome in item.outcomes} == {claim["says"] for claim in item.sweep.claims}
+
+
+def test_settings_that_no_claim_is_about_are_set_against_the_baseline() -> None:
+    item = read_item("schedules", RESULTS)
+    figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
+    assert figure is not None
+    named = {label.get_text() for label in figure.axes[-1].get_yticklabels()}
+    others = {*item.results.methods("")} - {"weights=linear", "weights=reversed"}
+    assert named == {"weights=linear − weights=reversed"} | {f"{name} − weights=linear" for name in others}
+    text = page([item], "images")
+    (row,) = [line for line in text.splitlines() if line.startswith("| weights=uniform |")]
+    seen = difference(item.results, "", "weights=uniform", "weights=linear")
+    assert seen is not None
+    assert seen.n == 8
+    assert f"{100 * seen.mean:+.1f}".replace("-", "−") in row
 
 
 def test_every_claim_measured_stands_under_what_became_of_it() -> None:
