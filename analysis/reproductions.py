@@ -71,8 +71,8 @@ The claims were written down before these runs were made, though not before ever
 main regime had been seen. The rules were made stricter, and alike in both directions, after a review, when up to 14
 seeds of the main regime had been seen. Figure 5's sweeps were planned with 16 seeds and given 28 when 16 had left
 intervals wider than 3 points to a side; no other sweep's seeds were raised after its results. Those of Table 1's mild
-regime were cut from 16 to 8 when four had been seen, to save time. Thresholds are those that the papers publish; MinPRO's and CISPO's are not published, and are those of other implementations
-([methods.md](methods.md)).
+regime were cut from 16 to 8 when four had been seen, to save time. Thresholds are those that the papers publish;
+MinPRO's and CISPO's are not published, and are those of other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
 grey; the band is {100 * MARGIN:.0f} points to each side of zero. Thin lines with open dots are differences from the
