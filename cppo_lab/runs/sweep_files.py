@@ -99,14 +99,8 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         raise UserError(f"{path}: a sweep file needs 'axes', or 'scales' that have them.")
     _known_keys(path, content, _KEYS, "")
     at_scale, scales = _at_scale(path, content, scale)
-    for key in {*_keys(content.get("axes"))} & {*_keys(at_scale.get("axes"))}:
-        raise UserError(f"{path}: axes: {key}: stands in the file's axes and in those of scale {scale}.")
-    grids = [
-        Grid({**grid.axes, **own.axes}, (*own.overrides, *grid.overrides))
-        for grid in _grids(path, at_scale.get("axes"), f"scales.{scale}.")
-        for own in _grids(path, content.get("axes"), "")
-    ]
-    if not all(grid.axes for grid in grids):
+    grids = _crossed(path, scale, at_scale.get("axes"), content.get("axes"))
+    if not grids or not all(grid.axes for grid in grids):
         raise UserError(
             f"{path}: a sweep file needs 'axes', a mapping from keys to lists or Hydra sweep expressions."
         )
@@ -153,9 +147,38 @@ def _at_scale(
     return scales[scale], tuple(map(str, scales))
 
 
-def _keys(axes: Any) -> list[str]:
-    given = axes if isinstance(axes, list) else [axes]
-    return [str(key) for each in given if isinstance(each, dict) for key in each if key != "overrides"]
+def _crossed(path: Path, scale: str, at_scale: Any, of_file: Any) -> list[Grid]:
+    """Every grid of the scale with every grid of the file. An axis that both list keeps the values of both; a pair of
+    grids that is left without one is none.
+    """
+    outer, inner = _grids(path, at_scale, f"scales.{scale}."), _grids(path, of_file, "")
+    grids = []
+    for grid in outer:
+        shared = [key for key in grid.axes if any(key in own.axes for own in inner)]
+        for key in shared:
+            known = [v for own in inner if key in own.axes for v in _listed(path, key, own.axes[key])]
+            for value in _listed(path, key, grid.axes[key]):
+                if value not in known:
+                    raise one_of(f"{path}: scales.{scale}.axes: {key}", value, known)
+        for own in inner:
+            both = {
+                key: [v for v in _listed(path, key, own.axes[key]) if v in _listed(path, key, grid.axes[key])]
+                for key in shared
+                if key in own.axes
+            }
+            if all(both.values()):
+                axes = {**grid.axes, **own.axes, **{key: ",".join(kept) for key, kept in both.items()}}
+                grids.append(Grid(axes, (*own.overrides, *grid.overrides)))
+    return grids
+
+
+def _listed(path: Path, key: str, axis: str) -> list[str]:
+    """The values of an axis that stands in the file and in one of its scales."""
+    if set("()[]{}'\"") & set(axis):
+        raise UserError(
+            f"{path}: axes: {key}: {axis}: must be a list of plain values, as a scale narrows it."
+        )
+    return axis.split(",")
 
 
 def _grids(path: Path, axes: Any, place: str) -> list[Grid]:

@@ -71,6 +71,23 @@ def test_an_axis_that_another_grid_varies_is_read_off_the_configuration(tmp_path
     assert values == [("1", "0"), ("2", "0"), ("4", "1"), ("4", "2")]
 
 
+def test_a_grid_of_a_scale_narrows_an_axis_of_the_file(tmp_path: Path) -> None:
+    text = """
+axes:
+  - {algo: [grpo, cppo], overrides: [trainer.steps=2]}
+  - {algo: ppo, overrides: [trainer.steps=3]}
+scales:
+  lab:
+    axes:
+      - {seed: 0}
+      - {seed: [1, 2], algo: [cppo]}
+"""
+    found = [
+        (r.config.algo.name, r.config.seed, r.config.trainer.steps) for r in planned(tmp_path, text=text).runs
+    ]
+    assert found == [("grpo", 0, 2), ("cppo", 0, 2), ("ppo", 0, 3), ("cppo", 1, 2), ("cppo", 2, 2)]
+
+
 def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
     text = "axes:\n  - {regime: [mild, mismatch]}\n  - {seed: [1, 2]}\n"
     with pytest.raises(UserError, match="regime: every grid of the sweep must set it"):
@@ -87,6 +104,14 @@ def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
         ("axes: [1]", "axes: must be a mapping from keys to values, or a list of such"),
         ("axes: {seed: 0, overrides: 1}", r"axes\.overrides: must be a list of overrides"),
         ("axes: {seed: 0}\noverrides: trainer.lr=1", "overrides: must be a list of overrides"),
+        (
+            "axes: {algo: [grpo, cppo]}\nscales: {lab: {axes: {algo: [ccpo]}}}",
+            r"scales\.lab\.axes: algo=ccpo: unknown; allowed are cppo, grpo\. Did you mean 'cppo'",
+        ),
+        (
+            "axes: {seed: [0, 1]}\nscales: {lab: {axes: {seed: 'range(0,1)'}}}",
+            r"axes: seed: range\(0,1\): must be a list of plain values, as a scale narrows it",
+        ),
         ("axes: {seed: 0}\nclaims: {a: b}", "claims: must be a list of mappings"),
         ("axes: {seed: 0}\nscales: {lab: {window: 0}}", "window=0: must be a number of training steps"),
     ],
