@@ -155,6 +155,7 @@ LOOKS = {
     "cppo_soft": Look("#009e73", "d", DOTTED),
     "cppo_fixed_budget": Look("#3b7d23", "o", SOLID),
     "cppo_larger_budget": Look("#3b7d23", "v", DASH_DOT),
+    "cppo_relative_budget": Look("#3b7d23", "^", DOTTED),
     "cppo_lower_floor": Look("#3b7d23", "<", DASHED),
     "cppo_no_budget": Look("#3b7d23", "h", DASHED),
     "cppo_no_weights": Look("#3b7d23", "p", DASH_DOT),
