@@ -275,10 +275,15 @@ def stability_table(findings: Findings) -> Table | None:
 
 
 def _by_panel(findings: Findings, texts: list[str]) -> str:
-    if len(set(texts)) == 1:
-        return texts[0]
-    named = [f"{text} for {panel.panel}" for panel, text in zip(findings.panels, texts, strict=True)]
-    return listed(named)
+    """The text, or where they differ those of the panels that have anything to speak of."""
+    told = [
+        (panel, text)
+        for panel, text in zip(findings.panels, texts, strict=True)
+        if any(result.n for result in panel.results)
+    ]
+    if len({text for _, text in told}) < 2:
+        return told[0][1] if told else texts[0]
+    return listed([f"{text} for {panel.panel}" for panel, text in told])
 
 
 def _estimate_cell(estimate: stats.Estimate | None, show: Callable[[float | None], str]) -> Cell:

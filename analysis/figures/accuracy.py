@@ -46,8 +46,14 @@ def accuracy_against_kl(study: Study) -> Figure | None:
 def _one_axes_per_panel(
     study: Study, draw: Callable[[Axes, Study, str, dict[str, style.Look], float], bool]
 ) -> Figure | None:
-    """The figure of a study with one or several panels; None when `draw` found nothing to draw in any."""
-    panels = study.grouping.panels
+    """The figure of a study's panels that have evaluations; None when `draw` found nothing to draw in any."""
+    panels = [
+        panel
+        for panel in study.grouping.panels
+        if any(curves_of(study, group, ACCURACY) is not None for group in study.grouping.in_panel(panel))
+    ]
+    if not panels:
+        return None
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     with style.house_style():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from filelock import FileLock
 from run_folders import Fault, write_sweep
 
+from analysis.figures.accuracy import accuracy_against_kl, accuracy_against_steps
 from analysis.findings import find
 from analysis.run_tables import runs_table
 from analysis.runs import load_study
 from analysis.study import Study
+from analysis.tables import final_in_words, window_in_words
 from analysis.words import caveats
 from cppo_lab.runs.folder import LOCK_FILE
 
@@ -83,6 +86,21 @@ def test_every_run_is_listed_with_status_and_reason(source: Callable[[Path], Stu
     assert "1 run failed without diverging (pg seed=1); not counted." in text
     assert "2 runs interrupted (grpo seed=0, grpo seed=1); shown, not counted." in text
     assert ("not started, or deleted (grpo seed=2)" in text) == (source is not of_chosen_runs)
+
+
+def test_a_setting_without_any_run_yet_takes_no_room_and_no_words(tmp_path: Path) -> None:
+    write_sweep(tmp_path, algos=("pg", "grpo"), learning_rates=(1e-4, 2e-4, 4e-4))
+    sweep = json.loads((tmp_path / "sweeps" / "quickstart" / "sweep.json").read_text(encoding="utf-8"))
+    for run in sweep["runs"]:
+        if run["axes"]["trainer.lr"] != "0.0002":
+            shutil.rmtree(tmp_path / run["folder"])
+    study = load_study(tmp_path, "quickstart")
+    findings = find(study)
+    assert final_in_words(findings) == "the mean of the last 3 evaluations"
+    assert window_in_words(findings) == "steps 0 to 12"
+    for figure in (accuracy_against_steps(study), accuracy_against_kl(study)):
+        assert figure is not None
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["lr=2e-4"]
 
 
 def test_run_that_a_process_works_on_is_running(tmp_path: Path) -> None:
