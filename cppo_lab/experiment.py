@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config import PretrainedModel, RunConfig, VllmEngine
 from cppo_lab.errors import UserError
-from cppo_lab.plan import cost_key
+from cppo_lab.plan import cost_key, parameter_count, state_bytes
 from cppo_lab.policies.folders import check_model_folder, is_local
 from cppo_lab.runs.folder import LOCK_FILE, RunFolder
 from cppo_lab.runs.identity import RESULT_VERSION, named_inputs, resolved_device, run_folder, run_id
@@ -183,6 +184,36 @@ def check_device(key: str, device: str) -> None:
 
     if not torch.cuda.is_available():
         raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
+
+
+# Below this no machine that runs the lab is asked what it has.
+_SMALL_BYTES = 4 << 30
+
+
+def check_memory(config: RunConfig) -> None:
+    """Refuse a model whose weights, gradients and moments alone are more than this machine's device holds."""
+    needed = state_bytes(config)
+    if needed is None or needed < _SMALL_BYTES:
+        return
+    device = resolved_device(config.trainer.device)
+    there = device_bytes(device)
+    if needed > there:
+        parameters = parameter_count(config) or 0
+        key = f"model.path={config.model.path}" if isinstance(config.model, PretrainedModel) else "model"
+        raise UserError(
+            f"{key}: training {parameters / 1e9:.1f} billion parameters by {config.algo.name} holds "
+            f"{needed / 2**30:.0f} GiB of weights, gradients and moments, on one device; {device} has "
+            f"{there / 2**30:.0f} GiB here, enough for {parameters * there / needed / 1e9:.1f} billion at most."
+        )
+
+
+def device_bytes(device: str) -> int:
+    """All memory of the device that the lab would use."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def writable(output: Path) -> None:

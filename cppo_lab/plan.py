@@ -56,6 +56,16 @@ def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
     return vocabulary * model.width + model.layers * (attention + mixer + 2 * model.width) + model.width
 
 
+def state_bytes(config: RunConfig) -> int | None:
+    """What training holds throughout whatever else it does: float32 weights, gradients and AdamW's two moments of the
+    policy and of a critic of its own, and the weights of a reference. None where the model's size is not known.
+    """
+    parameters = parameter_count(config)
+    needs = config.algo.requirements
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    return None if parameters is None else parameters * (16 * networks + 4 * needs.needs_reference)
+
+
 def _folder_parameters(path: Path) -> int | None:
     files = list(path.glob("*.safetensors"))
     if not files:

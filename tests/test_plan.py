@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_runs import tiny_config, trainer_for
 
 from cppo_lab.cli.plan import time_left
 from cppo_lab.compose import compose_run
-from cppo_lab.plan import cost, cost_key
+from cppo_lab.plan import cost, cost_key, state_bytes
 from cppo_lab.policies.scratch import scratch_policy
 from cppo_lab.policies.tokenizers import vocabulary_tokenizer
 from cppo_lab.tasks.chain import VOCABULARY
@@ -82,6 +83,22 @@ def test_separate_critic_needs_weights_gradients_and_moments_of_its_own() -> Non
     assert parameters
     shared, separate = (memory("algo=ppo", f"algo.critic.backbone={b}") for b in ("shared", "separate"))
     assert separate - shared == 4 * 4 * parameters
+
+
+@pytest.mark.parametrize("algo", ["cppo", "ppo"])
+def test_states_are_what_training_holds_throughout(algo: str, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, f"algo={algo}", "algo.dynamic_sampling.kind=none", "trainer.steps=1")
+    trainer = trainer_for(config)
+    trainer.run()
+    learner = trainer.learner
+    held = 0
+    for parameter in [*trainer.parts.policy.network.parameters(), *learner.critic_parameters()]:
+        moments = learner.optimizer.state[parameter]
+        for tensor in (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"]):
+            assert tensor is not None
+            held += tensor.nbytes
+    # The plan leaves out that the critic ends in one number where the policy has its vocabulary.
+    assert state_bytes(config) == pytest.approx(held, rel=0.05)
 
 
 def test_reference_is_one_more_copy() -> None:

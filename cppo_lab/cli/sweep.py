@@ -14,7 +14,8 @@ from cppo_lab.cli.console import console, plural
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import check_inputs, writable
+from cppo_lab.experiment import check_inputs, check_memory, writable
+from cppo_lab.plan import state_bytes
 from cppo_lab.runs.grids import hydra_settings
 from cppo_lab.runs.mirror import NoMirror, SweepMirror
 from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
@@ -30,6 +31,10 @@ def run_sweep(
     sweep, merged = find_sweep(name, overrides, config_dir)
     for config in _distinct_inputs(sweep):
         check_inputs(config)
+    if not hydra_settings(overrides):
+        # A launcher may take the runs to other machines.
+        for config in {state_bytes(run.config): run.config for run in sweep.runs}.values():
+            check_memory(config)
     writable(sweep.output)
     waiting = [run for run in sweep.runs if run.folder.status != "FINISHED"]
     done = len(sweep.runs) - len(waiting)

@@ -9,7 +9,7 @@ from typing import Any
 from cppo_lab.cli.console import console
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.compose import compose_run
-from cppo_lab.experiment import check_inputs, run, writable
+from cppo_lab.experiment import check_inputs, check_memory, run, writable
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.runs.identity import run_folder
 from cppo_lab.runs.mirror import NoMirror, RunMirror
@@ -20,6 +20,7 @@ def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:
     """Compose, validate and do one run."""
     config = compose_run(overrides, config_dir)
     check_inputs(config)
+    check_memory(config)
     writable(config.paths.output)
     folder = run_folder(config)
     if folder.status == "FINISHED":

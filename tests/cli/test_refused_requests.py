@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 
 from cppo_lab.errors import near_miss
+from cppo_lab.experiment import device_bytes
 from cppo_lab.runs.folder import LOCK_FILE, RunFolder
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -40,6 +41,22 @@ def test_a_device_that_is_not_there_is_refused(arguments: list[str], output: Pat
     code, _, err = invoke(*arguments, "-o", str(output))
     assert code == 2
     assert "this machine has no CUDA device" in err
+    assert not (output / "runs").exists()
+
+
+@pytest.mark.skipif(device_bytes("cpu") > 450 * 2**30, reason="the model fits this machine")
+@pytest.mark.parametrize("command", [["train"], ["sweep", "table1", "scale=paper"]])
+def test_a_model_that_no_memory_here_holds_is_refused(
+    command: list[str], output: Path, invoke: Invoke
+) -> None:
+    choices = ("recipe=qwen3_30b_a3b_base", "algo=cppo", "engine=native", "trainer.device=cpu")
+    code, _, err = invoke(*command, *choices, "-o", str(output))
+    said = " ".join(err.split())
+    assert code == 2
+    assert (
+        "model.path=Qwen/Qwen3-30B-A3B-Base: training 30.5 billion parameters by cppo holds 455 GiB" in said
+    )
+    assert "billion at most." in said
     assert not (output / "runs").exists()
 
 
