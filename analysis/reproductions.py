@@ -17,7 +17,7 @@ import numpy as np
 from analysis import stats
 from analysis.claims import MARGIN, Outcome, answerable, difference, outcomes, read_claims
 from analysis.figures.render import render
-from analysis.figures.reproduction import headlines, is_measured, reproduction, shown_in_words
+from analysis.figures.reproduction import MOST_POINTS, headlines, is_measured, reproduction, shown_in_words
 from analysis.numbers import MINUS, plural
 from analysis.planned import planned_runs
 from analysis.result_files import ResultFile, read_results, score
@@ -77,8 +77,9 @@ different numbers of runs are over different seeds; differences never are. Thres
 MinPRO's and CISPO's are not published, and are those of other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
-grey; the band is {100 * MARGIN:.0f} points to each side of zero. Thin lines with open dots are differences from the
-sweep's baseline about which nothing was claimed; neither they nor those of the tables are adjusted for their number.
+grey; the band is {100 * MARGIN:.0f} points to each side of zero, and arrows stand for what lies
+beyond {MOST_POINTS:.0f}. Thin lines with open dots are differences from the sweep's baseline about which nothing was
+claimed; neither they nor those of the tables are adjusted for their number.
 """
 
 

@@ -28,6 +28,8 @@ _LABELS = {
     "budget": ("training step", "budget in force"),
 }
 MOST_METHODS = 12
+MOST_POINTS = 30.0
+"""Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
 _VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
 
 
@@ -150,7 +152,7 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
                 markeredgewidth=0.6,
             )
     across, up = _LABELS[column]
-    style.panel_title(axes, panel)
+    style.panel_title(axes, panel, 26)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -189,19 +191,12 @@ def _contrasts(axes: Axes, rows: Sequence[Line]) -> None:
                 zorder=3,
             )
             ends += [abs(100 * seen.low), abs(100 * seen.high)]
-        axes.plot(
-            100 * seen.mean,
-            row,
-            "o",
-            color=line.color if line.is_claimed else style.PAPER,
-            markersize=6.5,
-            markeredgecolor=style.PAPER if line.is_claimed else line.color,
-            zorder=4,
-        )
         ends.append(abs(100 * seen.mean))
         style.margin_notes(axes, row, f"{100 * seen.mean:+.1f}".replace("-", MINUS), f"n = {seen.n}")
-    limit = min(60.0, 1.08 * max(ends))
+    limit = min(MOST_POINTS, 1.08 * max(ends))
     axes.set_xlim(-limit, limit)
+    for row, line in enumerate(rows):
+        _mark(axes, row, line, limit)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [line.name for line in rows])
     axes.tick_params(axis="y", labelsize=7.5, labelcolor=style.INK)
@@ -211,6 +206,27 @@ def _contrasts(axes: Axes, rows: Sequence[Line]) -> None:
     axes.grid(visible=True, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("difference of final accuracy, points (95%)")
+
+
+def _mark(axes: Axes, row: int, line: Line, limit: float) -> None:
+    """The dot of an estimate, and an arrow at the edge of the scale where it or its interval goes on beyond it."""
+    if line.seen is None:
+        return
+    mean = 100 * line.seen.mean
+    low, high = (100 * line.seen.low, 100 * line.seen.high) if line.seen.has_interval else (mean, mean)
+    for edge, marker, is_beyond in ((-limit, "<", low < -limit), (limit, ">", high > limit)):
+        if is_beyond:
+            axes.plot(0.97 * edge, row, marker, color=line.color, markersize=6.0, zorder=4)
+    if abs(mean) <= limit:
+        axes.plot(
+            mean,
+            row,
+            "o",
+            color=line.color if line.is_claimed else style.PAPER,
+            markersize=6.5,
+            markeredgecolor=style.PAPER if line.is_claimed else line.color,
+            zorder=4,
+        )
 
 
 def _name(treatment: str, baseline: str | None) -> str:

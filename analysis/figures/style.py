@@ -324,9 +324,9 @@ def step_axis(axes: Axes, last: float) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def panel_title(axes: Axes, panel: str) -> None:
-    """The name of a panel above its axes, on as many lines as it needs."""
-    axes.set_title("\n".join(textwrap.wrap(panel, 56)))
+def panel_title(axes: Axes, panel: str, width: int = 56) -> None:
+    """The name of a panel above its axes, on as many lines of `width` characters as it needs."""
+    axes.set_title("\n".join(textwrap.wrap(panel, width)))
 
 
 def margin_notes(axes: Axes, height: float, value: str, remark: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None
     highest = max(np.max(line.get_ydata()) for axes in curves for line in axes.lines)
     assert curves[0].get_ylim()[1] > highest
     assert [label.get_text() for label in contrasts.get_yticklabels()] == [row.name for row in rows]
+
+
+def test_an_interval_that_goes_beyond_the_scale_ends_in_an_arrow() -> None:
+    item = read_item("aa", RESULTS)
+    (outcome,) = item.outcomes
+    assert outcome.estimate is not None
+
+    def edges(low: float) -> list[str]:
+        wide = replace(outcome, estimate=replace(outcome.estimate, low=low))
+        figure = reproduction(item.results, [wide], item.sweep.figure)
+        assert figure is not None
+        contrasts = figure.axes[-1]
+        return [str(line.get_marker()) for line in contrasts.lines if line.get_marker() in ("<", ">")]
+
+    assert edges(-0.29) == []
+    assert edges(-0.31) == ["<"]
 
 
 @pytest.mark.parametrize("name", ORDER)
