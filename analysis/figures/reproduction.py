@@ -28,6 +28,7 @@ _LABELS = {
     "budget": ("training step", "budget in force"),
 }
 MOST_METHODS = 12
+LONGEST_NAME = 40
 MOST_POINTS = 30.0
 """Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
 _VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
@@ -127,9 +128,11 @@ def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequen
         for method in results.methods(panel)
         if method != baseline and {method, baseline} not in claimed
     }
-    return [
-        Line(_name(method, baseline), True, seen, is_claimed=False) for method, seen in found.items() if seen
-    ]
+    seen = {method: estimate for method, estimate in found.items() if estimate}
+    if len(seen) == 1:
+        return [Line(_name(method, baseline), True, each, is_claimed=False) for method, each in seen.items()]
+    rows = [Line(method, False, each, is_claimed=False) for method, each in seen.items()]
+    return [Line(f"less {baseline}", True, is_claimed=False), *rows] if rows else []
 
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
@@ -230,7 +233,11 @@ def _mark(axes: Axes, row: int, line: Line, limit: float) -> None:
 
 
 def _name(treatment: str, baseline: str | None) -> str:
-    return f"{treatment} {MINUS} {baseline}" if baseline else treatment
+    """A contrast on one line, or on two where it is long."""
+    if not baseline:
+        return treatment
+    break_ = "\n" if len(treatment) + len(baseline) > LONGEST_NAME else " "
+    return f"{treatment}{break_}{MINUS} {baseline}"
 
 
 def shown_in_words(figure_of_report: str | None) -> str:

@@ -170,19 +170,13 @@ LOOKS = {
     "sapo": Look("#4d4d4d", "h", DASHED),
     "ctpo": Look("#4d4d4d", ">", DASH_DOT),
 }
+_SPARE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a5195", "#00707a", "#4d4d4d")
+_SPARE_MARKERS = "os^DvPXd"
+# A colour that comes again has another marker, since dashes alone are not told apart.
 SPARE = tuple(
-    Look(color, marker, dashes)
-    for dashes in (SOLID, DASHED, DASH_DOT)
-    for color, marker in (
-        ("#0072b2", "o"),
-        ("#d55e00", "s"),
-        ("#009e73", "^"),
-        ("#cc79a7", "D"),
-        ("#e69f00", "v"),
-        ("#7a5195", "P"),
-        ("#00707a", "X"),
-        ("#4d4d4d", "d"),
-    )
+    Look(color, _SPARE_MARKERS[(place + 3 * turn) % len(_SPARE_MARKERS)], dashes)
+    for turn, dashes in enumerate((SOLID, DASHED, DASH_DOT))
+    for place, color in enumerate(_SPARE_COLORS)
 )
 
 

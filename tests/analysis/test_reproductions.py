@@ -130,7 +130,7 @@ def test_settings_that_no_claim_is_about_are_set_against_the_baseline() -> None:
     assert figure is not None
     named = {label.get_text() for label in figure.axes[-1].get_yticklabels()}
     others = {*item.results.methods("")} - {"weights=linear", "weights=reversed"}
-    assert named == {"weights=linear − weights=reversed"} | {f"{name} − weights=linear" for name in others}
+    assert named == {"weights=linear − weights=reversed", "less weights=linear", *others}
     text = page([item], "images")
     (row,) = [line for line in text.splitlines() if line.startswith("| weights=uniform |")]
     seen = difference(item.results, "", "weights=uniform", "weights=linear")
