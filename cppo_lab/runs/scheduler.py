@@ -61,16 +61,19 @@ class Outcome:
 
 
 def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
-    """The starting policies that are missing, each once, then the runs in their order."""
-    policies: dict[str, Job] = {}
-    runs = []
+    """The runs in their order; each starting policy that is missing once, before the first run that needs it.
+
+    A sweep that is stopped has thus finished whole seeds, rather than only made their starting policies.
+    """
+    jobs: dict[str, Job] = {}
     for config in configs:
         needs = None
         if not is_ready(config):
             needs = cache_folder(config).name
-            policies.setdefault(needs, Job(needs, "policy", config))
-        runs.append(Job(run_folder(config).path.name, "run", config, needs))
-    return [*policies.values(), *runs]
+            jobs.setdefault(needs, Job(needs, "policy", config))
+        key = run_folder(config).path.name
+        jobs[key] = Job(key, "run", config, needs)
+    return list(jobs.values())
 
 
 def default_jobs(configs: Sequence[RunConfig]) -> int:

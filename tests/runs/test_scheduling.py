@@ -1,14 +1,15 @@
-"""How many runs a machine does at a time."""
+"""How many runs a machine does at a time, and in which order."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from cppo_lab.compose import compose_run
-from cppo_lab.runs.scheduler import default_jobs
+from cppo_lab.runs.scheduler import default_jobs, jobs_for
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +39,17 @@ def test_runs_on_a_gpu_are_done_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     assert default_jobs([found]) == 8
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert default_jobs([found]) == 1
+
+
+def test_a_starting_policy_is_made_once_just_before_the_runs_that_need_it(tmp_path: Path) -> None:
+    configs = [
+        compose_run([f"paths.output='{tmp_path}'", f"warmup.seed={seed}", f"seed={seed}", f"algo={algo}"])
+        for seed in (0, 1)
+        for algo in ("grpo", "cppo")
+    ]
+    jobs = jobs_for(configs)
+    assert [(job.kind, job.config.seed) for job in jobs] == [
+        *(("policy", 0), ("run", 0), ("run", 0)),
+        *(("policy", 1), ("run", 1), ("run", 1)),
+    ]
+    assert [job.needs for job in jobs if job.kind == "run"] == [jobs[0].key] * 2 + [jobs[3].key] * 2
