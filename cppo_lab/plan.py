@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.errors import UserError
 from cppo_lab.gpu_cost import GpuCost, gpu_cost
 from cppo_lab.policies.shapes import known_shape
 from cppo_lab.runs.identity import digest, resolved_device
@@ -67,19 +69,27 @@ def state_bytes(config: RunConfig) -> int | None:
 
 
 def _folder_parameters(path: Path) -> int | None:
-    files = list(path.glob("*.safetensors"))
+    """Numbers in the files that transformers would load; others beside them may hold the same weights once more.
+
+    Raises UserError where one of them is broken.
+    """
+    whole = path / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(path.glob("model-*.safetensors"))
     if not files:
         return None
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     total = 0
     for file in files:
-        with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                size = 1
-                for extent in tensors.get_slice(name).get_shape():
-                    size *= extent
-                total += size
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                # The handle has keys(), but is no mapping.
+                for name in tensors.keys():  # noqa: SIM118
+                    total += math.prod(tensors.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise UserError(
+                f"model.path={path}: {file.name}: not a readable weights file ({error})."
+            ) from error
     return total
 
 

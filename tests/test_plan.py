@@ -12,7 +12,8 @@ from tiny_runs import tiny_config, trainer_for
 
 from cppo_lab.cli.plan import time_left
 from cppo_lab.compose import compose_run
-from cppo_lab.plan import cost, cost_key, state_bytes
+from cppo_lab.errors import UserError
+from cppo_lab.plan import cost, cost_key, parameter_count, state_bytes
 from cppo_lab.policies.scratch import scratch_policy
 from cppo_lab.policies.tokenizers import vocabulary_tokenizer
 from cppo_lab.tasks.chain import VOCABULARY
@@ -122,6 +123,23 @@ def test_pretrained_weights_and_moments_are_float32_whatever_is_computed_in(tmp_
     for (dtype, weights), each in expected.items():
         found = memory(*model, f"model.dtype={dtype}", f"engine.weights={weights}")
         assert found - fixed == pytest.approx(each * 3_000_000, rel=0.01), (dtype, weights)
+
+
+def test_parameters_of_a_folder_are_those_of_the_weights_that_are_loaded(tmp_path: Path) -> None:
+    one, other = {"a": torch.zeros(3, 5)}, {"b": torch.zeros(7)}
+    config = compose_run(
+        ["model=pretrained", f"model.path='{tmp_path}'", "warmup=none", "trainer.device=cpu"]
+    )
+    save_file(one, tmp_path / "model-00001-of-00002.safetensors")
+    save_file(other, tmp_path / "model-00002-of-00002.safetensors")
+    save_file(one | other, tmp_path / "consolidated.safetensors")
+    assert parameter_count(config) == 22
+    assert state_bytes(config) == 22 * 16
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(
+        UserError, match=r"model\.path=.*: model-00002-of-00002\.safetensors: not a readable weights"
+    ):
+        state_bytes(config)
 
 
 def test_a_single_run_is_no_faster_on_two_workers() -> None:
