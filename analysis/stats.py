@@ -10,6 +10,7 @@ matrices with enough scores.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ Array = npt.NDArray[np.float64]
 LEVEL = 0.95
 # An exact sign-flip test enumerates 2^n assignments; beyond this n it draws them instead.
 EXACT_SIGN_FLIPS = 14
+# Midpoints of equal shares of a distribution: a mean over its values there is its expectation.
+_QUANTILES = (np.arange(2000) + 0.5) / 2000
 
 
 @dataclass(frozen=True)
@@ -208,13 +211,21 @@ def pairs_to_resolve(
     if not sd > 0 or not abs(difference) > 0 or not math.isfinite(difference):
         return None
     effect = abs(difference) / sd
-    if _t_power(effect, most, level) < power:
+    return _fewest(lambda n: _t_power(effect, n, level), power, most)
+
+
+def pairs_to_show_equal(
+    mean: float, sd: float, margin: float, power: float = 0.8, level: float = LEVEL, most: int = 1000
+) -> int | None:
+    """Pairs that show a true `mean` of spread `sd` to lie within `margin` of zero, with probability `power`.
+
+    Shown is what differs from the nearer margin by a two-sided t test. The sample may err towards either margin, so
+    that the power counts both: at a mean of zero, pairs enough for one margin would miss twice as often.
+    None when that would be more than `most`, when the mean is not within the margin, or without a spread to go by.
+    """
+    if not sd > 0 or not math.isfinite(sd) or not abs(mean) < margin:
         return None
-    low, high = 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _t_power(effect, middle, level) >= power else (middle, high)
-    return high
+    return _fewest(lambda n: _equality_power(mean / sd, margin / sd, n, level), power, most)
 
 
 def expected_maximum_of_normals(count: int) -> float:
@@ -296,6 +307,30 @@ def _t_power(effect: float, n: int, level: float) -> float:
     lower = float(scipy_stats.nct.cdf(-critical, n - 1, shift))
     # The far tail of the noncentral t underflows to NaN for large shifts, where its true value is 0.
     return upper + (lower if math.isfinite(lower) else 0.0)
+
+
+def _equality_power(mean: float, margin: float, n: int, level: float) -> float:
+    """Probability that n values of spread 1 lie significantly within `margin` of zero, around a true `mean`."""
+    if n < 2:
+        return 0.0
+    spreads = np.sqrt(scipy_stats.chi2.ppf(_QUANTILES, n - 1) / (n - 1))
+    critical = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1))
+    # What the test leaves of the margin: the sample's mean, which is independent of its spread, must lie within.
+    room = np.maximum(0.0, margin * math.sqrt(n) - critical * spreads)
+    shift = mean * math.sqrt(n)
+    inside = scipy_stats.norm.cdf(room - shift) - scipy_stats.norm.cdf(-room - shift)
+    return float(inside.mean())
+
+
+def _fewest(power_with: Callable[[int], float], power: float, most: int) -> int | None:
+    """The least n up to `most` with at least `power`, which more of them keep; None when that is not reached."""
+    if power_with(most) < power:
+        return None
+    low, high = 1, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_with(middle) >= power else (middle, high)
+    return high
 
 
 def _finite(values: Array) -> Array:
