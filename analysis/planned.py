@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.claims import Planned
 from analysis.grouping import group_runs
+from analysis.outcomes import Planned
 from cppo_lab.runs.grids import axis_names, combinations
 from cppo_lab.runs.sweep_files import SweepFile
 

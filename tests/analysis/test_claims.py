@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims import Claim, Outcome, Planned, outcomes, p_values, read_claims
+from analysis.claims import Claim, read_claims
+from analysis.comparisons import ALPHA
+from analysis.outcomes import Outcome, Planned, outcomes, p_values, together
 from analysis.result_files import ResultFile
 from analysis.stats import Estimate, t_interval
 from cppo_lab.errors import UserError
@@ -30,7 +32,8 @@ def seen(mean: float, half: float, count: int = 16) -> Estimate:
 
 def outcome_of(expect: str, estimate: Estimate, **fields: Any) -> Outcome:
     made = claim(expect=expect, **fields)
-    return Outcome(made, "", estimate, estimate.n, *p_values(made, estimate))
+    alone = p_values(made, estimate)
+    return Outcome(made, "", estimate, estimate.n, alone, alone)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,25 @@ def test_a_claim_and_its_contrary_are_never_both_right(mean: float, half: float)
 
 def test_one_pair_resolves_nothing() -> None:
     assert outcome_of("above", t_interval(np.array([0.4]))).verdict == "not resolved"
-    assert Outcome(claim(), "", None, 4, math.nan, math.nan).verdict == "not resolved"
+    nothing = p_values(claim(), None)
+    assert Outcome(claim(), "", None, 4, nothing, nothing).verdict == "not resolved"
+
+
+@pytest.mark.parametrize(
+    ("expect", "mean", "half", "is_opposite"),
+    [
+        ("above", -0.021, 0.02, True),
+        ("above", -0.019, 0.02, False),  # three points are excluded, zero is not
+        ("above", 0.009, 0.02, False),
+        ("below", 0.021, 0.02, True),
+        ("below", -0.009, 0.02, False),
+        ("above", 0.021, 0.02, False),  # agrees
+    ],
+)
+def test_the_opposite_is_told_from_an_advantage_that_is_excluded(
+    expect: str, mean: float, half: float, is_opposite: bool
+) -> None:
+    assert outcome_of(expect, seen(mean, half)).is_opposite is is_opposite
 
 
 def row(method: str, seed: int, final: float, **fields: str) -> dict[str, str]:
@@ -126,8 +147,8 @@ def test_p_values_of_a_panel_are_adjusted_for_all_its_claims_those_without_runs_
     (alone,) = held([claim()], *rows)
     with_another = [*planned(*rows), *(Planned("", "c", f"seed={seed}", {}) for seed in range(6))]
     first, second = outcomes([claim(), claim(contrast="a - c")], results(*rows), with_another)
-    assert 0 < alone.p_for < 0.2
-    assert first.p_for == pytest.approx(2 * alone.p_for)
+    assert 0 < alone.adjusted.holds < 0.2
+    assert first.adjusted.holds == pytest.approx(2 * alone.adjusted.holds)
     assert (second.estimate, second.planned, second.verdict) == (None, 6, "not resolved")
 
 
@@ -239,15 +260,68 @@ def test_a_claim_that_is_none_is_refused(fields: dict[str, Any], said: str) -> N
 
 @pytest.mark.parametrize(
     ("expect", "mean"),
-    [("above", 0.005), ("above", -0.01), ("below", 0.01), ("equal", 0.01), ("equal", 0.05)],
+    [("above", 0.012), ("above", -0.01), ("below", 0.01), ("equal", 0.0), ("equal", 0.01), ("equal", 0.05)],
 )
-def test_as_many_pairs_as_are_said_to_be_needed_resolve_it(expect: str, mean: float) -> None:
-    def outcome(count: int) -> Outcome:
-        values = np.resize([-1.0, 1.0], count)
-        return outcome_of(expect, t_interval(mean + (values - values.mean()) * 0.06 / values.std(ddof=1)))
+def test_as_many_pairs_as_are_said_to_be_needed_resolve_it_four_times_in_five(
+    expect: str, mean: float
+) -> None:
+    def outcome(values: np.ndarray) -> Outcome:
+        return outcome_of(expect, t_interval(values))
 
-    few = outcome(6)
+    values = np.resize([-1.0, 1.0], 6)
+    few = outcome(mean + values * 0.06 / values.std(ddof=1))
     assert few.verdict == "not resolved"
-    assert few.needed is not None
-    assert few.needed > 6
-    assert outcome(few.needed).verdict != "not resolved"
+    generator = np.random.default_rng(0)
+    for needed, kind in ((few.needed_to_hold, "holds"), (few.needed_to_fail, "fails")):
+        if needed is None or needed > 200:
+            continue
+        draws = [
+            getattr(outcome(generator.normal(mean, 0.06, int(needed))).alone, kind) < ALPHA
+            for _ in range(1000)
+        ]
+        assert np.mean(draws) == pytest.approx(0.8, abs=0.05)
+    assert few.needed_to_hold or few.needed_to_fail
+
+
+def test_pairs_needed_are_none_where_the_mean_speaks_against_it_and_endless_where_it_is_near_nothing() -> (
+    None
+):
+    below, none = outcome_of("above", seen(-0.01, 0.1)), outcome_of("above", seen(1e-6, 0.1))
+    assert below.needed_to_hold is None
+    assert below.needed_to_fail is not None
+    assert none.needed_to_hold == math.inf
+
+
+def test_two_runs_of_a_method_with_one_seed_and_starting_policy_are_refused() -> None:
+    rows = [row(method, seed, 0.5) for seed in range(3) for method in "ab"]
+    with pytest.raises(UserError, match=r"a at seed=1: two runs \(a1, other\)"):
+        held([claim()], *rows, row("a", 1, 0.6, run_id="other"))
+
+
+def test_what_two_sweeps_ask_of_the_same_runs_is_tested_once_on_all_of_them() -> None:
+    rows = [row(method, seed, 0.5 + (method == "a") * 0.01 * seed) for seed in range(8) for method in "ab"]
+    (few,), (all_,) = held([claim()], *rows[:8]), held([claim()], *rows)
+    (other,) = held([claim(score="best")], *({**each, "best": each["final"]} for each in rows))
+    (twin,) = held([claim()], *rows)
+    first, second, third, fourth = together([few, all_, other, twin])
+    assert few.verdict == "not resolved"
+    assert all_.verdict == "agrees"
+    assert (first.repeats, first.verdict) == (second, "agrees")
+    assert (second.repeats, third.repeats, fourth.repeats) == (None, None, second)
+
+
+def test_a_verdict_stands_where_it_stays_when_adjusted_for_all_tests() -> None:
+    def found(mean: float, name: str) -> Outcome:
+        values = [
+            row(method, seed, 0.5 + (method == name) * (mean + 0.004 * (seed % 2)))
+            for seed in range(6)
+            for method in (name, "b")
+        ]
+        return held([claim(contrast=f"{name} - b")], *values)[0]
+
+    clear, marginal = found(0.05, "a"), found(0.0003, "c")
+    assert (clear.verdict, marginal.verdict) == ("agrees", "agrees")
+    assert 0.02 < marginal.alone.holds < 0.05
+    assert [each.stands for each in together([clear, marginal])] == [True, True]
+    crowd = together([clear, marginal, *(found(-0.002, name) for name in "defgh")])
+    assert [each.stands for each in crowd[:2]] == [True, False]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from analysis.claims import Planned, outcomes, read_claims
+from analysis.claims import read_claims
 from analysis.findings import find
+from analysis.outcomes import Planned, outcomes
 from analysis.result_files import (
     ResultFile,
     merged,
@@ -54,7 +55,9 @@ def test_differences_from_a_file_are_those_of_the_report(tmp_path: Path) -> None
     assert outcome.estimate.n == comparison.pairs == 3
     # Seven digits are kept of each score.
     assert outcome.estimate.mean == pytest.approx(comparison.difference.mean, abs=1e-6)
-    assert outcome.p_for == pytest.approx(comparison.p_t if comparison.difference.mean > 0 else 1.0, rel=1e-3)
+    assert outcome.alone.holds == pytest.approx(
+        comparison.p_t if comparison.difference.mean > 0 else 1.0, rel=1e-3
+    )
 
 
 def test_series_hold_what_the_runs_recorded(tmp_path: Path) -> None:
