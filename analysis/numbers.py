@@ -25,6 +25,11 @@ def points(value: float | None) -> str:
     return f"{sign}{abs(number):.1f}"
 
 
+def signed(value: float) -> str:
+    """A plain difference with its sign and three decimals."""
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
 def size_in_points(value: float | None) -> str:
     """Size of a difference of shares in percentage points, without its sign."""
     return NONE if _absent(value) else f"{abs(100 * float(value or 0.0)):.1f}"

@@ -1,22 +1,26 @@
 """The figure of one item of docs/reproductions.md, drawn from its result file alone.
 
-Curves (or what else the item is about) on the left, one axes per panel; the contrasts of its claims on the right.
+Curves (or what else the item is about), one axes per panel, and the contrasts of its claims: beside the curves of one
+panel, below those of several, so that the figure is never wider than a page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpecFromSubplotSpec
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.claims import MARGIN, Outcome, difference
+from analysis.claims import MARGIN
 from analysis.figures import style
-from analysis.numbers import MINUS
+from analysis.numbers import MINUS, points, signed
+from analysis.outcomes import Outcome, difference
 from analysis.result_files import ResultFile, Row, read_series
 from analysis.stats import Estimate
 
@@ -28,6 +32,9 @@ _LABELS = {
     "budget": ("training step", "budget in force"),
 }
 MOST_METHODS = 12
+MOST_ACROSS = 3
+WIDTH = 10.5
+"""Inches: what a page shows without making the print small."""
 LONGEST_NAME = 40
 MOST_POINTS = 30.0
 """Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
@@ -43,6 +50,21 @@ class Line:
     seen: Estimate | None = None
     color: str = style.SOFT_INK
     is_claimed: bool = True
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The contrasts of one score on one scale: `unit` of it makes 1 on the axis, `band` is small in it, `written` is
+    how its values are, and what lies beyond `most` on the axis is shown by arrows.
+    """
+
+    label: str
+    lines: Sequence[Line]
+    unit: float
+    band: float
+    written: Callable[[float], str]
+    most: float = math.inf
 
 
 def reproduction(
@@ -52,52 +74,99 @@ def reproduction(
     baseline: str | None = None,
 ) -> Figure | None:
     """The figure of an item; None where nothing was measured. With one panel, methods that no claim sets against
-    `baseline` are set against it too.
+    `baseline` are set against it too, where the item is about accuracies.
     """
     panels = [panel for panel in results.panels if results.methods(panel)]
     if not panels:
         return None
     column = SERIES.get(figure_of_report or "", "accuracy")
     shown = panels if len(results.methods(panels[0])) <= MOST_METHODS else []
-    contrasts = [
-        outcome for outcome in outcomes if outcome.claim.is_of_accuracy and outcome.estimate is not None
-    ]
-    others = _unclaimed(results, panels[0], baseline, contrasts) if baseline and len(panels) == 1 else []
-    return _figure(results, shown, column, [*contrast_rows(contrasts), *others])
+    measured = [outcome for outcome in outcomes if outcome.estimate is not None]
+    lines = contrast_rows([outcome for outcome in measured if outcome.claim.is_of_accuracy])
+    if baseline and len(panels) == 1 and column == "accuracy":
+        lines += _unclaimed(results, panels[0], baseline, measured)
+    others = [outcome for outcome in measured if not outcome.claim.is_of_accuracy]
+    blocks = [_accuracies(lines)] if lines else []
+    return _figure(results, shown, column, [*blocks, *(_of_score(outcome) for outcome in others)])
 
 
 def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
     """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
     contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
-    return _figure(results, panels, "accuracy", contrast_rows(contrasts)) if contrasts else None
+    return (
+        _figure(results, panels, "accuracy", [_accuracies(contrast_rows(contrasts))]) if contrasts else None
+    )
 
 
-def _figure(results: ResultFile, panels: Sequence[str], column: str, rows: Sequence[Line]) -> Figure | None:
-    if not panels and not rows:
+def _accuracies(lines: Sequence[Line]) -> Block:
+    return Block("difference of final accuracy, points (95%)", lines, 0.01, MARGIN, points, MOST_POINTS)
+
+
+def _of_score(outcome: Outcome) -> Block:
+    claim = outcome.claim
+    less = f" {MINUS} {claim.than:g}" if claim.than else ""
+    label = f"{claim.score.replace('_', ' ')}{less} (95%)"
+    name = _name(claim.treatment, claim.baseline)
+    return Block(label, [_line(name, True, outcome)], 1.0, claim.margin, signed)
+
+
+def _line(name: str, is_contrast: bool, outcome: Outcome) -> Line:
+    """The row of an outcome. One that another sweep tests on more seeds has that one's verdict."""
+    seen = outcome.estimate
+    remark = (
+        "" if seen is None else f"n = {seen.n}" + (f" of {outcome.planned}" if outcome.is_interim else "")
+    )
+    return Line(name, is_contrast, seen, _VERDICT_COLOR[outcome.verdict], remark=remark)
+
+
+def _figure(
+    results: ResultFile, panels: Sequence[str], column: str, blocks: Sequence[Block]
+) -> Figure | None:
+    if not panels and not blocks:
         return None
-    # So that axes of curves are about as high as wide, whatever the number of contrasts beside them.
-    height = max(3.3, 1.2 + 0.25 * len(rows))
-    down = max(1, min(len(panels), round(height / 3.3)), math.ceil(len(panels) / 4))
-    across = math.ceil(len(panels) / down)
-    height = max(height, 2.7 * down)
-    widths = [1.0] * across + ([1.35] if rows else [])
+    down = math.ceil(len(panels) / MOST_ACROSS)
+    across = math.ceil(len(panels) / down) if down else 0
+    # A row of curves is about as high as its axes are wide.
+    curves = 0.3 + 2.7 * down
+    heights = [0.75 + 0.25 * len(block.lines) for block in blocks]
+    is_beside = len(panels) == 1
     methods = list(dict.fromkeys(row["method"] for row in results.rows))
     looks = style.looks_of(methods)
     with style.house_style():
-        figure = style.sheet(min(16.0, 3.4 * sum(widths) + 0.6), height)
-        grid = figure.add_gridspec(down, len(widths), width_ratios=widths)
-        first: Axes | None = None
-        for place, panel in enumerate(panels):
-            axes = figure.add_subplot(grid[place // across, place % across], sharey=first)
-            _curves(axes, results, panel, column, looks)
-            first = first or axes
-        if first is not None:
-            # Last, since it ends the scaling to what is drawn.
-            first.set_ylim(bottom=0.0)
-        if rows:
-            _contrasts(figure.add_subplot(grid[:, across]), rows)
+        figure = style.sheet(WIDTH, 0.5 + (max(3.0, sum(heights)) if is_beside else curves + sum(heights)))
+        if is_beside:
+            halves = figure.add_gridspec(1, 2, width_ratios=[1.0, 1.15])
+        else:
+            halves = figure.add_gridspec(
+                2, 1, height_ratios=[curves if panels else 0.01, sum(heights) or 0.01]
+            )
+        left, right = halves[0], halves[1]
+        if panels:
+            _panels(figure, left.subgridspec(down, across), results, panels, column, looks)
+        if blocks:
+            grid = right.subgridspec(len(blocks), 1, height_ratios=heights)
+            for place, block in enumerate(blocks):
+                _contrasts(figure.add_subplot(grid[place]), block, with_key=place == 0)
         style.name_methods(figure, style.line_handles(methods, looks), columns=5)
         return figure
+
+
+def _panels(
+    figure: Figure,
+    grid: GridSpecFromSubplotSpec,
+    results: ResultFile,
+    panels: Sequence[str],
+    column: str,
+    looks: dict[str, style.Look],
+) -> None:
+    first: Axes | None = None
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[place // grid.ncols, place % grid.ncols], sharey=first)
+        _curves(axes, results, panel, column, looks)
+        first = first or axes
+    if first is not None and column != "accuracy":
+        # Last, since it ends the scaling to what is drawn.
+        first.set_ylim(bottom=0.0)
 
 
 def contrast_rows(contrasts: Sequence[Outcome]) -> list[Line]:
@@ -108,15 +177,7 @@ def contrast_rows(contrasts: Sequence[Outcome]) -> list[Line]:
         same = [outcome for outcome, its in zip(contrasts, names, strict=True) if its == name]
         in_panels = any(outcome.panel for outcome in same)
         rows += [Line(name, True)] if in_panels else []
-        rows += [
-            Line(
-                outcome.panel if in_panels else name,
-                not in_panels,
-                outcome.estimate,
-                _VERDICT_COLOR[outcome.verdict],
-            )
-            for outcome in same
-        ]
+        rows += [_line(outcome.panel if in_panels else name, not in_panels, outcome) for outcome in same]
     return rows
 
 
@@ -129,10 +190,18 @@ def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequen
         if method != baseline and {method, baseline} not in claimed
     }
     seen = {method: estimate for method, estimate in found.items() if estimate}
-    if len(seen) == 1:
-        return [Line(_name(method, baseline), True, each, is_claimed=False) for method, each in seen.items()]
-    rows = [Line(method, False, each, is_claimed=False) for method, each in seen.items()]
-    return [Line(f"less {baseline}", True, is_claimed=False), *rows] if rows else []
+    only = len(seen) == 1
+    rows = [
+        Line(
+            _name(method, baseline) if only else method,
+            only,
+            estimate,
+            is_claimed=False,
+            remark=f"n = {estimate.n}",
+        )
+        for method, estimate in seen.items()
+    ]
+    return rows if only or not rows else [Line(f"less {baseline}", True, is_claimed=False), *rows]
 
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
@@ -155,7 +224,7 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
                 markeredgewidth=0.6,
             )
     across, up = _LABELS[column]
-    style.panel_title(axes, panel, 26)
+    style.panel_title(axes, panel, 30)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -164,62 +233,86 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
     if column != "deviation":
         style.step_axis(axes, last)
     else:
+        # Where the halves meet that the score sets against each other.
+        axes.axvline(0.5, color=style.SOFT_INK, linewidth=1.0, linestyle=":", zorder=1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
 
 
 def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Places and means over the runs that have a value there; a run that ended early has none at later places."""
-    found: dict[float, list[float]] = {}
-    for row in rows:
-        for at, value in zip(*read_series(row.get(column, "")), strict=True):
-            found.setdefault(float(at), []).append(float(value))
-    places = sorted(found)
-    return np.array(places), np.array([np.mean(found[at]) for at in places])
+    """Places and means over the runs. A run that diverged goes on at the last accuracy it had, so that the mean does
+    not rise because a run is missing; other series have its values up to its end alone.
+    """
+    series = [read_series(row.get(column, "")) for row in rows]
+    places = sorted({float(at) for ats, _ in series for at in ats})
+    means = []
+    for place in places:
+        values = [
+            float(of[np.searchsorted(at, place, side="right") - 1])
+            for at, of in series
+            if len(at) and at[0] <= place and (column == "accuracy" or place in at)
+        ]
+        means.append(np.mean(values))
+    return np.array(places), np.array(means)
 
 
-def _contrasts(axes: Axes, rows: Sequence[Line]) -> None:
-    axes.axvspan(-100 * MARGIN, 100 * MARGIN, color=style.RULE, alpha=0.45, linewidth=0, zorder=0)
+def _contrasts(axes: Axes, block: Block, with_key: bool) -> None:
+    lines = block.lines
+    if block.band:
+        edge = block.band / block.unit
+        axes.axvspan(-edge, edge, color=style.RULE, alpha=0.45, linewidth=0, zorder=0)
     axes.axvline(0.0, color=style.SOFT_INK, linewidth=1.0, zorder=1)
-    ends = [5.0]
-    for row, line in enumerate(rows):
-        seen = line.seen
-        if seen is None:
+    ends = [1.6 * block.band / block.unit]
+    for row, line in enumerate(lines):
+        if line.seen is None:
             continue
-        if seen.has_interval:
-            axes.plot(
-                [100 * seen.low, 100 * seen.high],
-                [row, row],
-                color=line.color,
-                linewidth=2.4 if line.is_claimed else 1.4,
-                zorder=3,
-            )
-            ends += [abs(100 * seen.low), abs(100 * seen.high)]
-        ends.append(abs(100 * seen.mean))
-        style.margin_notes(axes, row, f"{100 * seen.mean:+.1f}".replace("-", MINUS), f"n = {seen.n}")
-    limit = min(MOST_POINTS, 1.08 * max(ends))
+        _, low, high = _on_axis(line.seen, block.unit)
+        axes.plot(
+            [low, high], [row, row], color=line.color, linewidth=2.4 if line.is_claimed else 1.4, zorder=3
+        )
+        ends += [abs(low), abs(high)]
+        style.margin_notes(axes, row, block.written(line.seen.mean), line.remark)
+    limit = min(block.most, 1.08 * max(ends))
     axes.set_xlim(-limit, limit)
-    for row, line in enumerate(rows):
-        _mark(axes, row, line, limit)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [line.name for line in rows])
-    axes.tick_params(axis="y", labelsize=7.5, labelcolor=style.INK)
-    for label, line in zip(axes.get_yticklabels(), rows, strict=True):
+    for row, line in enumerate(lines):
+        _mark(axes, row, line, limit, block.unit)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.tick_params(axis="y", labelsize=8.0, labelcolor=style.INK)
+    for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if line.is_contrast and line.is_claimed else "normal")
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel("difference of final accuracy, points (95%)")
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(block.label)
+    if with_key:
+        _key(axes)
 
 
-def _mark(axes: Axes, row: int, line: Line, limit: float) -> None:
+def _key(axes: Axes) -> None:
+    """What the colours of the contrasts say of the paper's claims."""
+    handles = [
+        Line2D([], [], color=color, linewidth=2.4, marker="o", markersize=5.5, label=verdict)
+        for verdict, color in _VERDICT_COLOR.items()
+    ]
+    axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=7.5, borderpad=0.2
+    )
+
+
+def _on_axis(seen: Estimate, unit: float) -> tuple[float, float, float]:
+    """Mean and ends of an estimate in units of the axis; without an interval the ends are the mean."""
+    mean = seen.mean / unit
+    return (mean, seen.low / unit, seen.high / unit) if seen.has_interval else (mean, mean, mean)
+
+
+def _mark(axes: Axes, row: int, line: Line, limit: float, unit: float) -> None:
     """The dot of an estimate, and an arrow at the edge of the scale where it or its interval goes on beyond it."""
     if line.seen is None:
         return
-    mean = 100 * line.seen.mean
-    low, high = (100 * line.seen.low, 100 * line.seen.high) if line.seen.has_interval else (mean, mean)
+    mean, low, high = _on_axis(line.seen, unit)
     for edge, marker, is_beyond in ((-limit, "<", low < -limit), (limit, ">", high > limit)):
         if is_beyond:
-            axes.plot(0.97 * edge, row, marker, color=line.color, markersize=6.0, zorder=4)
+            axes.plot(0.98 * edge, row, marker, color=line.color, markersize=6.0, zorder=4)
     if abs(mean) <= limit:
         axes.plot(
             mean,

@@ -131,7 +131,8 @@ DASHED = (4.0, 1.6)
 DOTTED = (1.2, 1.6)
 DASH_DOT = (5.0, 1.5, 1.2, 1.5)
 
-# Kin share a colour: policy gradients orange-red, ratio clipping yellow, DPPO blue, CPPO green.
+# Kin share a colour: policy gradients orange-red, ratio clipping yellow, DPPO blue. Methods that one of the paper's
+# figures sets side by side do not: CPPO is green, and its variants differ from it.
 LOOKS = {
     "pg": Look("#d55e00", "X", SOLID),
     "reinforce": Look("#d55e00", "<", DASHED),
@@ -150,22 +151,22 @@ LOOKS = {
     "dppo_topk_kl": Look("#56b4e9", "v", DASHED),
     "drpo": Look("#56b4e9", "d", DASH_DOT),
     "cppo": Look("#009e73", "o", SOLID),
-    "cppo_binary": Look("#009e73", "h", DASHED),
-    "cppo_kl": Look("#009e73", "p", DASH_DOT),
-    "cppo_soft": Look("#009e73", "d", DOTTED),
-    "cppo_fixed_budget": Look("#3b7d23", "o", SOLID),
-    "cppo_larger_budget": Look("#3b7d23", "v", DASH_DOT),
-    "cppo_relative_budget": Look("#3b7d23", "^", DOTTED),
-    "cppo_lower_floor": Look("#3b7d23", "<", DASHED),
-    "cppo_no_budget": Look("#3b7d23", "h", DASHED),
-    "cppo_no_weights": Look("#3b7d23", "p", DASH_DOT),
+    "cppo_binary": Look("#d55e00", "h", DASHED),
+    "cppo_kl": Look("#7a5195", "p", DASH_DOT),
+    "cppo_soft": Look("#d55e00", "D", DOTTED),
+    "cppo_fixed_budget": Look("#d55e00", "o", SOLID),
+    "cppo_larger_budget": Look("#d55e00", "v", DASH_DOT),
+    "cppo_relative_budget": Look("#e69f00", "^", DOTTED),
+    "cppo_lower_floor": Look("#7a5195", "<", DASHED),
+    "cppo_no_budget": Look("#7a5195", "h", DASHED),
+    "cppo_no_weights": Look("#d55e00", "p", DASH_DOT),
     "cppo_shuffled": Look("#3b7d23", "d", DOTTED),
     "cispo": Look("#cc79a7", "D", SOLID),
-    "minpro": Look("#cc79a7", "p", DASHED),
+    "minpro": Look("#7a5195", "s", DASHED),
     "gspo": Look("#7a5195", "P", SOLID),
     "gmpo": Look("#7a5195", "p", DASHED),
     "trm_max": Look("#00707a", "d", SOLID),
-    "trm_avg": Look("#00707a", "s", DASHED),
+    "trm_avg": Look("#0072b2", "s", DASHED),
     "trm_max_avg": Look("#00707a", "P", DASH_DOT),
     "sapo": Look("#4d4d4d", "h", DASHED),
     "ctpo": Look("#4d4d4d", ">", DASH_DOT),
