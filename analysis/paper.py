@@ -133,6 +133,16 @@ TABLE_4: tuple[PaperModel, ...] = (
 )
 
 
+def reported_differences(treatment: str, baseline: str | None) -> list[float]:
+    """Shares by which `treatment` is above `baseline` in Table 1, of each model on which neither collapsed; none where
+    the table lacks one of them.
+    """
+    if baseline is None or treatment not in TABLE_1 or baseline not in TABLE_1:
+        return []
+    pairs = zip(TABLE_1[treatment], TABLE_1[baseline], strict=True)
+    return [(ours - theirs) / 100 for ours, theirs in pairs if ours is not None and theirs is not None]
+
+
 def paper_table(findings: Findings) -> Table | None:
     """Table 1 beside the best and final accuracies measured; None where no panel holds two of the paper's methods."""
     panels = _comparable(findings)

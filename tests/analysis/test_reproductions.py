@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.claims import difference, read_claims
-from analysis.figures.reproduction import contrast_rows, reproduction
+from analysis.claims import read_claims
+from analysis.figures.reproduction import contrast_rows, mean_series, reproduction
+from analysis.numbers import points
+from analysis.outcomes import Outcome, difference, p_values
+from analysis.paper import reported_differences
 from analysis.planned import planned_runs
-from analysis.reproductions import (
-    HEADLINE_IMAGE,
-    ORDER,
-    headline_block,
-    page,
-    read_item,
-    read_items,
-    readme_with,
-)
-from analysis.result_files import ResultFile, read_results, write_results
+from analysis.reproduction_items import ORDER, read_item, read_items
+from analysis.reproductions import HEADLINE_IMAGE, headline_block, readme_with, write
+from analysis.reproductions_page import page, verdict_in_words
+from analysis.result_files import ResultFile, read_results, seeds_of, write_results
+from analysis.stats import t_interval
 from cppo_lab.errors import UserError
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
 from cppo_lab.runs.sweeps import plan_sweep
@@ -49,7 +47,7 @@ def test_every_sweep_of_the_paper_is_on_the_page() -> None:
 @pytest.mark.parametrize("name", ORDER)
 def test_a_sweep_of_the_paper_says_what_it_asks_and_claims(name: str) -> None:
     sweep = read_sweep(name)
-    assert sweep.question.endswith("?") or "?" in sweep.question
+    assert "?" in sweep.question
     assert sweep.paper
     assert sweep.figure
     assert sweep.scales == ("lab", "paper")
@@ -70,15 +68,23 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
         assert row["run_id"] in planned, row
         run = planned[row["run_id"]]
         assert {axis: row[axis] for axis in run.axes} == dict(run.axes)
+    places = {run.method: run for run in planned_runs(read_sweep(name, scale or "lab"))}
+    rows = read_results(path).rows
+    assert {row["method"] for row in rows} <= {*places}
+    alike = [(row["panel"], row["method"], seeds_of(row), row["start"]) for row in rows]
+    assert len({*alike}) == len(alike)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_figure_can_be_drawn(path: Path) -> None:
     name, _, scale = path.stem.partition("-")
     item = read_item(name, RESULTS, scale or "lab")
-    figure = reproduction(item.results, item.outcomes, item.sweep.figure)
+    figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
     assert figure is not None
     figure.draw_without_rendering()
+    told = {text.get_text() for axes in figure.axes for text in axes.texts}
+    for outcome in item.outcomes:
+        assert outcome.estimate is None or any(f"n = {outcome.estimate.n}" in text for text in told)
     picture = ROOT / "docs" / "images" / "reproductions" / f"{path.stem}.png"
     assert picture.is_file()
 
@@ -136,20 +142,101 @@ def test_settings_that_no_claim_is_about_are_set_against_the_baseline() -> None:
     seen = difference(item.results, "", "weights=uniform", "weights=linear")
     assert seen is not None
     assert seen.n == 8
-    assert f"{100 * seen.mean:+.1f}".replace("-", "−") in row
+    assert points(seen.mean) in row
 
 
 def test_every_claim_measured_stands_under_what_became_of_it() -> None:
     items = read_items(RESULTS)
     told, _, _ = page(items, "images").partition("\n## Table 1")
-    _, holds, fails, open_ = told.split("\n### ")
-    expected = {"agrees": holds, "does not agree": fails, "not resolved": open_}
-    seen = [outcome for item in items for outcome in item.outcomes if outcome.estimate is not None]
-    for verdict, part in expected.items():
-        claims = [outcome.claim.says for outcome in seen if outcome.verdict == verdict]
+    _, by_claim, holds, fails, open_, own = told.split("\n### ")
+    tested = [outcome for item in items for outcome in item.outcomes if outcome.repeats is None]
+    seen = [outcome for outcome in tested if outcome.estimate is not None]
+    expected = {
+        holds: [each for each in seen if not each.claim.own and each.verdict == "agrees"],
+        fails: [each for each in seen if not each.claim.own and each.verdict == "does not agree"],
+        open_: [each for each in seen if not each.claim.own and each.verdict == "not resolved"],
+        own: [each for each in seen if each.claim.own],
+    }
+    for part, outcomes in expected.items():
         lines = [line for line in part.splitlines() if line.startswith("| [")]
-        assert [says in line for says, line in zip(claims, lines, strict=True)] == [True] * len(claims)
-    assert f"{len(seen)} tests, a claim counted in every panel" in told
+        found = zip(outcomes, lines, strict=True)
+        assert all(each.claim.says in line and verdict_in_words(each) in line for each, line in found)
+    of_paper = [each for each in seen if not each.claim.own]
+    assert f"{len(of_paper)} tests of the paper's claims" in told
+    claims = {(each.sweep, each.claim.says) for each in of_paper}
+    assert by_claim.count("\n| ") - 2 == len(claims)
+
+
+def test_a_contrast_that_another_sweep_has_on_more_seeds_is_told_with_its_verdict() -> None:
+    items = read_items(RESULTS)
+    (staleness,) = [item for item in items if item.sweep.name == "staleness"]
+    repeated = [each for each in staleness.outcomes if each.repeats is not None]
+    assert {each.panel for each in repeated} == {"regime=mild", "regime=many_updates", "regime=mismatch"}
+    for each in repeated:
+        assert each.repeats is not None
+        assert each.repeats.sweep == "table1"
+        assert verdict_in_words(each).startswith(verdict_in_words(each.repeats))
+        assert verdict_in_words(each).endswith("seeds of table1")
+
+
+@pytest.mark.parametrize(
+    ("expect", "mean", "half", "said"),
+    [
+        ("above", 0.05, 0.01, "**agrees**"),
+        ("above", -0.05, 0.01, "**does not agree** (opposite)"),
+        ("above", 0.005, 0.01, "**does not agree** (less than 3 points)"),
+        ("equal", 0.05, 0.01, "**does not agree** (different)"),
+        ("not zero", 0.005, 0.01, "**does not agree** (within 3 points of zero)"),
+    ],
+)
+def test_the_kinds_of_disagreement_are_told_apart(expect: str, mean: float, half: float, said: str) -> None:
+    assert verdict_in_words(outcome_of(expect, mean, half)) == said
+
+
+def test_what_is_not_resolved_says_how_many_seeds_would_and_which_way() -> None:
+    assert verdict_in_words(outcome_of("above", 0.01, 0.03)).startswith("not resolved (")
+    towards, against = outcome_of("above", 0.04, 0.05), outcome_of("above", -0.01, 0.05)
+    assert " seeds would show it)" in verdict_in_words(towards)
+    assert "exclude" not in verdict_in_words(towards)
+    assert " seeds would exclude 3 points)" in verdict_in_words(against)
+    assert "show a difference" in verdict_in_words(outcome_of("equal", 0.02, 0.03))
+
+
+def outcome_of(expect: str, mean: float, half: float, count: int = 16) -> Outcome:
+    (made,) = read_claims("mine", [{"says": "so", "contrast": "a - b", "expect": expect}])
+    values = np.resize([-1.0, 1.0], count)
+    estimate = t_interval(mean + values * half / t_interval(values).high)
+    alone = p_values(made, estimate)
+    return Outcome(made, "", estimate, count, alone, alone)
+
+
+def test_a_method_that_fell_below_its_start_is_marked() -> None:
+    items = read_items(RESULTS)
+    text = page(items, "images")
+    (fell,) = [line for line in text.splitlines() if "| CPPO is above MinPRO (model=m," in line]
+    (rose,) = [line for line in text.splitlines() if "| CPPO is above DPPO (model=m," in line]
+    assert ") † |" in fell
+    assert "†" not in rose
+
+
+def test_the_papers_own_differences_stand_beside_those_measured() -> None:
+    differences = reported_differences("cppo", "cispo")
+    assert np.round(differences, 4).tolist() == [0.0306, 0.0091, 0.0153]  # it collapsed on the fourth
+    assert reported_differences("cppo", "ppo") == []
+
+
+def test_a_run_that_ends_early_goes_on_at_its_last_accuracy() -> None:
+    rows = [{"accuracy": "0:.3 2:.1"}, {"accuracy": "0:.3 2:.5 4:.6"}]
+    places, means = mean_series(rows, "accuracy")
+    assert places.tolist() == [0, 2, 4]
+    np.testing.assert_allclose(means, [0.3, 0.3, 0.35])
+    _, budgets = mean_series([{"budget": "1:.3 2:.1"}, {"budget": "1:.3 2:.5 4:.6"}], "budget")
+    np.testing.assert_allclose(budgets, [0.3, 0.3, 0.6])
+
+
+def test_results_that_are_not_there_make_no_page(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results=.*none: no such folder"):
+        write(tmp_path / "none", tmp_path)
 
 
 def test_the_readme_is_not_cut_where_its_marks_are_missing() -> None:
