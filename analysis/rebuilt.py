@@ -17,6 +17,7 @@ import yaml
 from analysis.axes import NAME_OF_CHOICE
 from cppo_lab.runs.tracking import (
     DIRTY_TAG,
+    DIVERGED_TAG,
     METHOD_TAG,
     REASON_TAG,
     RESULT_VERSION_TAG,
@@ -100,6 +101,7 @@ def _info(run: Run, config: Mapping[str, Any], last: int) -> dict[str, Any]:
         "name": info.run_name,
         "status": status,
         "reason": None if status == "RUNNING" else tags.get(REASON_TAG),
+        "diverged": tags[DIVERGED_TAG] == "True" if DIVERGED_TAG in tags else None,
         "method": tags.get(METHOD_TAG),
         "seed": config.get("seed"),
         "starting_policy": {"recipe": recipe, "seed": config.get("warmup.seed")} if recipe else None,

@@ -7,7 +7,7 @@ its final accuracy enters the statistics.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from analysis.comparable import Difference, mark
 from analysis.folders import RunRecord, number
 from analysis.grouping import Grouping, group_runs
 
-DIVERGED = re.compile(r"\bnan\b|\binf\b|non-?finite|not finite|infinite|diverg", re.IGNORECASE)
+# What the trainer gives as its reason when it diverges; a run.json without `diverged` says it by this text alone.
+_DIVERGED = re.compile(r"diverged at step \d+, update \d+: loss \S+, gradient norm \S+")
 _PROFILE_VALUES = (
     "count",
     "divergence_mean",
@@ -127,7 +128,7 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
         "name": str(info.get("name") or record.folder.name),
         "status": status,
         "reason": reason,
-        "diverged": status == "FAILED" and bool(DIVERGED.search(reason or "")),
+        "diverged": status == "FAILED" and _diverged(info),
         "method": member.method,
         "panel": member.panel,
         "group": member.label,
@@ -155,6 +156,12 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
     row["counted"] = evaluated and (status == "FINISHED" or bool(row["diverged"]))
     row.update({f"config.{key}": value for key, value in record.config.items()})
     return row
+
+
+def _diverged(info: Mapping[str, Any]) -> bool:
+    """Whether what failed the run was a loss or gradient that is not finite, and no fault of another kind."""
+    known = info.get("diverged")
+    return known if isinstance(known, bool) else bool(_DIVERGED.fullmatch(str(info.get("reason"))))
 
 
 def _method(record: RunRecord) -> str:

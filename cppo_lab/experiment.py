@@ -80,7 +80,10 @@ def _attempt(
             "reason": "interrupted; the same command goes on from the last checkpoint",
         }
         raise
-    except (Diverged, UserError) as error:
+    except Diverged as error:
+        outcome = {"status": "FAILED", "reason": str(error), "diverged": True}
+        raise
+    except UserError as error:
         outcome = {"status": "FAILED", "reason": str(error)}
         raise
     except Exception as error:
@@ -108,6 +111,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         name=f"{config.algo.name} seed {config.seed}",
         status="RUNNING",
         reason=None,
+        diverged=False,
         method=config.algo.name,
         seed=config.seed,
         task=config.task.kind,

@@ -13,6 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from tiny_runs import files_with_times, same_weights, starting, tiny_config
 
+from analysis.runs import load_study
 from cppo_lab.config import PretrainedModel, RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.experiment import run
@@ -186,8 +187,23 @@ def test_diverged_run_is_failed_with_its_reason_and_keeps_its_last_good_state(ou
     folder = run_folder(config)
     assert folder.status == "FAILED"
     assert "diverged at step 1" in folder.info["reason"]
+    assert folder.info["diverged"] is True
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0]
     assert all(weight.isfinite().all() for weight in final_weights(folder).values())
+
+
+def test_diverged_run_is_one_for_the_report_and_so_is_one_that_says_it_in_its_reason_alone(
+    output: Path,
+) -> None:
+    # One update a step, and a critic whose loss is not finite in the second.
+    config = tiny_config(output, "trainer.lr=1e30", "algo=ppo", "trainer.prompts_per_minibatch=6")
+    with pytest.raises(Diverged, match="diverged at step 2"):
+        run(config)
+    folder = run_folder(config)
+    assert load_study(output, run_folders=[folder.path]).runs["diverged"].tolist() == [True]
+    silent = {key: value for key, value in folder.info.items() if key != "diverged"}
+    (folder.path / "run.json").write_text(json.dumps(silent), encoding="utf-8")
+    assert load_study(output, run_folders=[folder.path]).runs["diverged"].tolist() == [True]
 
 
 def test_error_inside_a_run_is_its_reason(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +215,7 @@ def test_error_inside_a_run_is_its_reason(output: Path, monkeypatch: pytest.Monk
     with pytest.raises(RuntimeError):
         run(config)
     assert run_folder(config).info["reason"] == "RuntimeError: the device caught fire"
+    assert run_folder(config).info["diverged"] is False
     assert run_folder(config).status == "FAILED"
     monkeypatch.undo()
     assert run(config).status == "FINISHED", "once the cause is gone, the same command goes on"

@@ -176,7 +176,7 @@ class _Scheduler:
         if job.kind == "run":
             folder = run_folder(job.config)
             if folder.info:
-                folder.update_info(status="FAILED", reason=reason)
+                folder.update_info(status="FAILED", reason=reason, diverged=False)
         self._on_event(Event(job.key, "failed", reason))
 
     def stop(self) -> None:

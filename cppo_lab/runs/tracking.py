@@ -36,6 +36,7 @@ KIND_TAG = "cppo_lab.kind"
 RUN_ID_TAG = "cppo_lab.run_id"
 METHOD_TAG = "cppo_lab.method"
 REASON_TAG = "cppo_lab.reason"
+DIVERGED_TAG = "cppo_lab.diverged"
 STARTING_POLICY_TAG = "cppo_lab.starting_policy"
 RESULT_VERSION_TAG = "cppo_lab.result_version"
 DIRTY_TAG = "cppo_lab.dirty"
@@ -280,6 +281,8 @@ class Store:
             return
         if info.get("reason"):
             self._client.set_tag(run_id, REASON_TAG, info["reason"])
+        if "diverged" in info:
+            self._client.set_tag(run_id, DIVERGED_TAG, str(info["diverged"]))
         for name in RUN_FILES:
             if (folder.path / name).exists():
                 self._client.log_artifact(run_id, str(folder.path / name))

@@ -52,7 +52,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=(0, 1),
         faults={
             ("pg", 1): Fault(
-                "FAILED", "loss is not finite (nan) at step 9 after a long time of doing well", 9
+                "FAILED", "loss is not finite (nan) at step 9 after a long time of doing well", 9, True
             )
         },
     )

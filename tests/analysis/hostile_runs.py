@@ -44,7 +44,7 @@ def write_hostile_sweep(output: Path) -> list[Path]:
         info |= {"name": every, "method": method, "task": every, "device": TEXTS["image"], "theorem_1": every}
         info["model"]["name"] = TEXTS["script"]
         if place == 1:
-            info |= {"status": "FAILED", "reason": f"loss is not finite: {every}"}
+            info |= {"status": "FAILED", "reason": f"loss is not finite: {every}", "diverged": True}
         _write_json(folder / "run.json", info)
         # YAML cannot hold half a character.
         writable = {key: text for key, text in TEXTS.items() if key != "surrogate"}

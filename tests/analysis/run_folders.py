@@ -26,11 +26,15 @@ BEHAVIOUR: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one run: `status` and `reason` in run.json, and the last step it recorded."""
+    """What is wrong with one run: `status`, `reason` and `diverged` in run.json, and the last step it recorded.
+
+    diverged: None for a run.json that does not say.
+    """
 
     status: str
     reason: str | None
     last_step: int
+    diverged: bool | None = False
 
 
 def write_sweep(
@@ -174,6 +178,9 @@ def write_run(
         "inputs": {},
         "theorem_1": "admitted" if algo == "cppo" else None,
     }
+    diverged = fault.diverged if fault else False
+    if diverged is not None:
+        info["diverged"] = diverged
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
     rows = list(metric_rows(algo, steps, last, evaluate_every, generator, drop))
     _write_lines(folder / "metrics.jsonl", rows)

@@ -98,7 +98,7 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
     study, findings = study_of(
         tmp_path,
         faults={
-            ("pg", 0): Fault("FAILED", "loss is nan", 6),
+            ("pg", 0): Fault("FAILED", "loss is nan", 6, True),
             ("grpo", 1): Fault("FAILED", "disk is full", 6),
             ("cppo", 2): Fault("INTERRUPTED", None, 6),
         },
@@ -110,12 +110,12 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
 
 
 def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5)})
+    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5, True)})
     assert findings.panels[0].yardstick.window == 12
 
 
 def test_a_run_that_died_early_changes_the_meaning_of_final_for_no_other(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3)})
+    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3, True)})
     assert findings.panels[0].yardstick.final_evaluations == 3
 
 

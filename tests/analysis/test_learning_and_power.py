@@ -82,7 +82,7 @@ def test_where_nothing_rose_there_is_no_threshold(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: Path) -> None:
-    faults = {("pg", 0): Fault("FAILED", "loss is nan", 4)}
+    faults = {("pg", 0): Fault("FAILED", "loss is nan", 4, True)}
     study, findings = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), faults=faults)
     dead = next(run for run in findings.results[1].runs if "seed=0" in run.pair)
     rows = study.metrics[(study.metrics["run_id"] == dead.run_id)].dropna(subset=[ACCURACY])

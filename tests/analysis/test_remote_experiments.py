@@ -106,7 +106,11 @@ def write(run: PlannedRun, fault: Fault | None = None) -> RunFolder:
 def tracked(server: str, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     output = tmp_path_factory.mktemp("sender") / "out"
     sweep = planned(output, server, "algo=grpo,cppo", "seed=0,1,2")
-    faults = {("grpo", 2): Fault("FAILED", "diverged at step 4", 4), ("cppo", 1): Fault("RUNNING", None, 5)}
+    faults = {
+        ("grpo", 1): Fault("FAILED", "KeyError: 'divergence_mean'", 4),
+        ("grpo", 2): Fault("FAILED", "loss is nan at step 4", 4, diverged=True),
+        ("cppo", 1): Fault("RUNNING", None, 5),
+    }
     for run in sweep.runs:
         name = (run.config.algo.name, run.config.seed)
         # The last one never starts.
@@ -151,13 +155,13 @@ def test_every_run_of_a_sweep_is_there_with_its_status_and_reason(tracked: Track
     runs = study.runs.set_index(["method", "seeds"])
     assert runs["status"].to_dict() == {
         ("grpo", "seed=0"): "FINISHED",
-        ("grpo", "seed=1"): "FINISHED",
+        ("grpo", "seed=1"): "FAILED",
         ("grpo", "seed=2"): "FAILED",
         ("cppo", "seed=0"): "FINISHED",
         ("cppo", "seed=1"): "RUNNING",
         ("cppo", "seed=2"): "PENDING",
     }
-    assert runs.loc[("grpo", "seed=2"), "reason"] == "diverged at step 4"
+    assert runs.loc[("grpo", "seed=2"), "reason"] == "loss is nan at step 4"
     caveats = " ".join(collect(study, set()).caveats)
     assert "1 run still running (cppo seed=1); shown, not counted." in caveats
     assert "1 run not started, or deleted (cppo seed=2); shown, not counted." in caveats
@@ -177,6 +181,26 @@ def test_run_that_goes_on_is_rebuilt_from_what_was_sent(tracked: Tracked, tmp_pa
         f"1 run has not sent files to the server (cppo-{run_id}): it is read from parameters and metrics there, "
         "without timings, profiles and samples."
     ]
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["files", "no files"])
+def test_run_that_diverged_is_told_from_one_that_crashed(
+    tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    from mlflow import MlflowClient
+
+    listed = MlflowClient.list_artifacts
+    if not sent:
+        monkeypatch.setattr(
+            MlflowClient,
+            "list_artifacts",
+            lambda *arguments: [each for each in listed(*arguments) if each.path != "run.json"],
+        )
+    study = load_experiment(tracked.wanted(tracked.sweep.name), tmp_path)
+    assert any("sent files" in note for note in study.notes)
+    failed = study.runs[study.runs["status"] == "FAILED"].set_index(["method", "seeds"])
+    assert failed["diverged"].to_dict() == {("grpo", "seed=1"): False, ("grpo", "seed=2"): True}
+    assert failed["counted"].to_dict() == failed["diverged"].to_dict()
 
 
 def test_whole_experiment_is_refused_where_its_runs_do_not_compare_and_marked_with_force(

@@ -45,7 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     output = tmp_path_factory.mktemp("outputs")
     write_sweep(
         output,
-        faults={("pg", 2): Fault("FAILED", f"loss is not finite (nan) {HOSTILE}", 9)},
+        faults={("pg", 2): Fault("FAILED", f"loss is not finite (nan) {HOSTILE}", 9, True)},
         only_seed={"grpo": 1},
         missing_metrics={"dppo_tv": ("policy/entropy", "train/grad_norm")},
     )

@@ -38,7 +38,7 @@ def test_a_diverged_run_counts_and_a_run_that_failed_otherwise_does_not(tmp_path
     write_sweep(
         tmp_path,
         faults={
-            ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6),
+            ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6, True),
             ("pg", 1): Fault("FAILED", "disk is full", 6),
         },
     )
@@ -46,6 +46,42 @@ def test_a_diverged_run_counts_and_a_run_that_failed_otherwise_does_not(tmp_path
     pg = runs[runs["method"] == "pg"].sort_values("seeds")
     assert pg["counted"].tolist() == [True, False, True]
     assert pg["diverged"].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "KeyError: 'divergence_mean'",
+        "UserError: algo.divergence.kind=topk: needs a larger K",
+        "RuntimeError: probabilities contain inf or nan",
+        "its process died: diverged at step 3, update 7: loss nan, gradient norm nan",
+        "diverged at step 3, update 7: loss nan, gradient norm nan",
+    ],
+)
+def test_a_crash_is_no_divergence_whatever_its_message_says(tmp_path: Path, reason: str) -> None:
+    write_sweep(tmp_path, algos=("pg",), faults={("pg", 0): Fault("FAILED", reason, 6)})
+    runs = load_study(tmp_path, "quickstart").runs
+    assert not runs["diverged"].any()
+    assert runs["counted"].sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "diverged"),
+    [
+        ("diverged at step 3, update 7: loss nan, gradient norm nan", True),
+        ("diverged at step 12, update 700: loss -inf, gradient norm 1.5e+38", True),
+        ("KeyError: 'divergence_mean'", False),
+        ("UserError: diverged at step 3, update 7: loss nan, gradient norm nan", False),
+        ("diverged at step 3", False),
+        (None, False),
+    ],
+)
+def test_a_run_that_does_not_record_whether_it_diverged_is_known_by_the_trainer_s_own_words(
+    tmp_path: Path, reason: str | None, diverged: bool
+) -> None:
+    write_sweep(tmp_path, algos=("pg",), faults={("pg", 0): Fault("FAILED", reason, 6, diverged=None)})
+    runs = load_study(tmp_path, "quickstart").runs
+    assert runs["diverged"].sum() == runs["counted"].sum() - 2 == diverged
 
 
 def test_a_half_written_last_line_is_left_out_and_said(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from analysis.words import caveats
 from cppo_lab.runs.folder import LOCK_FILE
 
 FAULTS = {
-    ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6),
+    ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6, True),
     ("pg", 1): Fault("FAILED", "RuntimeError: disk is full", 6),
     ("grpo", 0): Fault("INTERRUPTED", "interrupted; the same command goes on from the last checkpoint", 4),
     ("grpo", 1): Fault("RUNNING", None, 5),

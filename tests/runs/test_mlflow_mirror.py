@@ -118,15 +118,21 @@ def test_only_new_rows_are_sent_while_a_run_goes_on(root: Path) -> None:
 
 def test_failed_run_says_so_with_its_reason_and_may_go_on(root: Path) -> None:
     config = compose_run([f"paths.output='{root}'", "seed=14"])
-    folder = written_run(config, status="FAILED", reason="diverged at step 2, update 7: loss nan")
+    folder = written_run(
+        config, status="FAILED", reason="diverged at step 2, update 7: loss nan", diverged=True
+    )
     RunMirror(config, folder).close(False)
     client = MlflowClient(tracking_uri(None, root))
     (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FAILED"
     assert "diverged at step 2" in found.data.tags["cppo_lab.reason"]
-    folder.update_info(status="RUNNING", reason=None)
+    assert found.data.tags["cppo_lab.diverged"] == "True"
+    folder.update_info(status="RUNNING", reason=None, diverged=False)
     RunMirror(config, folder).close(True)
     assert client.get_run(found.info.run_id).info.status == "RUNNING"
+    folder.update_info(status="FAILED", reason="KeyError: 'divergence_mean'")
+    RunMirror(config, folder).close(False)
+    assert client.get_run(found.info.run_id).data.tags["cppo_lab.diverged"] == "False"
 
 
 def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path) -> None:
