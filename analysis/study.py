@@ -7,7 +7,7 @@ its final accuracy enters the statistics.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from analysis.grouping import Grouping, group_runs
 
 # What the trainer gives as its reason when it diverges; a run.json without `diverged` says it by this text alone.
 _DIVERGED = re.compile(r"diverged at step \d+, update \d+: loss \S+, gradient norm \S+")
+# What the accuracy of a policy depends on, besides the policy and its task.
+_EVALUATED_WITH = ("engine.kind", "engine.batch_size", "trainer.temperature", "trainer.evaluation_problems")
 _PROFILE_VALUES = (
     "count",
     "divergence_mean",
@@ -95,10 +97,13 @@ def assemble(
     """The study of `records`, placed by their values on `axes`; what was unreadable in them joins the notes."""
     values = {record.run_id: axes.values[record.run_id] for record in records}
     grouping = group_runs(axes.order, values, {record.run_id: _method(record) for record in records})
+    evaluated_alike = _panels_evaluated_alike(records, grouping)
     return Study(
         **vars(heading),
         grouping=grouping,
-        runs=pd.DataFrame([_run_row(record, grouping) for record in records]).set_index("run_id"),
+        runs=pd.DataFrame([_run_row(record, grouping, evaluated_alike) for record in records]).set_index(
+            "run_id"
+        ),
         metrics=_frame(records, "metrics"),
         timings=_frame(records, "timings"),
         profiles=_profile_frame(records),
@@ -108,7 +113,7 @@ def assemble(
     )
 
 
-def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
+def _run_row(record: RunRecord, grouping: Grouping, evaluated_alike: Collection[str]) -> dict[str, Any]:
     info = record.info
     status = str(info.get("status") or "UNKNOWN").upper()
     reason = str(info["reason"]) if info.get("reason") else None
@@ -122,6 +127,8 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
     last = max((int(row.get("step") or 0) for row in record.metrics), default=0)
     first = next((row for row in record.metrics if row.get("step") == 0), {})
     starting_accuracy = number(first.get("eval/heldout/accuracy"))
+    if starting_accuracy is None:
+        starting_accuracy = number(start.get("accuracy"))
     row: dict[str, Any] = {
         "run_id": record.run_id,
         "folder": record.folder,
@@ -132,7 +139,7 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
         "method": member.method,
         "panel": member.panel,
         "group": member.label,
-        "pair": f"{start.get('recipe')}|{start.get('seed')}|{member.seeds}",
+        "pair": f"{_policy(record, starting_accuracy, member.panel in evaluated_alike)}|{member.seeds}",
         "seeds": member.seeds,
         "steps": number(info.get("steps")),
         "steps_done": number(info.get("steps_done")) if info.get("steps_done") is not None else float(last),
@@ -147,15 +154,34 @@ def _run_row(record: RunRecord, grouping: Grouping) -> dict[str, Any]:
         "task": info.get("task"),
         "starting_recipe": start.get("recipe"),
         "starting_seed": start.get("seed"),
-        "starting_accuracy": starting_accuracy
-        if starting_accuracy is not None
-        else number(start.get("accuracy")),
+        "starting_accuracy": starting_accuracy,
         "device": info.get("device"),
         "started_at": info.get("started_at"),
     }
     row["counted"] = evaluated and (status == "FINISHED" or bool(row["diverged"]))
     row.update({f"config.{key}": value for key, value in record.config.items()})
     return row
+
+
+def _panels_evaluated_alike(records: Sequence[RunRecord], grouping: Grouping) -> set[str]:
+    """The panels in which two accuracies of one policy are the same number."""
+    ways: dict[str, set[tuple[str, ...]]] = {panel: set() for panel in grouping.panels}
+    for record in records:
+        if record.config:
+            way = tuple(str(record.config.get(key)) for key in _EVALUATED_WITH)
+            ways[grouping.membership[record.run_id].panel].add(way)
+    return {panel for panel, found in ways.items() if len(found) < 2}
+
+
+def _policy(record: RunRecord, accuracy: float | None, evaluated_alike: bool) -> str:
+    """What is the same for two runs from the same starting policy, and for no others."""
+    start = record.info.get("starting_policy") or {}
+    recipe = f"{start.get('recipe')}|{start.get('seed')}"
+    # A pretrained policy is the same wherever it is loaded, whatever a device's rounding makes of its accuracy.
+    if not evaluated_alike or record.config.get("model.kind") == "pretrained":
+        return recipe
+    # Two processors make different policies of one recipe; their accuracy tells them apart.
+    return f"{recipe}|{accuracy}"
 
 
 def _diverged(info: Mapping[str, Any]) -> bool:

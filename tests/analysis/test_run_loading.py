@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import Fault, write_run, write_sweep
+import yaml
+from run_folders import START, Fault, write_run, write_sweep
 
 from analysis.axes import Source, study_axes
 from analysis.findings import find
@@ -82,6 +84,62 @@ def test_a_run_that_does_not_record_whether_it_diverged_is_known_by_the_trainer_
     write_sweep(tmp_path, algos=("pg",), faults={("pg", 0): Fault("FAILED", reason, 6, diverged=None)})
     runs = load_study(tmp_path, "quickstart").runs
     assert runs["diverged"].sum() == runs["counted"].sum() - 2 == diverged
+
+
+def set_start(folder: Path, accuracy: float | None) -> None:
+    """Let the run's evaluation at step 0 be `accuracy`; None takes it out of metrics.jsonl and run.json."""
+    rows, _ = read_json_lines(folder / "metrics.jsonl")
+    rows[0]["eval/heldout/accuracy"] = accuracy
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if accuracy is None:
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        info["starting_policy"]["accuracy"] = None
+        (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+
+
+def pairs_of(output: Path) -> int:
+    (comparison,) = find(load_study(output, "quickstart")).comparisons
+    return comparison.pairs
+
+
+BOTH = ("dppo_tv", "cppo")
+
+
+def test_runs_from_different_policies_of_one_recipe_are_no_pair(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=BOTH)
+    assert pairs_of(tmp_path) == 3
+    set_start(folders[0], math.nextafter(START, 1))
+    assert pairs_of(tmp_path) == 2
+    set_start(folders[3], math.nextafter(START, 1))
+    assert pairs_of(tmp_path) == 3, "both are from the other policy"
+
+
+def test_runs_without_an_evaluation_at_step_0_pair_with_each_other_alone(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=BOTH)
+    for folder in (folders[0], folders[3], folders[4]):
+        set_start(folder, None)
+    assert pairs_of(tmp_path) == 2
+
+
+def test_a_pretrained_policy_is_the_same_whatever_two_devices_make_of_its_accuracy(tmp_path: Path) -> None:
+    folders = write_sweep(tmp_path, algos=BOTH, settings={"model.kind": "pretrained"})
+    set_start(folders[0], START + 0.01)
+    assert pairs_of(tmp_path) == 3
+
+
+@pytest.mark.parametrize("key", ["trainer.temperature", "engine.kind"])
+def test_methods_that_are_evaluated_in_different_ways_pair_by_the_recipe_alone(
+    tmp_path: Path, key: str
+) -> None:
+    folders = write_sweep(tmp_path, algos=BOTH, absent=[("cppo", 2)])
+    for folder in folders[:3]:
+        set_start(folder, START + 0.01)
+        group, name = key.split(".")
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config[group][name] = "another"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (comparison,) = find(load_study(tmp_path, "quickstart", force=True)).comparisons
+    assert comparison.pairs == 2
 
 
 def test_a_half_written_last_line_is_left_out_and_said(tmp_path: Path) -> None:
