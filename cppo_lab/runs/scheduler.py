@@ -50,6 +50,7 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     job: Job | None = None
+    has_worked: bool = False
 
 
 @dataclass
@@ -124,11 +125,22 @@ class _Scheduler:
                 self._fail(job, f"its starting policy could not be made: {self.outcome.failed[job.needs]}")
             elif job.needs is None or job.needs in self.outcome.finished:
                 worker = self._idle_worker()
-                if worker is None:
+                if worker is None or not self._hand_over(job, worker):
                     return
                 self._waiting.remove(job)
-                worker.job = job
-                worker.connection.send((job.kind, job.config))
+
+    def _hand_over(self, job: Job, worker: _Worker) -> bool:
+        """Give the job to an idle worker; False when that died since its last one: the job waits for another."""
+        worker.job = job
+        try:
+            worker.connection.send((job.kind, job.config))
+        except OSError:
+            # Where no worker can start, every one takes a job with it: else there would be no end of them.
+            if worker.has_worked:
+                worker.job = None
+            self._bury(worker)
+            return not worker.has_worked
+        return True
 
     def _idle_worker(self) -> _Worker | None:
         for worker in self._workers:
@@ -155,11 +167,11 @@ class _Scheduler:
                 continue
             if job is None:
                 continue
+            if kind in ("finished", "failed"):
+                worker.job, worker.has_worked = None, True
             if kind == "finished":
-                worker.job = None
                 self.outcome.finished.append(job.key)
             if kind == "failed":
-                worker.job = None
                 self.outcome.failed[job.key] = content
             yield Event(job.key, kind, content)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 import torch
 
 from cppo_lab.compose import compose_run
-from cppo_lab.runs.scheduler import default_jobs, jobs_for
+from cppo_lab.runs import scheduler
+from cppo_lab.runs.identity import run_folder
+from cppo_lab.runs.scheduler import Event, Job, default_jobs, jobs_for, run_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +57,53 @@ def test_a_starting_policy_is_made_once_just_before_the_runs_that_need_it(tmp_pa
         *(("policy", 1), ("run", 1), ("run", 1)),
     ]
     assert [job.needs for job in jobs if job.kind == "run"] == [jobs[0].key] * 2 + [jobs[3].key] * 2
+
+
+def finished_runs(output: Path, count: int) -> list[Job]:
+    """Runs in which nothing is left to do, so that a worker is done with each at once."""
+    configs = [compose_run([f"paths.output='{output}'", f"seed={seed}"]) for seed in range(count)]
+    for config in configs:
+        folder = run_folder(config)
+        folder.create(config.model_dump(mode="python"))
+        folder.update_info(status="FINISHED")
+    return [Job(run_folder(config).path.name, "run", config) for config in configs]
+
+
+def test_worker_that_is_killed_between_two_jobs_takes_none_with_it(tmp_path: Path) -> None:
+    jobs = finished_runs(tmp_path, 2)
+    others = {child.pid for child in multiprocessing.active_children()}
+    killed: list[int | None] = []
+    started: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if event.kind == "started":
+            started.append(event.job)
+        if event.kind == "finished" and not killed:
+            (worker,) = (child for child in multiprocessing.active_children() if child.pid not in others)
+            worker.kill()
+            worker.join()
+            killed.append(worker.pid)
+
+    outcome = run_jobs(jobs, 1, on_event, lambda: None)
+    assert outcome.failed == {}
+    assert outcome.finished == started == [job.key for job in jobs]
+    assert killed
+
+
+def leave_at_once(*_: object) -> None:
+    os._exit(3)
+
+
+def test_workers_that_cannot_start_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = SpawnProcess.start
+
+    def start_and_wait(process: SpawnProcess) -> None:
+        start(process)
+        process.join()
+
+    monkeypatch.setattr(scheduler, "_work", leave_at_once)
+    monkeypatch.setattr(SpawnProcess, "start", start_and_wait)
+    jobs = finished_runs(tmp_path, 2)
+    outcome = run_jobs(jobs, 1, lambda _: None, lambda: None)
+    assert outcome.finished == []
+    assert outcome.failed == {job.key: "its process died (exit code 3)" for job in jobs}
