@@ -25,7 +25,7 @@ import numpy as np
 from analysis import stats
 from analysis.claims import Claim
 from analysis.comparisons import ALPHA, POWER
-from analysis.result_files import ResultFile, Row, score, seeds_of
+from analysis.result_files import ResultFile, Row, policy_of, score, seeds_of
 from analysis.results import evaluation_sd
 from analysis.stats import Estimate
 from cppo_lab.errors import UserError
@@ -305,8 +305,7 @@ def _of_method(claim: Claim, rows: Sequence[Row], method: str) -> dict[tuple[str
     for row in rows:
         if row["method"] != method:
             continue
-        # Two processors make different policies of one recipe; their accuracy tells them apart.
-        key = seeds_of(row), f"{row['starting_policy']} {row['start']}"
+        key = seeds_of(row), policy_of(row)
         pair = _Pair(_score(row, claim.score), _error(claim, row), frozenset([row["run_id"]]))
         if key in found:
             raise UserError(

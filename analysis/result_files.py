@@ -30,6 +30,7 @@ _WHOLE = ("best_step",)
 DIGITS = 7
 _SCORES = tuple(f.name for f in dataclasses.fields(RunResult) if f.name not in ("run_id", "pair"))
 _NEEDED = ("run_id", "panel", "method", "status", "starting_policy", "accuracy", "budget", "deviation")
+PRETRAINED = " (pretrained)"
 Row = dict[str, str]
 
 
@@ -90,12 +91,26 @@ def _row(study: Study, result: MethodResult, run: RunResult) -> Row:
         "steps": about["steps_done"],
         "tokens_sampled": about["tokens_sampled"],
         "duration_s": about["duration_s"],
-        "starting_policy": start.get("recipe"),
+        "starting_policy": _starting_policy(start),
         "device": about["device"],
         "commit": str(git.get("commit") or "")[:12] + ("+" if git.get("dirty") else ""),
         "torch": (info.get("versions") or {}).get("torch"),
     }
     return {key: _text(key, value) for key, value in found.items()}
+
+
+def _starting_policy(start: Mapping[str, Any]) -> str | None:
+    """The hash of its recipe; a policy that was not made here, and whose accuracy was not recorded, is marked."""
+    recipe = start.get("recipe")
+    return f"{recipe}{PRETRAINED}" if recipe and start.get("accuracy") is None else recipe
+
+
+def policy_of(row: Row) -> str:
+    """What is the same for two runs from the same starting policy, and for no others."""
+    policy = row["starting_policy"]
+    # Two processors make different policies of one recipe, which their accuracy tells apart. A pretrained one is the
+    # same wherever it is loaded, whatever the rounding of a device makes of its accuracy.
+    return policy if policy.endswith(PRETRAINED) else f"{policy} {row['start']}"
 
 
 def _text(key: str, value: Any) -> str:

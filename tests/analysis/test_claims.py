@@ -137,6 +137,17 @@ def test_differences_are_of_runs_with_one_seed_and_one_starting_policy() -> None
     assert found.verdict == "agrees"
 
 
+def test_a_pretrained_policy_is_the_same_whatever_its_accuracy_was_found_to_be() -> None:
+    rows = [
+        row(method, seed, 0.5, starting_policy="hash (pretrained)", start=f"0.3{seed}{method == 'a'}")
+        for seed in range(3)
+        for method in "ab"
+    ]
+    (found,) = held([claim()], *rows)
+    assert found.estimate is not None
+    assert found.estimate.n == 3
+
+
 def test_p_values_of_a_panel_are_adjusted_for_all_its_claims_those_without_runs_included() -> None:
     generator = np.random.default_rng(0)
     rows = [

@@ -17,7 +17,7 @@ from analysis.planned import planned_runs
 from analysis.reproduction_items import ORDER, read_item, read_items
 from analysis.reproductions import HEADLINE_IMAGE, headline_block, readme_with, write
 from analysis.reproductions_page import page, verdict_in_words
-from analysis.result_files import ResultFile, read_results, seeds_of, write_results
+from analysis.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
 from analysis.stats import t_interval
 from cppo_lab.errors import UserError
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
@@ -71,7 +71,7 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
     places = {run.method: run for run in planned_runs(read_sweep(name, scale or "lab"))}
     rows = read_results(path).rows
     assert {row["method"] for row in rows} <= {*places}
-    alike = [(row["panel"], row["method"], seeds_of(row), row["start"]) for row in rows]
+    alike = [(row["panel"], row["method"], seeds_of(row), policy_of(row)) for row in rows]
     assert len({*alike}) == len(alike)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from analysis.claims import read_claims
 from analysis.findings import find
 from analysis.outcomes import Planned, outcomes
 from analysis.result_files import (
+    PRETRAINED,
     ResultFile,
     merged,
+    policy_of,
     read_results,
     read_series,
     rows_of,
@@ -118,3 +121,16 @@ def test_a_file_that_is_none_is_refused(change: Callable[[str], str], said: str,
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(UserError, match=said):
         read_results(path)
+
+
+def test_a_policy_that_was_not_made_here_is_marked(tmp_path: Path) -> None:
+    for row in measured(tmp_path).rows:
+        assert not row["starting_policy"].endswith(PRETRAINED)
+    for file in tmp_path.glob("runs/*/run.json"):
+        info = json.loads(file.read_text())
+        info["starting_policy"]["accuracy"] = None
+        file.write_text(json.dumps(info))
+    study = load_study(tmp_path, "quickstart")
+    for row in rows_of(study, find(study)).rows:
+        assert policy_of(row) == row["starting_policy"]
+        assert row["starting_policy"].endswith(PRETRAINED)
