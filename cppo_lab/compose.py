@@ -71,6 +71,7 @@ def compose_trees(
             choices = tuple(override for override in overrides if override not in values)
             with _in_one_sentence(overrides):
                 if choices not in composed:
+                    _refuse_nameless(choices)
                     composed[choices] = compose(CONFIG_NAME, overrides=[*extra, *choices])
                 config = copy.deepcopy(composed[choices])
                 _set_values(config, values)
@@ -105,6 +106,19 @@ def _refuse_parts(overrides: Sequence[str]) -> None:
         # A file that starts with an underscore is a part of others.
         if choice.startswith("_") and group in groups():
             raise one_of(group, choice, group_options(group))
+
+
+def _refuse_nameless(choices: Sequence[str]) -> None:
+    """Raise UserError for an override without a key, and for a choice that is no name: Hydra fails on them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(list(choices)):
+        group, line = override.key_or_group, str(override.input_line)
+        if not group:
+            raise UserError(f"{line}: not an override; give key=value or group=choice.")
+        is_choice = group in groups() and not override.is_delete() and not override.is_sweep_override()
+        if is_choice and not isinstance(override.value(), str):
+            raise one_of(group, line.partition("=")[2], group_options(group))
 
 
 @contextmanager

@@ -27,8 +27,47 @@ def hydra_settings(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides if o.lstrip("+~").startswith(("hydra/", "hydra."))]
 
 
-def merged_overrides(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> list[str]:
-    """What the file says of one of its grids, with what the command line says in its place; a later one replaces."""
+def merged_grids(file: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
+    """What is set in each grid that the command line leaves: by the file, and in its place by the command line.
+
+    `model=m` leaves the grids of `m`, with what they set for it, and `algo=ppo,cppo` gives each grid those of the two
+    that it has. A value that no grid has goes where the others go, or else to every grid. Seeds choose none.
+    """
+    left = [(grid, list(overrides)) for grid in file.grids]
+    for place, override in enumerate(parse(overrides)):
+        key = override.get_key_element()
+        is_axis = any(key in grid.axes for grid, _ in left)
+        if not is_axis or key.split(".")[0] in ("seed", "seeds") or override.is_delete() or override.is_add():
+            continue
+        left = _narrowed(left, place, key, _values(str(override.input_line)))
+    return [_merged(file, grid, asked) for grid, asked in left]
+
+
+def _narrowed(
+    left: Sequence[tuple[Grid, list[str]]], place: int, key: str, asked: Sequence[str]
+) -> list[tuple[Grid, list[str]]]:
+    """The grids that have any of the values asked for of an axis, each with what of them it is to take."""
+    having = [_values(f"{key}={grid.axes[key]}") if key in grid.axes else list(asked) for grid, _ in left]
+    new = [value for value in asked if not any(value in values for values in having)]
+    kept = []
+    for (grid, overrides), values in zip(left, having, strict=True):
+        taken = [value for value in asked if value in values or value in new]
+        if taken == list(asked):
+            kept.append((grid, overrides))
+        elif taken != new:
+            narrowed = f"{key}={','.join(taken)}"
+            kept.append((grid, [*overrides[:place], narrowed, *overrides[place + 1 :]]))
+    return kept
+
+
+def _values(override: str) -> list[str]:
+    """The values that an override gives its key, one after the other."""
+    key, _, value = override.partition("=")
+    return [axes.get(key, value) for _, axes in expand([override])]
+
+
+def _merged(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> list[str]:
+    """What the file says of one of its grids, with `overrides` in its place; a later one replaces."""
     merged: dict[str, str] = {}
     own = [*file.overrides, *grid.overrides, *(f"{key}={value}" for key, value in grid.axes.items())]
     for text, parsed in [
@@ -40,38 +79,16 @@ def merged_overrides(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> l
     return list(merged.values())
 
 
-def chosen_grids(file: SweepFile, overrides: Sequence[str]) -> tuple[Grid, ...]:
-    """The grids of the file that have what the command line chooses: `model=m` leaves those of `m`, with what they set
-    for it. All of them, where none has it; seeds choose none.
-    """
-    kept = file.grids
-    for override in parse(overrides):
-        key = override.get_key_element()
-        is_axis = any(key in grid.axes for grid in kept)
-        if not is_axis or key.split(".")[0] in ("seed", "seeds") or override.is_delete() or override.is_add():
-            continue
-        asked = {values[key] for _, values in _swept(str(override.input_line))}
-        having = tuple(
-            grid
-            for grid in kept
-            if key not in grid.axes
-            or asked & {values[key] for _, values in _swept(f"{key}={grid.axes[key]}")}
-        )
-        kept = having or kept
-    return kept
-
-
-def _swept(override: str) -> list[tuple[tuple[str, ...], dict[str, str]]]:
-    """`expand` of one override, with its value where it has only one."""
-    key, _, value = override.partition("=")
-    return [(combination, axes or {key: value}) for combination, axes in expand([override])]
-
-
 def expand(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
-    """Every combination of the swept values, by Hydra's own sweeper: (overrides, axis values) of each run."""
+    """Every combination of the swept values, by Hydra's own sweeper: (overrides, axis values) of each run.
+
+    Raises UserError where an override has no values that could be listed.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     parsed = parse(overrides)
+    for override in parsed:
+        _refuse_without_values(override)
     swept = {o.get_key_element() for o in parsed if o.is_sweep_override()}
     batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     combinations = []
@@ -85,6 +102,18 @@ def expand(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], dict[str, st
     return combinations
 
 
+def _refuse_without_values(override: Any) -> None:
+    if not override.is_sweep_override():
+        return
+    said = str(override.input_line)
+    if not override.is_discrete_sweep():
+        raise UserError(f"{said}: an interval has no values to list; give choice(…) or range(…).")
+    if override.value_type.name == "GLOB_CHOICE_SWEEP":
+        raise UserError(f"{said}: patterns are not expanded; list the values, as in algo=grpo,cppo.")
+    if next(iter(override.sweep_string_iterator()), None) is None:
+        raise UserError(f"{said}: holds no value; a range ends before its second number.")
+
+
 @dataclass(frozen=True)
 class Combination:
     """One run of a sweep before it is composed: its overrides, and where it stands on the axes that they tell of."""
@@ -94,19 +123,17 @@ class Combination:
 
     def value(self, axis: str) -> str | None:
         """Its value on an axis, which another grid of the sweep may vary; None where its overrides do not say it."""
-        set_to = {
-            override.lstrip("+").partition("=")[0]: override.partition("=")[2] for override in self.overrides
-        }
-        return self.axes.get(axis, set_to.get(axis))
+        return self.axes.get(axis, values_set(self.overrides).get(axis))
+
+
+def values_set(overrides: Sequence[str]) -> dict[str, str]:
+    """The text that overrides set each key to."""
+    return {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
 
 
 def combinations(file: SweepFile, overrides: Sequence[str]) -> list[Combination]:
     """Every run of a sweep, with the command line's overrides, grid by grid."""
-    return [
-        Combination(*found)
-        for grid in chosen_grids(file, overrides)
-        for found in expand(merged_overrides(file, grid, overrides))
-    ]
+    return [Combination(*found) for merged in merged_grids(file, overrides) for found in expand(merged)]
 
 
 def axis_names(file: SweepFile, runs: Sequence[Combination]) -> list[str]:

@@ -14,6 +14,8 @@ from cppo_lab.paths import sweeps_dir
 from cppo_lab.runs.identity import digest
 
 DEFAULT_SCALE = "lab"
+FIGURES = ("ablations", "budgets", "differences", "position_profiles")
+"""The figures of the report that a sweep may name as its answer."""
 _SCALE_KEYS = {"overrides", "axes", "window"}
 _KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", *_SCALE_KEYS}
 
@@ -113,10 +115,10 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         question=" ".join(str(content.get("question", "")).split()),
         overrides=(*_overrides(path, content, ""), *_overrides(path, at_scale, f"scales.{scale}.")),
         grids=tuple(grids),
-        baseline=content.get("baseline"),
+        baseline=_text(path, "baseline", content.get("baseline")),
         window=_window(path, at_scale.get("window", content.get("window"))),
-        paper=content.get("paper"),
-        figure=content.get("figure"),
+        paper=_text(path, "paper", content.get("paper")),
+        figure=_figure(path, content.get("figure")),
         scale=scale,
         scales=scales,
         claims=tuple(claims),
@@ -140,6 +142,8 @@ def _at_scale(
         scales = {DEFAULT_SCALE: {}}
     if not isinstance(scales, dict) or not all(isinstance(each, dict) for each in scales.values()):
         raise UserError(f"{path}: scales: must be a mapping from scales to what each of them sets.")
+    if not scales:
+        raise UserError(f"{path}: scales={{}}: must name a scale, such as {DEFAULT_SCALE}, or be left out.")
     for name, each in scales.items():
         _known_keys(path, each, _SCALE_KEYS, f"scales.{name}.")
     if scale not in scales:
@@ -189,7 +193,11 @@ def _grids(path: Path, axes: Any, place: str) -> list[Grid]:
         if not isinstance(each, dict):
             raise UserError(f"{path}: {place}axes: must be a mapping from keys to values, or a list of such.")
         overrides = _overrides(path, each, f"{place}axes.")
-        grids.append(Grid({str(k): _axis(v) for k, v in each.items() if k != "overrides"}, overrides))
+        own = {str(key): value for key, value in each.items() if key != "overrides"}
+        empty = next((key for key, value in own.items() if value == []), None)
+        if empty is not None:
+            raise UserError(f"{path}: {place}axes: {empty}=[]: must have a value at least.")
+        grids.append(Grid({key: _axis(value) for key, value in own.items()}, overrides))
     return grids
 
 
@@ -201,9 +209,27 @@ def _overrides(path: Path, content: Mapping[str, Any], place: str) -> tuple[str,
 
 
 def _axis(value: Any) -> str:
+    return ",".join(map(_value, value)) if isinstance(value, list) else _value(value)
+
+
+def _value(value: Any) -> str:
+    """A value of the file as Hydra reads it."""
     if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value)
+        return f"[{','.join(map(_value, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _text(path: Path, key: str, value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise UserError(f"{path}: {key}={value}: must be a text.")
+    return None if value is None else str(value)
+
+
+def _figure(path: Path, figure: Any) -> str | None:
+    found = _text(path, "figure", figure)
+    if found is not None and found not in FIGURES:
+        raise one_of(f"{path}: figure", found, FIGURES)
+    return found
 
 
 def _window(path: Path, window: Any) -> int | None:

@@ -14,7 +14,7 @@ from cppo_lab.compose import compose_runs
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
-from cppo_lab.runs.grids import axis_names, chosen_grids, combinations, hydra_settings, merged_overrides
+from cppo_lab.runs.grids import axis_names, combinations, hydra_settings, merged_grids, values_set
 from cppo_lab.runs.identity import digest, run_folder
 from cppo_lab.runs.sweep_files import SweepFile, adhoc_sweep, read_sweep, split_scale
 
@@ -115,21 +115,66 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
     for each, config in zip(found, configs, strict=True):
         values = {axis: each.value(axis) or _of_config(axis, config) for axis in axes}
         runs.append(PlannedRun(each.overrides, values, config))
-    # Where a sweep is written and tracked does not make it another one.
-    telling = sorted(o for o in overrides if not o.startswith(("paths.", "tracking")))
+    telling = sorted(_telling(overrides))
     of_file = any(grid.axes for grid in file.grids)
     name = f"{file.slug}-{digest(telling)[:6]}" if telling and of_file else file.slug
-    return Sweep(file, name, _without_repeats(runs), runs[0].config.paths.output)
+    distinct = _without_repeats(runs)
+    _refuse_two_in_one(file, distinct)
+    return Sweep(file, name, distinct, runs[0].config.paths.output)
+
+
+def _telling(overrides: Sequence[str]) -> list[str]:
+    """Those that make a sweep another one: not where it is written and tracked, nor what does its runs."""
+    others = hydra_settings(overrides)
+    return [o for o in overrides if not o.startswith(("paths.", "tracking")) and o not in others]
+
+
+def _refuse_two_in_one(file: SweepFile, runs: Sequence[PlannedRun]) -> None:
+    """Raise UserError where two runs that differ stand at the same place of every axis: they would count as one."""
+    places: dict[tuple[tuple[str, str], ...], PlannedRun] = {}
+    for run in runs:
+        other = places.setdefault(tuple(run.axes.items()), run)
+        if other is run:
+            continue
+        differing = _differing(other, run)
+        told = ", ".join(f"{key} to {first} and to {second}" for key, (first, second) in differing.items())
+        given = " ".join(f"{key}=…" for key in differing)
+        raise UserError(
+            f"sweep {file.slug}: {' '.join(f'{key}={value}' for key, value in run.axes.items())}: two grids of the "
+            f"file set {told} for it; give {given} as well."
+        )
+
+
+def _differing(one: PlannedRun, other: PlannedRun) -> dict[str, tuple[str, str]]:
+    """The keys that two runs are told to set differently, with both values; as it came out where one leaves a key."""
+    first, second = values_set(one.overrides), values_set(other.overrides)
+    found = {}
+    for key in dict.fromkeys((*first, *second)):
+        values = first.get(key) or _out(key, one.config), second.get(key) or _out(key, other.config)
+        if values[0] != values[1]:
+            found[key] = values
+    return found
+
+
+def _out(key: str, config: RunConfig) -> str:
+    found = _at(key, config)
+    return str(found) if isinstance(found, (str, int, float)) else "what it is by default"
 
 
 def _of_config(axis: str, config: RunConfig) -> str:
     """Where a run stands on an axis that another grid of its sweep varies, as it came out."""
-    found: Any = config
-    for part in axis.split("."):
-        found = getattr(found, part, None)
+    found = _at(axis, config)
     if not isinstance(found, (str, int, float)):
         raise UserError(f"axes: {axis}: every grid of the sweep must set it, since another one varies it.")
     return str(found)
+
+
+def _at(key: str, config: RunConfig) -> Any:
+    """What a configuration holds at a dotted key; None where that is no key of it."""
+    found: Any = config
+    for part in key.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[list[str]]]:
@@ -140,12 +185,11 @@ def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> 
         overrides = [name, *overrides]
         if split_scale(overrides)[1] != overrides:
             raise UserError("scale: only a sweep file has scales; name one, such as table1 scale=paper.")
-        file = adhoc_sweep([o for o in overrides if not o.startswith("paths.")])
+        file = adhoc_sweep(_telling(overrides))
     else:
         scale, overrides = split_scale(overrides)
         file = read_sweep(name, scale)
-    merged = [merged_overrides(file, grid, overrides) for grid in chosen_grids(file, overrides)]
-    return plan_sweep(file, overrides, config_dir), merged
+    return plan_sweep(file, overrides, config_dir), merged_grids(file, overrides)
 
 
 def _without_repeats(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:

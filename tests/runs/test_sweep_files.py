@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.figures.reproduction import SERIES
 from cppo_lab.errors import UserError
-from cppo_lab.runs.sweep_files import read_sweep, split_scale
+from cppo_lab.runs.sweep_files import FIGURES, read_sweep, split_scale
 from cppo_lab.runs.sweeps import Sweep, find_sweep
 
 LADDER = """
@@ -88,6 +89,72 @@ scales:
     assert found == [("grpo", 0, 2), ("cppo", 0, 2), ("ppo", 0, 3), ("cppo", 1, 2), ("cppo", 2, 2)]
 
 
+TWO_SETTINGS = """
+axes:
+  - {algo: [grpo, cppo], overrides: [algo.dynamic_sampling.kind=skip]}
+  - {algo: [ppo], overrides: [algo.dynamic_sampling.kind=none]}
+scales:
+  lab:
+    axes: {seed: [0, 1]}
+"""
+
+
+def test_a_method_that_two_grids_would_set_differently_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refusal:
+        planned(tmp_path, "algo=gspo", text=TWO_SETTINGS)
+    said = str(refusal.value)
+    assert "sweep ladder: seed=0 algo=gspo: two grids of the file set" in said
+    assert "algo.dynamic_sampling.kind to skip and to none for it" in said
+    assert "give algo.dynamic_sampling.kind=… as well" in said
+    given = planned(tmp_path, "algo=gspo", "algo.dynamic_sampling.kind=skip", text=TWO_SETTINGS)
+    assert [(run.config.algo.name, run.config.seed) for run in given.runs] == [("gspo", 0), ("gspo", 1)]
+
+
+def test_what_one_grid_sets_and_another_leaves_is_named_as_well(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"set trainer\.lr to 0\.0004 and to 0\.0002 for it; give trainer\.lr=…"
+    ):
+        planned(tmp_path, "model=moe")
+
+
+def test_each_grid_takes_those_of_the_values_asked_for_that_it_has(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, "algo=ppo,cppo", "seed=0", text=TWO_SETTINGS)
+    found = [(run.config.algo.name, run.config.algo.dynamic_sampling.kind) for run in sweep.runs]
+    assert found == [("cppo", "skip"), ("ppo", "none")]
+    # One that no grid has goes with the others.
+    sweep = planned(tmp_path, "algo=cppo,gspo", "seed=0", text=TWO_SETTINGS)
+    found = [(run.config.algo.name, run.config.algo.dynamic_sampling.kind) for run in sweep.runs]
+    assert found == [("cppo", "skip"), ("gspo", "skip")]
+    sweep = planned(tmp_path, "model=m,s", "algo=cppo")
+    found_sizes = [(run.config.model.name, run.config.seed, run.config.trainer.lr) for run in sweep.runs]
+    assert found_sizes == [("s", 0, 4e-4), ("s", 1, 4e-4), ("s", 2, 4e-4), ("m", 0, 2e-4)]
+
+
+def test_runs_of_one_identity_that_two_grids_plan_are_one(tmp_path: Path) -> None:
+    asked = ["model=s", "regime=mismatch", "algo=cppo,grpo", "seed=range(16,18)"]
+    sweep = find_sweep("table1", [*asked, f"paths.output='{tmp_path}'"], None)[0]
+    assert [(run.config.algo.name, run.config.seed) for run in sweep.runs] == [
+        *[("cppo", 16), ("grpo", 16)],
+        *[("cppo", 17), ("grpo", 17)],
+    ]
+
+
+def test_null_in_a_file_is_hydras_null(tmp_path: Path) -> None:
+    text = "axes: {warmup.band: [null, [0.1, 0.2]], trainer.evaluation_problems: null}\n"
+    runs = planned(tmp_path, text=text).runs
+    assert [run.config.warmup.band for run in runs] == [None, (0.1, 0.2)]
+    assert {run.config.trainer.evaluation_problems for run in runs} == {None}
+
+
+def test_where_a_sweep_is_tracked_and_what_does_its_runs_make_it_no_other_one(tmp_path: Path) -> None:
+    names = {
+        find_sweep("seed=0,1", ["trainer.steps=2", *more], None)[0].name
+        for more in ([], ["tracking=none"], [f"paths.output='{tmp_path}'"], ["hydra/launcher=basic"])
+    }
+    assert len(names) == 1
+    assert find_sweep("tracking=none", ["seed=0,1", "trainer.steps=2"], None)[0].name in names
+
+
 def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
     text = "axes:\n  - {regime: [mild, mismatch]}\n  - {seed: [1, 2]}\n"
     with pytest.raises(UserError, match="regime: every grid of the sweep must set it"):
@@ -113,6 +180,14 @@ def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
             r"axes: seed: range\(0,1\): must be a list of plain values, as a scale narrows it",
         ),
         ("axes: {seed: 0}\nclaims: {a: b}", "claims: must be a list of mappings"),
+        ("axes: {seed: 0}\nscales: {}", r"scales=\{\}: must name a scale, such as lab"),
+        ("axes: {seed: 0, algo: []}", r"axes: algo=\[\]: must have a value at least"),
+        ("axes: {seed: 0}\nbaseline: [1]", r"baseline=\[1\]: must be a text"),
+        ("axes: {seed: 0}\npaper: yes", "paper=True: must be a text"),
+        (
+            "axes: {seed: 0}\nfigure: budget",
+            r"figure=budget: unknown; allowed are ablations, budgets, .*\. Did you mean 'budgets'\?",
+        ),
         ("axes: {seed: 0}\nscales: {lab: {window: 0}}", "window=0: must be a number of training steps"),
     ],
 )
@@ -133,3 +208,7 @@ def test_an_unknown_scale_names_those_there_are(tmp_path: Path) -> None:
 def test_the_last_scale_named_holds() -> None:
     assert split_scale(["scale=paper", "seed=1", "scale=lab"]) == ("lab", ["seed=1"])
     assert split_scale(["seed=1"]) == ("lab", ["seed=1"])
+
+
+def test_every_figure_that_is_drawn_its_own_way_can_be_named() -> None:
+    assert {*SERIES} < {*FIGURES}
