@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cppo_lab.errors import UserError, one_of
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
-from cppo_lab.runs.folder import RunFolder
+from cppo_lab.runs.folder import RunFolder, read_object
 
 
 def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:
@@ -116,7 +115,7 @@ def runs(output: Path) -> list[dict[str, Any]]:
     """The runs of an output folder, latest first."""
     rows = []
     for path in sorted((output / "runs").glob("*/run.json")):
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_object(path)
         rows.append(
             {
                 "run": path.parent.name,

@@ -23,6 +23,8 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from cppo_lab.errors import UserError
+
 Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 
 LOCK_FILE = ".lock"
@@ -45,6 +47,21 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: jsonable(item) for key, item in value.items()}
     return [jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none. Raises UserError for one that is not a JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: is not a JSON object, as this file must be; restore it, or remove {path.parent}."
+        )
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -74,8 +91,7 @@ class RunFolder:
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json; empty before the first attempt."""
-        path = self.path / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_object(self.path / "run.json")
 
     @property
     def written_at(self) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from cppo_lab.compose import compose_runs
 from cppo_lab.config import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.runs.folder import RunFolder, jsonable_config, write_atomically
+from cppo_lab.runs.folder import RunFolder, jsonable_config, read_object, write_atomically
 from cppo_lab.runs.grids import axis_names, combinations, hydra_settings, merged_grids, values_set
 from cppo_lab.runs.identity import digest, run_folder
 from cppo_lab.runs.sweep_files import SweepFile, adhoc_sweep, read_sweep, split_scale
@@ -31,6 +31,11 @@ class PlannedRun:
     def folder(self) -> RunFolder:
         """Where the run is, or will be."""
         return run_folder(self.config)
+
+    @property
+    def run_id(self) -> str:
+        """Its identity, which its folder's name ends in."""
+        return self.folder.path.name.rpartition("-")[2]
 
     @property
     def label(self) -> str:
@@ -63,29 +68,23 @@ class Sweep:
                     found[key].append(value)
         return found
 
-    def read_manifest(self) -> dict[str, Any]:
-        """The content of sweep.json; empty before the sweep was first run."""
-        path = self.folder / "sweep.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    @property
+    def manifest_path(self) -> Path:
+        """The list of the sweep's runs that the report reads."""
+        return self.folder / "sweep.json"
 
-    def write_manifest(self, **extra: Any) -> Path:
-        """Write sweep.json, the list of the sweep's runs that the report reads."""
-        path = self.folder / "sweep.json"
-        known = self.read_manifest()
-        manifest = known | {
+    def manifest(self) -> dict[str, Any]:
+        """What the sweep's file and its runs say now of sweep.json."""
+        return {
             "name": self.name,
             "title": self.file.title,
             "question": self.file.question,
             "axes": self.axes,
             "baseline": self.file.baseline,
             "window": self.file.window,
-            "paper": self.file.paper,
-            "figure": self.file.figure,
-            "scale": self.file.scale,
-            "created_at": known.get("created_at") or _now(),
             "runs": [
                 {
-                    "run_id": run.folder.path.name.rpartition("-")[2],
+                    "run_id": run.run_id,
                     "folder": f"runs/{run.folder.path.name}",
                     "overrides": list(run.overrides),
                     "axes": dict(run.axes),
@@ -94,11 +93,20 @@ class Sweep:
                 }
                 for run in self.runs
             ],
-            **extra,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(jsonable_config(manifest), indent=2) + "\n")
-        return path
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The content of sweep.json; empty before the sweep was first run."""
+        return read_object(self.manifest_path)
+
+    def write_manifest(self, **extra: Any) -> Path:
+        """Bring sweep.json up to date. One that is stays untouched: its time tells whether a report is older."""
+        known = self.read_manifest()
+        manifest = jsonable_config({"created_at": _now()} | known | self.manifest() | extra)
+        if manifest != known:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.manifest_path, json.dumps(manifest, indent=2) + "\n")
+        return self.manifest_path
 
 
 def _now() -> str:
