@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from test_recipes import SIZES, tiny_data, tiny_model
 
+from analysis.grouping import Grouping, group_runs
+from analysis.planned import planned_runs
+from cppo_lab.errors import UserError
 from cppo_lab.plan import cost
 from cppo_lab.runs.sweep_files import read_sweep, sweep_names
-from cppo_lab.runs.sweeps import plan_sweep
+from cppo_lab.runs.sweeps import Sweep, plan_sweep
 
 Invoke = Callable[..., tuple[int, str, str]]
 SWEEPS = [name for name in sweep_names() if "paper" in read_sweep(name).scales]
@@ -27,20 +30,48 @@ SMALL = (
 )
 
 
+def grouping_of(sweep: Sweep) -> Grouping:
+    """The planned runs, placed as their report will place them."""
+    runs = {run.run_id: run for run in sweep.runs}
+    methods = {run_id: run.config.algo.name for run_id, run in runs.items()}
+    return group_runs(sweep.axes, {run_id: run.axes for run_id, run in runs.items()}, methods)
+
+
 def test_all_sweeps_but_the_quick_one_have_the_papers_scale() -> None:
     assert {*SWEEPS} == {*sweep_names()} - {"quickstart"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_is_planned_in_full(name: str, tmp_path: Path) -> None:
-    sweep = plan_sweep(read_sweep(name, "paper"), [f"paths.output='{tmp_path}'"])
+    file = read_sweep(name, "paper")
+    sweep = plan_sweep(file, [f"paths.output='{tmp_path}'"])
     assert sweep.name == f"{name}-paper"
+    assert {(run.panel, run.method, run.seeds) for run in planned_runs(file)} == {
+        (member.panel, member.method, member.seeds) for member in grouping_of(sweep).membership.values()
+    }
     for run in sweep.runs:
         assert run.config.task.kind == "dapo_math"
         assert run.config.model.kind == "pretrained"
         estimate = cost(run.config).gpu
         assert estimate is not None
         assert estimate.h100_hours > 1
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_what_claims_are_held_against_is_what_is_planned(name: str, tmp_path: Path) -> None:
+    """At the laptop's scale, with one seed: panels and methods are those of all."""
+    file = read_sweep(name)
+    grouping = grouping_of(plan_sweep(file, ["seed=0", f"paths.output='{tmp_path}'"]))
+    assert {(run.panel, run.method) for run in planned_runs(file)} == {
+        (group.panel, group.method) for group in grouping.groups
+    }
+
+
+def test_an_axis_that_a_grid_leaves_open_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "open.yaml"
+    path.write_text("axes: [{trainer.epochs: [1, 2]}, {trainer.staleness: [1, 2]}]\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"sweep open: axes: trainer\.epochs: every grid must set it"):
+        planned_runs(read_sweep(str(path)))
 
 
 def test_plan_shows_what_table_1_would_cost(invoke: Invoke, tmp_path: Path) -> None:
