@@ -58,9 +58,7 @@ def check(differences: Sequence[Difference]) -> None:
     told = "; ".join(difference.sentence for difference in differences[:_MOST_NAMED])
     more = len(differences) - _MOST_NAMED
     rest = f"; {plural(more, 'more key')} {'differs' if more == 1 else 'differ'}" if more > 0 else ""
-    raise NotComparable(
-        f"{told}{rest}: such runs are not comparable. --force shows them together, every figure marked."
-    )
+    raise NotComparable(f"{told}{rest}: such runs are not comparable.")
 
 
 def mark(differences: Sequence[Difference]) -> str:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import tiny_config, trainer_for
 
-from cppo_lab.cli.plan import time_left
+from cppo_lab.cli.plan import left_in_words, time_left
 from cppo_lab.compose import compose_run
 from cppo_lab.errors import UserError
 from cppo_lab.plan import cost, cost_key, parameter_count, state_bytes
@@ -146,3 +146,10 @@ def test_a_single_run_is_no_faster_on_two_workers() -> None:
     assert time_left([60.0], 2) == 60
     assert time_left([60.0, 60.0, 60.0, 60.0], 2) == 120
     assert time_left([], 2) == 0
+
+
+def test_time_that_is_not_known_is_no_time_saved() -> None:
+    assert left_in_words([10.0, 30.0], 2) == "about 30 s"
+    assert left_in_words([10.0, None, 30.0], 2) == "at least 30 s"
+    assert left_in_words([None], 2) == "an unknown time"
+    assert left_in_words([], 2) == "about 0 s"

@@ -61,13 +61,14 @@ def sweep(
     * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)'`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
+    from cppo_lab.cli.sweep import refuse_jobs, run_sweep
+
+    refuse_jobs(jobs, [name, *(overrides or [])])
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
-        show_plan(name, _with_output(overrides, output), config_dir, as_json=False)
+        show_plan(name, _with_output(overrides, output), config_dir, as_json=False, jobs=jobs)
         return
-    from cppo_lab.cli.sweep import run_sweep
-
     run_sweep(name, _with_output(overrides, output), config_dir, jobs, report)
 
 

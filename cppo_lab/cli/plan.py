@@ -8,28 +8,31 @@ from pathlib import Path
 
 from rich.text import Text
 
+from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
 from cppo_lab.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
 from cppo_lab.objectives.weights import admitted
 from cppo_lab.plan import Cost, cost
 from cppo_lab.policies.starting import cache_folder, is_ready
 from cppo_lab.runs.scheduler import default_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep
+from cppo_lab.runs.sweeps import PlannedRun, Sweep
 
 PlanRow = tuple[PlannedRun, str, Cost]
 """A run, its state, and what it would cost."""
 
 
-def show_plan(name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:
-    """Print what the sweep would run."""
-    sweep, _ = find_sweep(name, overrides, config_dir)
+def show_plan(
+    name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool, jobs: int | None = None
+) -> None:
+    """Print what the sweep would run, and how long that takes with `jobs` runs at a time."""
+    sweep, _ = asked_sweep(name, overrides, config_dir)
     rows = [(run, run.folder.present_status or "PENDING", cost(run.config)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
     policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
     if as_json:
         _print_as_json(sweep, rows, len(policies))
     else:
-        _print_for_a_person(sweep, rows, len(policies))
+        _print_for_a_person(sweep, rows, len(policies), jobs)
 
 
 def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
@@ -49,7 +52,7 @@ def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None
     print_json({"name": sweep.name, "starting_policies_to_make": policies, "runs": runs, **models})
 
 
-def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
+def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jobs: int | None) -> None:
     columns = ["run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~"]
     is_gpu_scale = any(estimate.gpu for *_, estimate in rows)
     if is_gpu_scale:
@@ -74,7 +77,7 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int) ->
         if verdict:
             console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
     _print_gpu_scale(rows)
-    _print_total(rows, policies)
+    _print_total(rows, policies, jobs)
 
 
 def _gpu_cells(estimate: Cost) -> tuple[str, str]:
@@ -118,10 +121,9 @@ def _print_what_does_not_fit(model: str, by_method: Mapping[str, GpuCost]) -> No
             )
 
 
-def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
+def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> None:
     waiting = [(run.config, estimate) for run, state, estimate in rows if state != "FINISHED"]
-    times = [estimate.time_s for _, estimate in waiting if estimate.time_s is not None]
-    jobs = default_jobs([config for config, _ in waiting])
+    workers = jobs or default_jobs([config for config, _ in waiting])
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
     done = f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done"
     if waiting and all(estimate.gpu for _, estimate in waiting):
@@ -130,11 +132,19 @@ def _print_total(rows: Sequence[PlanRow], policies: int) -> None:
             f"{done}; at most {count(round(hours))} H100-hours to go, on one device and then the next."
         )
         return
-    left = seconds(time_left(times, jobs))
+    left = left_in_words([estimate.time_s for _, estimate in waiting], workers)
     console().print(
-        f"{done}; about {left} to go with {jobs} at a time, and {plural(policies, 'starting policy')} to make. "
+        f"{done}; {left} to go with {workers} at a time, and {plural(policies, 'starting policy')} to make. "
         f"Times come from: {bases}."
     )
+
+
+def left_in_words(times: Sequence[float | None], workers: int) -> str:
+    """How long runs of `times` take, `workers` at a time; None for one whose time is not known."""
+    known = [time for time in times if time is not None]
+    if len(known) == len(times):
+        return f"about {seconds(time_left(known, workers))}"
+    return f"at least {seconds(time_left(known, workers))}" if known else "an unknown time"
 
 
 def time_left(times: Sequence[float], jobs: int) -> float:

@@ -43,10 +43,17 @@ class Request:
 
     def study(self) -> Study:
         """Read it. Raises UserError where there is nothing to read, or runs are not comparable."""
+        from analysis.comparable import NotComparable
+
+        is_of_server = self.mlflow is not None or self.experiment is not None
+        try:
+            return self._of_server() if is_of_server else self._of_folder()
+        except NotComparable as error:
+            raise UserError(f"{error} --force shows them together, every figure marked.") from error
+
+    def _of_folder(self) -> Study:
         from analysis.runs import load_study
 
-        if self.mlflow is not None or self.experiment is not None:
-            return self._of_server()
         folders = _folders(self.output, self.runs, "--run") if self.runs else None
         return load_study(self.output, self.sweeps or None, folders, force=self.force)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, plural
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config import RunConfig
@@ -19,7 +19,7 @@ from cppo_lab.plan import state_bytes
 from cppo_lab.runs.grids import hydra_settings
 from cppo_lab.runs.mirror import NoMirror, SweepMirror
 from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, find_sweep
+from cppo_lab.runs.sweeps import PlannedRun, Sweep
 
 _STOP_S = 20.0
 
@@ -28,7 +28,7 @@ def run_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
 ) -> None:
     """Do the runs that are not finished, then write the report."""
-    sweep, merged = find_sweep(name, overrides, config_dir)
+    sweep, merged = asked_sweep(name, overrides, config_dir)
     for config in _distinct_inputs(sweep):
         check_inputs(config)
     if not hydra_settings(overrides):
@@ -42,10 +42,10 @@ def run_sweep(
         console().print(f"Sweep {sweep.name}: all {done} runs are finished already; nothing to do.")
         if not _is_tracked(sweep):
             _mirror(sweep).close(True)
-        if not _report_is_current(sweep):
-            _finish(sweep, report)
-        else:
+        if _report_is_current(sweep):
             _point_to_report(sweep)
+        elif not _finish(sweep, report):
+            sys.exit(1)
         return
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished already" if done else "")
     console().print(f"Sweep [bold]{sweep.name}[/]: {state}.")
@@ -55,11 +55,20 @@ def run_sweep(
     else:
         workers = jobs or default_jobs([run.config for run in waiting])
         failed = _run_here(sweep, waiting, workers).failed
-    _finish(sweep, report)
-    if failed:
-        for key, reason in failed.items():
-            console().print(f"[red]failed[/] {key}: {reason}")
+    for key, reason in failed.items():
+        console().print(f"[red]failed[/] {key}: {reason}")
+    if not _finish(sweep, report) or failed:
         sys.exit(1)
+
+
+def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
+    """Raise UserError where Hydra's launcher does the runs, which --jobs does not reach."""
+    settings = hydra_settings(overrides)
+    if jobs is not None and settings:
+        raise UserError(
+            f"--jobs {jobs}: Hydra's launcher does the runs with {' '.join(settings)}; give its own setting, such as "
+            f"hydra.launcher.n_jobs={jobs} of joblib."
+        )
 
 
 def _distinct_inputs(sweep: Sweep) -> list[RunConfig]:
@@ -151,22 +160,26 @@ def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def _report_is_current(sweep: Sweep) -> bool:
     page = sweep.output / "reports" / sweep.name / "index.html"
-    manifest = sweep.folder / "sweep.json"
-    if not page.exists() or not manifest.exists():
+    known = sweep.read_manifest()
+    if not page.exists() or known != known | sweep.manifest():
         return False
-    known = {run["folder"] for run in json.loads(manifest.read_text(encoding="utf-8"))["runs"]}
-    finished = max((run.folder.path / "run.json").stat().st_mtime for run in sweep.runs)
-    same = known == {f"runs/{run.folder.path.name}" for run in sweep.runs}
-    return same and page.stat().st_mtime >= finished
+    read = [sweep.manifest_path, *(run.folder.path / "run.json" for run in sweep.runs)]
+    return page.stat().st_mtime >= max(path.stat().st_mtime for path in read)
 
 
-def _finish(sweep: Sweep, report: bool) -> None:
+def _finish(sweep: Sweep, report: bool) -> bool:
+    """Bring manifest and report up to date; False where there can be no report, with the reason printed."""
     sweep.write_manifest()
     if report and any(run.folder.rows("metrics.jsonl") for run in sweep.runs):
         from analysis.report import write_report
 
-        write_report(sweep.output, sweep.name)
+        try:
+            write_report(sweep.output, sweep.name)
+        except UserError as error:
+            console().print(f"No report: {error}", style="red", markup=False)
+            return False
     _point_to_report(sweep)
+    return True
 
 
 def _point_to_report(sweep: Sweep) -> None:

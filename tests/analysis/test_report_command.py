@@ -117,14 +117,16 @@ def test_runs_are_chosen_by_name_id_or_path(filled: Path, invoke: Invoke) -> Non
 
 
 def test_mixture_is_refused_by_every_form_of_the_report_and_by_compare(filled: Path, invoke: Invoke) -> None:
-    said = ("trainer.steps is 12 in sweep quickstart and 24 in sweep longer", "--force")
+    said = ("trainer.steps is 12 in sweep quickstart and 24 in sweep longer", "--force shows them together")
     for form in ([], ["--terminal"], ["--aa"], ["--json"]):
         refused(invoke("report", "quickstart", "longer", *form, "-o", str(filled)), *said)
     assert not (filled / "reports" / "quickstart+longer").exists()
     long = next(p.name for p in (filled / "runs").iterdir() if '"steps": 24' in (p / "run.json").read_text())
     both = ("cppo-0123456789ab", long)
     refused(
-        invoke("compare", *both, "-o", str(filled)), f"trainer.steps is 12 in {both[0]} and 24 in {both[1]}"
+        invoke("compare", *both, "-o", str(filled)),
+        f"trainer.steps is 12 in {both[0]} and 24 in {both[1]}",
+        "--force shows them together",
     )
 
 

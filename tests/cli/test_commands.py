@@ -134,6 +134,43 @@ def test_plan_says_what_would_run_and_writes_nothing(invoke: Invoke, tmp_path: P
     assert not out.exists()
 
 
+def test_a_baseline_that_the_command_line_leaves_out_is_none_the_worse(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "axes: {trainer.lr: [1.0e-4, 2.0e-4], seed: [0, 1]}\nbaseline: lr=2e-4\n", encoding="utf-8"
+    )
+    for more in ([], ["seed=0"], ["trainer.lr=1e-4,3e-4"]):
+        code, _, err = invoke("plan", str(file), *more, "-o", str(tmp_path / "o"))
+        assert code == 0, err
+
+
+def test_dry_run_reckons_with_as_many_at_a_time_as_were_asked_for(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, _ = invoke("sweep", "quickstart", "--dry-run", "-j", "7", "-o", str(tmp_path / "o"))
+    assert code == 0
+    assert "to go with 7 at a time" in " ".join(out.split())
+
+
+def test_time_of_runs_of_an_unknown_model_is_not_told_as_none(invoke: Invoke, tmp_path: Path) -> None:
+    asked = ["seed=0", "model=pretrained", "model.path=foo/bar", "warmup=none"]
+    code, out, err = invoke("plan", *asked, "-o", str(tmp_path / "o"))
+    assert code == 0, err
+    assert "an unknown time to go" in " ".join(out.split())
+
+
+def test_broken_run_json_is_named(invoke: Invoke, tmp_path: Path) -> None:
+    asked = ["seed=0", "-o", str(tmp_path / "o")]
+    name = json.loads(invoke("plan", *asked, "--json")[1])["runs"][0]["run"]
+    broken = tmp_path / "o" / "runs" / name / "run.json"
+    broken.parent.mkdir(parents=True)
+    for text in ("{", "[1]"):
+        broken.write_text(text, encoding="utf-8")
+        refused(invoke("plan", *asked), str(broken), "not a JSON object")
+        refused(invoke("sweep", *asked, "tracking=none"), str(broken))
+        refused(invoke("list", "runs", "-o", str(tmp_path / "o")), str(broken))
+
+
 BAD = [
     (["train", "algo=grop"], ["algo=grop", "'grpo'"]),
     (["train", "trainer.lr=nan"], ["trainer.lr=nan"]),
@@ -150,6 +187,14 @@ BAD = [
     (["sweep", "algo=grpo,cppo", "seed=range(0,"], ["seed=range(0,", "grammar"]),
     (["sweep", "task=gsm8k", "task.path=absent.jsonl", "seed=0,1"], ["absent.jsonl", "no such data file"]),
     (["plan", "quickstrat"], ["quickstrat"]),
+    (["plan", "seed=range(0,0)"], ["seed=range(0,0)", "holds no value"]),
+    (["plan", "trainer.lr=interval(0,1)"], ["trainer.lr=interval(0,1)", "range(…)"]),
+    (["plan", "algo=glob(*)"], ["algo=glob(*)", "list the values"]),
+    (["plan", "=3"], ["=3", "give key=value"]),
+    (["train", "=3"], ["=3", "give key=value"]),
+    (["train", "algo=3"], ["algo=3", "grpo"]),
+    (["sweep", "quickstart", "-j", "4", "hydra/launcher=joblib"], ["--jobs 4", "hydra.launcher.n_jobs=4"]),
+    (["sweep", "quickstart", "-j", "4", "--dry-run", "hydra/launcher=joblib"], ["--jobs 4"]),
     (["config", "sed=1"], ["sed", "'seed'"]),
     (["eval", "gsm9k", "--model", "x"], ["task=gsm9k", "gsm8k", "chain"]),
     (["eval", "chain", "--model", "./absent"], ["./absent", "no such model folder"]),
@@ -232,6 +277,8 @@ def test_sweep_file_with_something_wrong_is_refused_with_its_name(invoke: Invoke
         ("axes: {}\n", ["needs 'axes'"]),
         ("axes: {seed: [0]}\nbasline: x\n", ["basline", "'baseline'"]),
         ("- 1\n", ["needs 'axes'"]),
+        ("axes: {seed: [0]}\nclaims: [{a: b}]\n", ["claims=a", "contrast"]),
+        ("axes: {algo: [grpo, cppo]}\nbaseline: cpppo\n", ["baseline=cpppo", "cppo, grpo", "'cppo'"]),
         *(
             (f"axes: {{seed: [0]}}\nwindow: {w}\n", ["window=", "at least 1"])
             for w in ("0", "2.5", "yes", "x")
