@@ -24,6 +24,7 @@ from analysis.grouping import is_seed_axis
 from analysis.results import ACCURACY, MethodResult, RunResult
 from analysis.study import Study
 from cppo_lab.errors import UserError
+from cppo_lab.runs.folder import write_atomically
 
 # Scores that are counts; all others are printed with DIGITS significant digits.
 _WHOLE = ("best_step",)
@@ -204,9 +205,7 @@ def write_results(path: Path, results: ResultFile) -> None:
     writer.writeheader()
     writer.writerows(results.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    scratch.replace(path)
+    write_atomically(path, text.getvalue())
 
 
 def read_results(path: Path) -> ResultFile:

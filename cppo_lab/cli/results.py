@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
+from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, plural
 from cppo_lab.errors import UserError
-from cppo_lab.runs.sweeps import find_sweep
+from cppo_lab.runs.identity import run_ids
+from cppo_lab.runs.sweeps import Sweep
+
+if TYPE_CHECKING:
+    from analysis.result_files import ResultFile
 
 
 def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None) -> None:
     """Add the runs of the sweep that are done to `folder`/NAME.csv, in place of rows of the same runs.
 
-    A sweep with overrides is another one, and has a file of its own, named as its folder is.
+    A sweep with overrides is another one, and has a file of its own, named as its folder is. Raises UserError, and
+    writes nothing, where none of its runs is done, or the file holds rows of runs that are not the sweep's.
     """
-    sweep, _ = find_sweep(name, overrides, config_dir)
+    sweep, _ = asked_sweep(name, overrides, config_dir)
     if not any(run.folder.status for run in sweep.runs):
         raise UserError(
             f"sweep {sweep.name}: {sweep.output} holds none of its {len(sweep.runs)} runs; do some first."
         )
-    sweep.write_manifest()
     from analysis.findings import find
     from analysis.result_files import merged, read_results, rows_of, write_results
     from analysis.runs import load_study
 
-    study = load_study(sweep.output, sweep.name)
     path = folder / f"{sweep.name}.csv"
-    measured, known = rows_of(study, find(study)), read_results(path)
-    results = merged(known, measured)
-    write_results(path, results)
+    with _alone_with(path):
+        refuse_strangers(sweep, path, read_results(path))
+    sweep.write_manifest()
+    study = load_study(sweep.output, sweep.name)
+    measured = rows_of(study, find(study))
+    with _alone_with(path):
+        results = merged(read_results(path), measured)
+        write_results(path, results)
     waiting = len(study.runs) - len(measured.rows)
     console().print(
         f"{path}: {plural(len(results.rows), 'run')}, {len(measured.rows)} of them from {sweep.output}"
         + (f"; {plural(waiting, 'run')} of the sweep not done there." if waiting else "."),
         soft_wrap=True,
     )
+
+
+def refuse_strangers(sweep: Sweep, path: Path, known: ResultFile) -> None:
+    """Raise UserError where the file at `path` holds rows of runs that the sweep plans on no machine."""
+    planned = set().union(*(run_ids(run.config) for run in sweep.runs))
+    strangers = [row for row in known.rows if row["run_id"] not in planned]
+    if not strangers:
+        return
+    from analysis.result_files import seeds_of
+
+    first = strangers[0]
+    told = ", ".join(filter(None, (first["method"], first["panel"], seeds_of(first))))
+    raise UserError(
+        f"{path}: holds {plural(len(strangers), 'row')} of runs that sweep {sweep.name} does not plan, first that of "
+        f"{first['run_id']} ({told}); remove them, or give another folder with --to."
+    )
+
+
+@contextmanager
+def _alone_with(path: Path) -> Iterator[None]:
+    """Keep other commands from the file meanwhile. Raises UserError where it or its folder cannot be written."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"--to {path.parent}: cannot be written ({reason}).") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -117,6 +117,16 @@ def run_id(config: RunConfig) -> str:
     return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
 
 
+def run_ids(config: RunConfig) -> set[str]:
+    """The identities that the run has on machines of every kind: `auto` is another device on some."""
+    device = config.trainer.device
+    trainers = [
+        config.trainer.model_copy(update={"device": each})
+        for each in (("cpu", "cuda") if device == "auto" else (device,))
+    ]
+    return {run_id(config.model_copy(update={"trainer": trainer})) for trainer in trainers}
+
+
 def run_folder(config: RunConfig) -> RunFolder:
     """The folder of the run that `config` describes."""
     return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
