@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
 from typing import Any
 
 from cppo_lab.errors import UserError
@@ -31,16 +33,52 @@ def merged_grids(file: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
     """What is set in each grid that the command line leaves: by the file, and in its place by the command line.
 
     `model=m` leaves the grids of `m`, with what they set for it, and `algo=ppo,cppo` gives each grid those of the two
-    that it has. A value that no grid has goes where the others go, or else to every grid. Seeds choose none.
+    that it has. A value that no grid has goes where the others go, or else to every grid. Seeds choose none. Raises
+    UserError where other grids would be left if the overrides stood in another order.
     """
-    left = [(grid, list(overrides)) for grid in file.grids]
-    for place, override in enumerate(parse(overrides)):
-        key = override.get_key_element()
-        is_axis = any(key in grid.axes for grid, _ in left)
-        if not is_axis or key.split(".")[0] in ("seed", "seeds") or override.is_delete() or override.is_add():
+    choosing = [place for place, override in enumerate(parse(overrides)) if _chooses(file, override)]
+    left = _left_by(file, overrides, choosing)
+    found = [_merged(file, grid, asked) for grid, asked in left]
+    for order in permutations(choosing):
+        if (otherwise := _left_by(file, overrides, order)) == left:
             continue
-        left = _narrowed(left, place, key, _values(str(override.input_line)))
-    return [_merged(file, grid, asked) for grid, asked in left]
+        other = [_merged(file, grid, asked) for grid, asked in otherwise]
+        if _all_set(found) != _all_set(other):
+            raise _ambiguous(file, [overrides[place] for place in choosing], found, other)
+    return found
+
+
+def _chooses(file: SweepFile, override: Any) -> bool:
+    key = override.get_key_element()
+    is_axis = any(key in grid.axes for grid in file.grids)
+    is_seed = key.split(".")[0] in ("seed", "seeds")
+    return is_axis and not (is_seed or override.is_delete() or override.is_add())
+
+
+def _left_by(file: SweepFile, overrides: Sequence[str], order: Sequence[int]) -> list[tuple[Grid, list[str]]]:
+    left = [(grid, list(overrides)) for grid in file.grids]
+    for place in order:
+        key = overrides[place].partition("=")[0]
+        left = _narrowed(left, place, key, _values(overrides[place]))
+    return left
+
+
+def _all_set(grids: Sequence[Sequence[str]]) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(values_set(grid).items()) for grid in grids}
+
+
+def _ambiguous(
+    file: SweepFile, asked: Sequence[str], found: Sequence[Sequence[str]], other: Sequence[Sequence[str]]
+) -> UserError:
+    one, another = ([values_set(grid) for grid in grids] for grids in (found, other))
+    keys = sorted({key for grid in (*one, *another) for key in grid})
+    differing = [
+        key for key in keys if {grid.get(key) for grid in one} != {grid.get(key) for grid in another}
+    ]
+    return UserError(
+        f"sweep {file.slug}: {' '.join(asked)}: no grid of the file has all of these, and those that have some set "
+        f"{', '.join(differing)} differently; give {' '.join(f'{key}=…' for key in differing)} as well."
+    )
 
 
 def _narrowed(
@@ -60,6 +98,7 @@ def _narrowed(
     return kept
 
 
+@cache
 def _values(override: str) -> list[str]:
     """The values that an override gives its key, one after the other."""
     key, _, value = override.partition("=")

@@ -117,6 +117,29 @@ def test_what_one_grid_sets_and_another_leaves_is_named_as_well(tmp_path: Path) 
         planned(tmp_path, "model=moe")
 
 
+TWO_REGIMES = """
+title: Two regimes
+question: Which?
+overrides: [trainer.steps=2]
+axes: {algo: [grpo, cppo], seed: 0}
+scales:
+  lab:
+    axes:
+      - {model: s, regime: mild}
+      - {model: m, regime: many_updates, overrides: [trainer.lr=2.0e-4]}
+"""
+
+
+def test_grids_are_not_chosen_by_the_order_of_the_command_line(tmp_path: Path) -> None:
+    for asked in (["model=m", "regime=mild"], ["regime=mild", "model=m"]):
+        said = rf"{' '.join(asked)}: no grid of the file has all of these.*give trainer\.lr=… as well"
+        with pytest.raises(UserError, match=said):
+            planned(tmp_path, *asked, text=TWO_REGIMES)
+        sweep = planned(tmp_path, *asked, "trainer.lr=3e-4", text=TWO_REGIMES)
+        assert {(run.config.model.name, run.config.trainer.lr) for run in sweep.runs} == {("m", 3e-4)}
+        assert len(sweep.runs) == 2
+
+
 def test_each_grid_takes_those_of_the_values_asked_for_that_it_has(tmp_path: Path) -> None:
     sweep = planned(tmp_path, "algo=ppo,cppo", "seed=0", text=TWO_SETTINGS)
     found = [(run.config.algo.name, run.config.algo.dynamic_sampling.kind) for run in sweep.runs]
