@@ -76,7 +76,13 @@ said with each.
   from 16 to 8 (16 seen of the linear schedule, none of the others), the horizon from 8 to 5 and the budgets from five
   sizes to three (none seen).
 - `cppo_relative_budget` was added to the equal share when CPPO's result there had been seen.
+- How verdicts are told was changed when nearly all runs had been seen, the rules were not: an opposite is told from an
+  advantage that is excluded, what two sweeps ask of the same runs is tested once, and verdicts that stand among all
+  tests are marked.
 """
+BY_CLAIM = """In how many panels (models, regimes, lengths) each claim agrees, does not, and is open, and the lowest and
+the highest mean difference. First those that held wherever they were resolved, then those that held in some panels and
+not in others, those that failed wherever they were resolved, and those that no panel resolves."""
 _KINDS = {
     "agrees": "What holds here",
     "does not agree": "What does not hold here",
@@ -99,7 +105,7 @@ def _summary(items: Sequence[Item]) -> str:
     lines = ["## In short", "", _counts([each for _, each in of_paper], len(pairs)), ""]
     if len(told) < len(pairs):
         lines += [f"{plural(len(pairs) - len(told), 'test')} more wait for their runs.", ""]
-    lines += [_effort_of_all(items), "", "### Claim by claim", "", *_by_claim(of_paper)]
+    lines += [_effort_of_all(items), "", "### Claim by claim", "", BY_CLAIM, "", *_by_claim(of_paper)]
     for verdict, title in _KINDS.items():
         lines += _tests(title, [pair for pair in of_paper if pair[1].verdict == verdict])
     lines += _tests("The lab's own questions", own, "the question")
@@ -128,7 +134,7 @@ def _effort_of_all(items: Sequence[Item]) -> str:
 
 
 def _by_claim(told: Sequence[tuple[Item, Outcome]]) -> list[str]:
-    """One line for every claim: in how many panels it is what, best first."""
+    """One line for every claim, as BY_CLAIM says."""
     groups: dict[tuple[str, str], list[tuple[Item, Outcome]]] = {}
     for item, each in told:
         groups.setdefault((item.sweep.slug, each.claim.says), []).append((item, each))
@@ -141,7 +147,7 @@ def _by_claim(told: Sequence[tuple[Item, Outcome]]) -> list[str]:
         reported = reported_differences(claim.treatment, claim.baseline) if slug.startswith("table1") else []
         cells = [says, f"[{slug}](#{anchor(members[0][0])})", *map(str, counts), measured, _range(reported)]
         rows.append((_rank(*counts), line(*cells)))
-    head_ = head("the paper says", "item", "agrees", "does not", "open", "measured", "the paper measured")
+    head_ = head("the paper says", "item", "agrees", "does not", "open", "measured", "in the paper")
     return [*head_, *(text for _, text in sorted(rows, key=lambda row: row[0]))]
 
 
