@@ -47,9 +47,9 @@ interval. Every claim is tested for and against.
 
 {MARGIN_POINTS} points are what these sweeps were sized to tell. The paper's own differences are of other models,
 another task and another score (best AIME Avg@16 in a window, one run each, no intervals), and some are smaller. Means
-of methods with different numbers of runs are over different seeds; differences never are. Thresholds are those that the
-papers publish; MinPRO's and CISPO's are not published, and are those of other implementations
-([methods.md](methods.md)).
+in tables are over all runs of a method, which may be other seeds than those of the next; curves are over the seeds
+that all methods of a panel have, differences over pairs. Thresholds are those that the papers publish; MinPRO's and
+CISPO's are not published, and are those of other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
 grey; the band is {MARGIN_POINTS} points to each side of zero, and arrows stand for what lies beyond {MOST_POINTS:.0f}.

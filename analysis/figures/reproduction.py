@@ -21,7 +21,7 @@ from analysis.claims import MARGIN
 from analysis.figures import style
 from analysis.numbers import MINUS, points, signed
 from analysis.outcomes import Outcome, difference
-from analysis.result_files import ResultFile, Row, read_series
+from analysis.result_files import ResultFile, Row, policy_of, read_series, seeds_of
 from analysis.stats import Estimate
 
 # Which series of a result file answers the question of a figure of the report; accuracy for all others.
@@ -206,9 +206,9 @@ def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequen
 
 def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
     last = 0.0
-    for method in results.methods(panel):
+    for method, rows in shared(results, panel).items():
         look = looks[method]
-        x, y = mean_series(results.of(panel, method), column)
+        x, y = mean_series(rows, column)
         if len(x):
             last = max(last, float(x[-1]))
             axes.plot(
@@ -236,6 +236,18 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
         # Where the halves meet that the score sets against each other.
         axes.axvline(0.5, color=style.SOFT_INK, linewidth=1.0, linestyle=":", zorder=1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+
+
+def shared(results: ResultFile, panel: str) -> dict[str, list[Row]]:
+    """The runs of every method of a panel from those seeds and starting policies that all of them have, so that their
+    means compare; all its runs where there are no such seeds.
+    """
+    rows = {method: results.of(panel, method) for method in results.methods(panel)}
+    common = set.intersection(*({(seeds_of(row), policy_of(row)) for row in each} for each in rows.values()))
+    return {
+        method: [row for row in each if not common or (seeds_of(row), policy_of(row)) in common]
+        for method, each in rows.items()
+    }
 
 
 def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -336,7 +348,7 @@ def _name(treatment: str, baseline: str | None) -> str:
 def shown_in_words(figure_of_report: str | None) -> str:
     """What the figure of an item shows."""
     _, up = _LABELS[SERIES.get(figure_of_report or "", "accuracy")]
-    return f"{up} (means over seeds)"
+    return f"{up} (means over the seeds that all methods have)"
 
 
 def is_measured(results: ResultFile) -> bool:

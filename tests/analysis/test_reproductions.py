@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.claims import read_claims
-from analysis.figures.reproduction import contrast_rows, mean_series, reproduction
+from analysis.figures.reproduction import contrast_rows, mean_series, reproduction, shared
 from analysis.numbers import points
 from analysis.outcomes import Outcome, difference, p_values
 from analysis.paper import reported_differences
@@ -232,6 +232,21 @@ def test_a_run_that_ends_early_goes_on_at_its_last_accuracy() -> None:
     np.testing.assert_allclose(means, [0.3, 0.3, 0.35])
     _, budgets = mean_series([{"budget": "1:.3 2:.1"}, {"budget": "1:.3 2:.5 4:.6"}], "budget")
     np.testing.assert_allclose(budgets, [0.3, 0.3, 0.6])
+
+
+def test_curves_are_over_the_seeds_that_all_methods_have() -> None:
+    results = read_results(RESULTS / "fig5_soft.csv")
+    assert [len(results.of("", method)) for method in ("cppo", "cppo_soft", "dppo_topk_tv")] == [48, 48, 28]
+    rows = shared(results, "")
+    seeds = [[row["seed"] for row in each] for each in rows.values()]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(seeds[0]) == 28
+    apart = ResultFile(
+        "x",
+        results.axes,
+        tuple(row for row in results.rows if (row["method"] == "cppo") == (int(row["seed"]) > 9)),
+    )
+    assert {method: len(each) for method, each in shared(apart, "").items()}["cppo"] == 38
 
 
 def test_results_that_are_not_there_make_no_page(tmp_path: Path) -> None:
