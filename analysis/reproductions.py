@@ -40,9 +40,10 @@ def headline_block(items: Sequence[Item], image: str) -> str:
         f"({image})",
         "",
         "*Drawn by the lab from `results/`: a model of 0.1 million parameters, each seed from a starting policy of its",
-        "own. Differences of final accuracy in points, with 95% intervals over paired runs. A claim does not agree",
-        f"where its opposite holds, or where an advantage of {MARGIN_POINTS} points (the grey band) is excluded. All",
-        "claims, models and regimes, and how verdicts are given: [docs/reproductions.md](docs/reproductions.md).*",
+        "own. Above, means over the seeds that all methods of a panel have; below, differences of final accuracy in",
+        "points, with 95% intervals over paired runs. A claim does not agree where its opposite holds, or where an",
+        f"advantage of {MARGIN_POINTS} points (the grey band) is excluded. All claims, models and regimes, and how",
+        "verdicts are given: [docs/reproductions.md](docs/reproductions.md).*",
         "",
         *head("CPPO's paper says", "measured here", "seeds", "verdict"),
         *(
