@@ -68,9 +68,9 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
         assert row["run_id"] in planned, row
         run = planned[row["run_id"]]
         assert {axis: row[axis] for axis in run.axes} == dict(run.axes)
-    places = {run.method: run for run in planned_runs(read_sweep(name, scale or "lab"))}
+    places = {(run.panel, run.method) for run in planned_runs(read_sweep(name, scale or "lab"))}
     rows = read_results(path).rows
-    assert {row["method"] for row in rows} <= {*places}
+    assert {(row["panel"], row["method"]) for row in rows} <= places
     alike = [(row["panel"], row["method"], seeds_of(row), policy_of(row)) for row in rows]
     assert len({*alike}) == len(alike)
 
