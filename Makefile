@@ -39,7 +39,7 @@ repro-%: $(INSTALLED) # One sweep: its runs, its report, its result file
 repro-all: $(REPRODUCTIONS:%=repro-%) reproductions ## Every sweep of the paper, and the page of them
 
 reproductions: $(INSTALLED) ## docs/reproductions.md and its figures from results/*.csv
-	$(BIN)/python -m analysis.reproductions --readme README.md
+	$(BIN)/python -m cppo_lab.analysis.reproductions --readme README.md
 
 test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"
@@ -71,7 +71,7 @@ test-math-verify: $(SUITE)/PKG-INFO ## math-verify's own test-suite, by the lab'
 	touch $@
 
 test-vllm: .venv-vllm/.installed ## Rollouts by vLLM's CPU build, in an environment of its own
-	$(<D)/bin/python -m pytest -q -n 2 --dist loadfile -m vllm tests/rollouts tests/evaluation
+	$(<D)/bin/python -m pytest -q -n 2 --dist loadfile -m vllm tests/rollouts tests/eval
 
 test-verl: .venv-verl/.installed ## Equality with verl's losses, in an environment of its own
 	$(<D)/bin/python -m pytest -q -m verl tests/peers

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import stats
-from analysis.comparisons import ALPHA
-from analysis.findings import Findings
-from analysis.stats import Array, Estimate
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.comparisons import ALPHA
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.stats import Array, Estimate
 
 SPLITS = 1000
 FEWEST_RUNS = 4

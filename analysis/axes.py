@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.folders import RunRecord
-from analysis.grouping import is_seed_axis
-from cppo_lab.runs.identity import determines_result
+from cppo_lab.analysis.folders import RunRecord
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.config.identity import determines_result
 
 # The key that a choice of a configuration group goes by.
 NAME_OF_CHOICE = {"algo": "algo.name", "model": "model.name", "task": "task.kind"}

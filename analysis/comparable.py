@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.axes import NAMED_CHOICES, Axes, Source, canonical, unique_records
-from analysis.folders import RunRecord
-from analysis.grouping import is_seed_axis
-from analysis.numbers import listed, plural
+from cppo_lab.analysis.axes import NAMED_CHOICES, Axes, Source, canonical, unique_records
+from cppo_lab.analysis.folders import RunRecord
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.numbers import listed, plural
 from cppo_lab.errors import UserError
 
 # Of a starting policy all but the seed must be alike; local files are told apart by what they hold.

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from analysis import stats
-from analysis.results import MethodResult, RunResult, estimate, evaluation_sd
-from analysis.stats import Estimate
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.results import MethodResult, RunResult, estimate, evaluation_sd
+from cppo_lab.analysis.stats import Estimate
 
 ALPHA = 0.05
 # With which probability a difference called resolvable is found.

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis import stats
-from analysis.grouping import Group
-from analysis.study import Study
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.study import Study
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

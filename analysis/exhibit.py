@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.figures.accuracy import MOST_BANDS
-from analysis.results import ACCURACY
-from analysis.study import Study
+from cppo_lab.analysis.figures.accuracy import MOST_BANDS
+from cppo_lab.analysis.results import ACCURACY
+from cppo_lab.analysis.study import Study
 
 MOST_SLUG = 48
 

@@ -8,10 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.comparisons import Comparison, compare, with_holm, with_power
-from analysis.grouping import Group
-from analysis.results import Curve, MethodResult, Yardstick, evaluations, method_result, yardstick
-from analysis.study import Study
+from cppo_lab.analysis.comparisons import Comparison, compare, with_holm, with_power
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.results import Curve, MethodResult, Yardstick, evaluations, method_result, yardstick
+from cppo_lab.analysis.study import Study
 
 DEFAULT_BASELINES = ("dppo_topk_tv", "dppo_tv", "grpo", "ppo", "pg")
 

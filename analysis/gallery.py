@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from analysis import mechanisms
-from analysis.exhibit import Exhibit, band_in_words, deaths_in_words, of_panel, seeds_in_words
-from analysis.figures import accuracy, differences, intervals, mismatch, stability
-from analysis.figures.stability import MOST_POINTS
-from analysis.findings import Findings
-from analysis.numbers import listed
-from analysis.results import ACCURACY, KL
-from analysis.study import Study
-from analysis.tables import final_in_words, window_in_words
+from cppo_lab.analysis import mechanisms
+from cppo_lab.analysis.exhibit import Exhibit, band_in_words, deaths_in_words, of_panel, seeds_in_words
+from cppo_lab.analysis.figures import accuracy, differences, intervals, mismatch, stability
+from cppo_lab.analysis.figures.stability import MOST_POINTS
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.numbers import listed
+from cppo_lab.analysis.results import ACCURACY, KL
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import final_in_words, window_in_words
 
 
 def exhibits(study: Study, findings: Findings) -> list[Exhibit]:

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.numbers import tidy
-from analysis.visible import visible
+from cppo_lab.analysis.numbers import tidy
+from cppo_lab.analysis.visible import visible
 
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40

@@ -6,8 +6,8 @@ import re
 
 import pandas as pd
 
-from analysis.tables import Table
-from analysis.visible import brief, visible
+from cppo_lab.analysis.tables import Table
+from cppo_lab.analysis.visible import brief, visible
 
 MOST_CHARACTERS = 300
 _COMMANDS = {

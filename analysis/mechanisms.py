@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from analysis.exhibit import Exhibit, band_in_words, of_panel, seeds_in_words
-from analysis.figures import ablations, agreement, budgets, heatmaps, profiles, response
-from analysis.numbers import listed
-from analysis.study import Study
+from cppo_lab.analysis.exhibit import Exhibit, band_in_words, of_panel, seeds_in_words
+from cppo_lab.analysis.figures import ablations, agreement, budgets, heatmaps, profiles, response
+from cppo_lab.analysis.numbers import listed
+from cppo_lab.analysis.study import Study
 
 SECTION = "mechanisms"
 NO_PROFILES = (

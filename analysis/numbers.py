@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis.stats import Estimate
+from cppo_lab.analysis.stats import Estimate
 
 NONE = "–"
 MINUS = "−"

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis import stats
-from analysis.claims import Claim
-from analysis.comparisons import ALPHA, POWER
-from analysis.result_files import ResultFile, Row, policy_of, score, seeds_of
-from analysis.results import evaluation_sd
-from analysis.stats import Estimate
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.claims import Claim
+from cppo_lab.analysis.comparisons import ALPHA, POWER
+from cppo_lab.analysis.result_files import ResultFile, Row, policy_of, score, seeds_of
+from cppo_lab.analysis.results import evaluation_sd
+from cppo_lab.analysis.stats import Estimate
 from cppo_lab.errors import UserError
 
 EQUALITY = {"equal": 0, "not zero": 1}

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from analysis.comparisons import paired_gap
-from analysis.findings import Findings, PanelFindings
-from analysis.numbers import MINUS, NONE, percent, points, points_range
-from analysis.results import MethodResult
-from analysis.tables import Cell, Table, window_in_words
+from cppo_lab.analysis.comparisons import paired_gap
+from cppo_lab.analysis.findings import Findings, PanelFindings
+from cppo_lab.analysis.numbers import MINUS, NONE, percent, points, points_range
+from cppo_lab.analysis.results import MethodResult
+from cppo_lab.analysis.tables import Cell, Table, window_in_words
 
 SOURCE = "arXiv:2606.10968v2"
 BASELINE = "dppo_topk_tv"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from analysis.findings import baseline_of
-from analysis.grouping import Grouping, group_runs
-from analysis.outcomes import Planned
+from cppo_lab.analysis.findings import baseline_of
+from cppo_lab.analysis.grouping import Grouping, group_runs
+from cppo_lab.analysis.outcomes import Planned
 from cppo_lab.errors import UserError, one_of
-from cppo_lab.runs.grids import Combination, axis_names, combinations
-from cppo_lab.runs.sweep_files import SweepFile
-from cppo_lab.runs.sweeps import Sweep
+from cppo_lab.sweeps.expansion import Combination, axis_names, combinations
+from cppo_lab.sweeps.sweep import Sweep
+from cppo_lab.sweeps.sweep_file import SweepFile
 
 OPEN = "?"
 """Stands for what the overrides of a run do not say."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from analysis.axes import NAME_OF_CHOICE
-from cppo_lab.runs.tracking import (
+from cppo_lab.analysis.axes import NAME_OF_CHOICE
+from cppo_lab.tracking.mlflow_store import (
     DIRTY_TAG,
     DIVERGED_TAG,
     METHOD_TAG,

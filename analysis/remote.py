@@ -20,13 +20,12 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from analysis.numbers import listed, plural
-from analysis.rebuilt import has_ended, manifest_of, rebuild
-from analysis.runs import NothingToReport, join, read_picked, read_sweep
-from analysis.study import Study
+from cppo_lab.analysis.numbers import listed, plural
+from cppo_lab.analysis.rebuilt import has_ended, manifest_of, rebuild
+from cppo_lab.analysis.runs import NothingToReport, join, read_picked, read_sweep
+from cppo_lab.analysis.study import Study
 from cppo_lab.errors import UserError, near_miss
-from cppo_lab.runs.folder import write_atomically
-from cppo_lab.runs.tracking import (
+from cppo_lab.tracking.mlflow_store import (
     KIND_TAG,
     METHOD_TAG,
     RUN_FILES,
@@ -35,6 +34,7 @@ from cppo_lab.runs.tracking import (
     quiet_client,
     sqlite_problem,
 )
+from cppo_lab.tracking.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

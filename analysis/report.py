@@ -14,20 +14,20 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis import paper, run_tables, tables, words
-from analysis.exhibit import Exhibit
-from analysis.figures import style
-from analysis.figures.render import Rendered, palette_css, render, variable
-from analysis.findings import Findings, find
-from analysis.gallery import exhibits
-from analysis.latex import latex
-from analysis.markdown import cell, fence, line
-from analysis.runs import load_study
-from analysis.sample_data import SampleData, sample_data
-from analysis.samples import Sample, choice_in_words, choose, left_out, token_notes
-from analysis.study import Study
-from analysis.tables import Table
-from analysis.visible import brief, visible
+from cppo_lab.analysis import paper, run_tables, tables, words
+from cppo_lab.analysis.exhibit import Exhibit
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
+from cppo_lab.analysis.findings import Findings, find
+from cppo_lab.analysis.gallery import exhibits
+from cppo_lab.analysis.latex import latex
+from cppo_lab.analysis.markdown import cell, fence, line
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.sample_data import SampleData, sample_data
+from cppo_lab.analysis.samples import Sample, choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import Table
+from cppo_lab.analysis.visible import brief, visible
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
 # Names of the sections that hold figures; and what the page is made of, in the order in which it takes effect.

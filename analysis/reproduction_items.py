@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from analysis.claims import read_claims
-from analysis.outcomes import Outcome, answerable, outcomes, together
-from analysis.planned import planned_runs
-from analysis.result_files import ResultFile, read_results
+from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.outcomes import Outcome, answerable, outcomes, together
+from cppo_lab.analysis.planned import planned_runs
+from cppo_lab.analysis.result_files import ResultFile, read_results
 from cppo_lab.errors import UserError
-from cppo_lab.runs.sweep_files import SweepFile, read_sweep
+from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
 
 ORDER = (
     "table1",

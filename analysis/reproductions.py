@@ -1,6 +1,6 @@
 """docs/reproductions.md and the README's picture: what the paper says, what was measured, and whether the two agree.
 
-`python -m analysis.reproductions` writes the page and its figures from the sweep files and results/*.csv.
+`python -m cppo_lab.analysis.reproductions` writes the page and its figures from the sweep files and results/*.csv.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.render import render
-from analysis.figures.reproduction import headlines, reproduction
-from analysis.outcomes import Outcome
-from analysis.reproduction_items import PAPER_SCALE, Item, read_items
-from analysis.reproductions_page import (
+from cppo_lab.analysis.figures.render import render
+from cppo_lab.analysis.figures.reproduction import headlines, reproduction
+from cppo_lab.analysis.outcomes import Outcome
+from cppo_lab.analysis.reproduction_items import PAPER_SCALE, Item, read_items
+from cppo_lab.analysis.reproductions_page import (
     MARGIN_POINTS,
     head,
     line,
@@ -110,7 +110,7 @@ def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
 
 
 def main() -> None:
-    """`python -m analysis.reproductions [--results FOLDER] [--docs FOLDER]`."""
+    """`python -m cppo_lab.analysis.reproductions [--results FOLDER] [--docs FOLDER]`."""
     parser = argparse.ArgumentParser(description="Write docs/reproductions.md from results/*.csv.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))

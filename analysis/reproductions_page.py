@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis import stats
-from analysis.claims import MARGIN
-from analysis.comparisons import ALPHA, POWER
-from analysis.figures.reproduction import MOST_POINTS, is_measured, shown_in_words
-from analysis.numbers import MINUS, percent, plural, points, points_range, seconds, signed
-from analysis.outcomes import Outcome, difference
-from analysis.paper import reported_differences
-from analysis.reproduction_items import Item, anchor, heading
-from analysis.result_files import ResultFile, score
-from analysis.stats import Estimate
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.claims import MARGIN
+from cppo_lab.analysis.comparisons import ALPHA, POWER
+from cppo_lab.analysis.figures.reproduction import MOST_POINTS, is_measured, shown_in_words
+from cppo_lab.analysis.numbers import MINUS, percent, plural, points, points_range, seconds, signed
+from cppo_lab.analysis.outcomes import Outcome, difference
+from cppo_lab.analysis.paper import reported_differences
+from cppo_lab.analysis.reproduction_items import Item, anchor, heading
+from cppo_lab.analysis.result_files import ResultFile, score
+from cppo_lab.analysis.stats import Estimate
 
 MARGIN_POINTS = f"{100 * MARGIN:.0f}"
 POWER_PERCENT = f"{100 * POWER:.0f}%"

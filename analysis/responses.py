@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from analysis.folders import number, read_json_lines
-from analysis.numbers import MINUS, count, significant
-from analysis.visible import visible
+from cppo_lab.analysis.folders import number, read_json_lines
+from cppo_lab.analysis.numbers import MINUS, count, significant
+from cppo_lab.analysis.visible import visible
 
 MOST_CHARACTERS = 900
 MOST_TOKENS = 400

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.findings import Findings
-from analysis.grouping import is_seed_axis
-from analysis.results import ACCURACY, MethodResult, RunResult
-from analysis.study import Study
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.results import ACCURACY, MethodResult, RunResult
+from cppo_lab.analysis.study import Study
 from cppo_lab.errors import UserError
-from cppo_lab.runs.folder import write_atomically
+from cppo_lab.tracking.run_folder import write_atomically
 
 # Scores that are counts; all others are printed with DIGITS significant digits.
 _WHOLE = ("best_step",)

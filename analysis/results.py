@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import stats
-from analysis.grouping import Group
-from analysis.stats import Array, Estimate
-from analysis.study import Study
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.stats import Array, Estimate
+from cppo_lab.analysis.study import Study
 
 ACCURACY = "eval/heldout/accuracy"
 STDERR = "eval/heldout/stderr"

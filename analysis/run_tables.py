@@ -6,11 +6,11 @@ import math
 
 import pandas as pd
 
-from analysis.findings import Findings
-from analysis.grouping import is_seed_axis
-from analysis.numbers import NONE, count, percent, plural, seconds
-from analysis.study import Study
-from analysis.tables import Cell, Table
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.numbers import NONE, count, percent, plural, seconds
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import Cell, Table
 
 # Sections of the configuration that say what was computed; the rest is in each run's config.yaml.
 SECTIONS = ("task", "model", "engine", "trainer", "warmup", "evaluation")

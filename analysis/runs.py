@@ -15,14 +15,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.axes import Source, canonical, study_axes, unique_records
-from analysis.comparable import check, code_versions, find_differences, unsaid
-from analysis.folders import RunRecord, read_object, read_run, steps_of
-from analysis.grouping import is_seed_axis
-from analysis.numbers import listed, plural
-from analysis.study import Heading, Study, assemble
+from cppo_lab.analysis.axes import Source, canonical, study_axes, unique_records
+from cppo_lab.analysis.comparable import check, code_versions, find_differences, unsaid
+from cppo_lab.analysis.folders import RunRecord, read_object, read_run, steps_of
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.numbers import listed, plural
+from cppo_lab.analysis.study import Heading, Study, assemble
 from cppo_lab.errors import UserError, near_miss
-from cppo_lab.runs.folder import RunFolder
+from cppo_lab.tracking.run_folder import RunFolder
 
 OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
 PICKED = "runs"

@@ -9,13 +9,13 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from analysis.figures import style
-from analysis.figures.render import variable
-from analysis.numbers import count, plural
-from analysis.responses import KeptStep, Response, TokenRecord, kept_files
-from analysis.samples import steps_of_run
-from analysis.study import Study
-from analysis.visible import brief, visible
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import variable
+from cppo_lab.analysis.numbers import count, plural
+from cppo_lab.analysis.responses import KeptStep, Response, TokenRecord, kept_files
+from cppo_lab.analysis.samples import steps_of_run
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.visible import brief, visible
 
 BUDGET = 8_000_000
 # Where in a run the steps lie, the most telling first: last, first, middle, and between them.

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.numbers import plural
-from analysis.responses import NUMBERS, KeptStep, Response, TokenRecord, kept_files, recorded_steps, signed
-from analysis.results import ACCURACY
-from analysis.study import Study
+from cppo_lab.analysis.numbers import plural
+from cppo_lab.analysis.responses import (
+    NUMBERS,
+    KeptStep,
+    Response,
+    TokenRecord,
+    kept_files,
+    recorded_steps,
+    signed,
+)
+from cppo_lab.analysis.results import ACCURACY
+from cppo_lab.analysis.study import Study
 
 MOST_METHODS = 8
 SYMBOLS = {

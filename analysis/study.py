@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.axes import Axes
-from analysis.comparable import Difference, mark
-from analysis.folders import RunRecord, number
-from analysis.grouping import Grouping, group_runs
+from cppo_lab.analysis.axes import Axes
+from cppo_lab.analysis.comparable import Difference, mark
+from cppo_lab.analysis.folders import RunRecord, number
+from cppo_lab.analysis.grouping import Grouping, group_runs
 
 # What the trainer gives as its reason when it diverges; a run.json without `diverged` says it by this text alone.
 _DIVERGED = re.compile(r"diverged at step \d+, update \d+: loss \S+, gradient norm \S+")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import stats
-from analysis.comparisons import POWER, Comparison
-from analysis.findings import Findings
-from analysis.numbers import (
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.comparisons import POWER, Comparison
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.numbers import (
     NONE,
     count,
     listed,
@@ -24,7 +24,7 @@ from analysis.numbers import (
     significant,
     size_in_points,
 )
-from analysis.results import MethodResult
+from cppo_lab.analysis.results import MethodResult
 
 
 @dataclass(frozen=True)

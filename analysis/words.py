@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-from analysis.comparisons import POWER, Comparison
-from analysis.findings import Findings, PanelFindings
-from analysis.numbers import (
+from cppo_lab.analysis.comparisons import POWER, Comparison
+from cppo_lab.analysis.findings import Findings, PanelFindings
+from cppo_lab.analysis.numbers import (
     listed,
     magnitude,
     percent,
@@ -18,9 +18,9 @@ from analysis.numbers import (
     points_range,
     size_in_points,
 )
-from analysis.results import MethodResult
-from analysis.study import Study
-from analysis.tables import final_in_words, threshold_in_words, window_in_words
+from cppo_lab.analysis.results import MethodResult
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import final_in_words, threshold_in_words, window_in_words
 
 # What decides which tokens are trained on and how they are weighed, and a setting that suits every method.
 TOKEN_CHOICES = {"algo.dynamic_sampling.kind": "skip", "algo.aggregation.kind": "token_mean"}

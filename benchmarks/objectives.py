@@ -189,11 +189,11 @@ def training_step_seconds(model: str, rows: int, width: int, measured_rows: int 
     Measured on a few rows and multiplied, since rows are independent; the cheapest step there is, with one
     update.
     """
-    from cppo_lab.compose import compose_run
-    from cppo_lab.config import ScratchModel
-    from cppo_lab.policies.logprobs import token_statistics
-    from cppo_lab.policies.scratch import scratch_policy
-    from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+    from cppo_lab.config.compose import compose_run
+    from cppo_lab.config.schema import ScratchModel
+    from cppo_lab.models.logprobs import token_statistics
+    from cppo_lab.models.scratch import scratch_policy
+    from cppo_lab.models.tokenizers import vocabulary_tokenizer
 
     ladder = compose_run([f"model={model}"]).model
     if not isinstance(ladder, ScratchModel):

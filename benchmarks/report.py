@@ -27,12 +27,12 @@ import numpy as np
 import psutil
 import yaml
 
-from analysis.figures.render import render
-from analysis.findings import find
-from analysis.gallery import exhibits
-from analysis.runs import load_study
-from cppo_lab.compose import compose_run
-from cppo_lab.runs.folder import jsonable_config
+from cppo_lab.analysis.figures.render import render
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.gallery import exhibits
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.config.compose import compose_run
+from cppo_lab.tracking.run_folder import jsonable_config
 
 METHODS = ("pg", "grpo", "cispo", "dppo_topk_tv", "cppo")
 WITH_THRESHOLD, WITH_BUDGET = ("dppo_topk_tv", "cppo"), ("cppo",)

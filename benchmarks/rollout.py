@@ -22,21 +22,21 @@ from pathlib import Path
 
 import torch
 
-from cppo_lab.compose import compose_run
-from cppo_lab.config import RunConfig, ScratchModel
-from cppo_lab.policies.context import context_length
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.scratch import scratch_policy
-from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import resolved_device
+from cppo_lab.config.schema import RunConfig, ScratchModel
+from cppo_lab.models.context import context_length
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.scratch import scratch_policy
+from cppo_lab.models.tokenizers import vocabulary_tokenizer
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
 from cppo_lab.rollouts.vllm.installation import installed_version
-from cppo_lab.runs.checkpoint import save_checkpoint
-from cppo_lab.runs.identity import resolved_device
-from cppo_lab.runs.provenance import device_name, versions
 from cppo_lab.tasks.build import build_task
 from cppo_lab.tasks.chain import VOCABULARY
+from cppo_lab.tracking.provenance import device_name, versions
+from cppo_lab.training.checkpoint import save_checkpoint
 
 Sampler = Callable[[int], int]
 """Samples all responses with a seed, and tells how many tokens they have."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import OmegaConf
 
-from cppo_lab.compose import validate
+from cppo_lab.config.compose import validate
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir
 
@@ -24,10 +24,10 @@ PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
 
 def one_run(tree: DictConfig) -> float | None:
     """Validate and do one run; a finished one only gives its result again."""
-    from cppo_lab.experiment import run, writable
+    from cppo_lab.config.identity import run_folder
     from cppo_lab.quiet import quiet_libraries
-    from cppo_lab.runs.identity import run_folder
-    from cppo_lab.runs.mirror import NoMirror, RunMirror
+    from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
+    from cppo_lab.training.run import run, writable
 
     content = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     assert isinstance(content, dict)

@@ -11,7 +11,7 @@ OUTPUT_VARIABLE = "CPPO_LAB_OUTPUT"
 
 def _data_dir(name: str) -> Path:
     # A wheel carries the folder inside the package; a checkout or an editable install has it beside it.
-    inside = _PACKAGE / name
+    inside = _PACKAGE / "data" / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 

@@ -39,9 +39,9 @@ def warmed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder that holds the tiny starting policy; made once for all test processes."""
     from tiny_runs import tiny_config
 
-    from cppo_lab.policies.starting import starting_policy
     from cppo_lab.quiet import quiet_libraries
     from cppo_lab.tasks.build import build_task
+    from cppo_lab.training.starting_policy import starting_policy
 
     base = tmp_path_factory.getbasetemp()
     output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warmed_up"

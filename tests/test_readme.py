@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from cppo_lab.compose import compose_run
+from cppo_lab.config.compose import compose_run
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import ROOT
 
-from cppo_lab.compose import group_options
-from cppo_lab.runs.sweep_files import sweep_names
+from cppo_lab.config.compose import group_options
+from cppo_lab.sweeps.sweep_file import sweep_names
 
 pytestmark = pytest.mark.slow
 
@@ -72,9 +72,13 @@ def test_wheel_holds_code_configuration_and_the_reports_templates(wheel: Path) -
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("conf", "sweeps"):
         files = [p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.yaml")]
-        assert {f"cppo_lab/{name}" for name in files} <= names
-    assert {"analysis/template.html.j2", "analysis/page.css", "analysis/page.js"} <= names
-    assert {"cppo_lab/py.typed", "analysis/py.typed"} <= names
+        assert {f"cppo_lab/data/{name}" for name in files} <= names
+    assert {
+        "cppo_lab/analysis/template.html.j2",
+        "cppo_lab/analysis/page.css",
+        "cppo_lab/analysis/page.js",
+    } <= names
+    assert {"cppo_lab/py.typed", "cppo_lab/analysis/py.typed"} <= names
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
 
 

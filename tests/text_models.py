@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from cppo_lab.config import ScratchModel
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.scratch import scratch_policy
-from cppo_lab.policies.tokenizers import trained_tokenizer
+from cppo_lab.config.schema import ScratchModel
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.scratch import scratch_policy
+from cppo_lab.models.tokenizers import trained_tokenizer
 
 BYTES = 300
 """The smallest vocabulary: nearly every token is a byte."""

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 import cppo_lab
-from cppo_lab.compose import compose_run
-from cppo_lab.config import RunConfig
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.starting import load_starting_policy, starting_policy
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_folder
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
-from cppo_lab.runs.identity import run_folder
 from cppo_lab.tasks.build import build_task
-from cppo_lab.trainer import Parts, Trainer
+from cppo_lab.training.loop import Parts, Trainer
+from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
 # One-step problems: a policy of 120 warm-up updates solves about a tenth of them, so that most groups of eight
 # hold both right and wrong responses and every step takes updates.

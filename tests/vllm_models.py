@@ -21,8 +21,8 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from cppo_lab.policies.context import context_length
-from cppo_lab.policies.loading import Policy
+from cppo_lab.models.context import context_length
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.vllm.engine import VllmEngine
 from cppo_lab.rollouts.vllm.offline import OfflineSettings
 

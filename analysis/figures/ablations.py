@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.curves import curves_of
-from analysis.figures import style
-from analysis.figures.accuracy import draw_curves
-from analysis.grouping import Group
-from analysis.results import ACCURACY
-from analysis.study import Study
+from cppo_lab.analysis.curves import curves_of
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.accuracy import draw_curves
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.results import ACCURACY
+from cppo_lab.analysis.study import Study
 
 COLUMNS = 3
 REFERENCES = ("dppo_topk_tv", "dppo_tv")

@@ -14,9 +14,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from analysis.figures import style
-from analysis.grouping import Group
-from analysis.study import Study
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.study import Study
 
 COLUMNS = 4
 Array = npt.NDArray[np.float64]

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures import style
-from analysis.findings import Findings
-from analysis.results import MethodResult
-from analysis.stats import Estimate
-from analysis.study import Study
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.results import MethodResult
+from cppo_lab.analysis.stats import Estimate
+from cppo_lab.analysis.study import Study
 
 
 def final_and_best(study: Study, findings: Findings) -> Figure | None:

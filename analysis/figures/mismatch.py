@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures import style
-from analysis.figures.profiles import weighted_profile
-from analysis.study import Study
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.profiles import weighted_profile
+from cppo_lab.analysis.study import Study
 
 MEAN, P99 = "mismatch/logp_absdiff_mean", "mismatch/logp_absdiff_p99"
 BY_POSITION = "mismatch_mean"

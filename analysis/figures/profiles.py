@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures import style
-from analysis.study import Study
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.study import Study
 
 COLUMNS = (
     ("divergence_mean", "Mean divergence", False),

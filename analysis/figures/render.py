@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from analysis.figures import style
+from cppo_lab.analysis.figures import style
 
 PNG_DPI = 200
 # Beyond this an inline SVG costs a browser more than a picture of it does.

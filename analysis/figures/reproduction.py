@@ -17,12 +17,12 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.claims import MARGIN
-from analysis.figures import style
-from analysis.numbers import MINUS, points, signed
-from analysis.outcomes import Outcome, difference
-from analysis.result_files import ResultFile, Row, policy_of, read_series, seeds_of
-from analysis.stats import Estimate
+from cppo_lab.analysis.claims import MARGIN
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.numbers import MINUS, points, signed
+from cppo_lab.analysis.outcomes import Outcome, difference
+from cppo_lab.analysis.result_files import ResultFile, Row, policy_of, read_series, seeds_of
+from cppo_lab.analysis.stats import Estimate
 
 # Which series of a result file answers the question of a figure of the report; accuracy for all others.
 SERIES = {"position_profiles": "deviation", "budgets": "budget"}

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import style
-from analysis.folders import read_json_lines
-from analysis.grouping import Group
-from analysis.study import Study
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.folders import read_json_lines
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.study import Study
 
 MOST_RESPONSES = 4
 # More tokens than this have no room for their texts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cppo_lab.runs.sweeps import Sweep, find_sweep
+from cppo_lab.sweeps.sweep import Sweep, find_sweep
 
 
 def asked_sweep(
@@ -14,8 +14,8 @@ def asked_sweep(
     """`find_sweep`. Raises UserError for claims or a baseline, too, that the analysis could not make anything of."""
     sweep, merged = find_sweep(name, overrides, config_dir)
     if sweep.file.claims or sweep.file.baseline is not None:
-        from analysis.claims import read_claims
-        from analysis.planned import check_baseline
+        from cppo_lab.analysis.claims import read_claims
+        from cppo_lab.analysis.planned import check_baseline
 
         read_claims(name, sweep.file.claims)
         check_baseline(name, sweep)

@@ -105,7 +105,7 @@ def _extras() -> list[Finding]:
 
 
 def _folders(output: Path) -> list[Finding]:
-    from cppo_lab.experiment import writable
+    from cppo_lab.training.run import writable
 
     findings: list[Finding] = []
     for what, path in (("conf", conf_dir()), ("sweeps", sweeps_dir())):
@@ -123,7 +123,7 @@ def _folders(output: Path) -> list[Finding]:
 
 
 def _store(output: Path) -> Finding:
-    from cppo_lab.runs.tracking import Store, tracking_uri
+    from cppo_lab.tracking.mlflow_store import Store, tracking_uri
 
     uri = tracking_uri(None, output)
     try:

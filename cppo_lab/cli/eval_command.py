@@ -160,7 +160,7 @@ def evaluate(
     if tracking_uri is not None and not track:
         raise UserError(f"--tracking-uri {tracking_uri}: nothing is sent with --no-track.")
     from cppo_lab.cli.evaluate import evaluate_model
-    from cppo_lab.evaluation.request import EvaluationRequest
+    from cppo_lab.eval.request import EvaluationRequest
 
     request = EvaluationRequest(
         task=task,

@@ -9,11 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
-from cppo_lab.evaluation.folder import TIMINGS
-from cppo_lab.evaluation.request import EvaluationRequest
-from cppo_lab.evaluation.run import Finished, evaluate_request
-from cppo_lab.experiment import check_device, writable
+from cppo_lab.eval.folder import TIMINGS
+from cppo_lab.eval.request import EvaluationRequest
+from cppo_lab.eval.run import Finished, evaluate_request
 from cppo_lab.paths import output_root
+from cppo_lab.training.run import check_device, writable
 
 
 def evaluate_model(
@@ -111,7 +111,7 @@ def _show(request: EvaluationRequest, finished: Finished) -> None:
 
 def _track(request: EvaluationRequest, finished: Finished, root: Path, uri: str | None) -> None:
     """Send a finished evaluation to MLflow, once. A store that cannot be used costs no result."""
-    from cppo_lab.evaluation.tracking import send
+    from cppo_lab.eval.tracking import send
 
     try:
         send(request, finished, root, uri)
@@ -121,7 +121,7 @@ def _track(request: EvaluationRequest, finished: Finished, root: Path, uri: str 
 
 def compare_models(names: tuple[str, str], output: Path | None, as_json: bool) -> None:
     """Print how two finished evaluations of the same problems differ."""
-    from cppo_lab.evaluation.comparison import compare_evaluations, find_evaluation
+    from cppo_lab.eval.comparison import compare_evaluations, find_evaluation
 
     root = output or output_root()
     first, second = (find_evaluation(root, name) for name in names)

@@ -12,7 +12,7 @@ from rich.text import Text
 from cppo_lab.cli.console import console, print_json
 from cppo_lab.errors import UserError
 from cppo_lab.paths import output_root
-from cppo_lab.runs.find import find_run
+from cppo_lab.tracking.find_run import find_run
 
 # Colour and a sign of its own: what is printed to a file, or seen by a colour-blind reader, says the same.
 _STYLES = {"threshold": "black on red", "budget": "black on yellow"}
@@ -81,7 +81,7 @@ def _is_wished(row: dict[str, Any], wish: Wish, prompts: list[str]) -> bool:
 
 
 def _show(row: dict[str, Any], problem: int) -> None:
-    from analysis.visible import visible
+    from cppo_lab.analysis.visible import visible
 
     graded = (
         f" ({row.get('verdict', '?')}: {row['parsed']}, reference {row['answer']}; reward {row['reward']:g}, advantage "
@@ -102,7 +102,7 @@ def _show(row: dict[str, Any], problem: int) -> None:
 
 
 def _coloured(tokens: dict[str, Any]) -> Text:
-    from analysis.visible import visible
+    from cppo_lab.analysis.visible import visible
 
     text = Text()
     for piece, reason in zip(tokens["text"], tokens["masked"], strict=True):

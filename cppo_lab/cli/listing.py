@@ -8,12 +8,12 @@ from typing import Any
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, seconds, table
-from cppo_lab.compose import compose_tree, group_options
+from cppo_lab.config.compose import compose_tree, group_options
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
-from cppo_lab.runs.folder import RunFolder, read_object
+from cppo_lab.tracking.run_folder import RunFolder, read_object
 
 
 def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:
@@ -93,9 +93,9 @@ def _show_difference(first: str, second: str, as_json: bool) -> None:
 
 def models() -> list[dict[str, Any]]:
     """The models of the ladder and those of the hub that have a name here, with their sizes."""
-    from cppo_lab.config import ScratchModel
-    from cppo_lab.plan import scratch_parameters
-    from cppo_lab.policies.shapes import SHAPES
+    from cppo_lab.config.schema import ScratchModel
+    from cppo_lab.models.shapes import SHAPES
+    from cppo_lab.sweeps.cost import scratch_parameters
 
     rows = []
     for name in group_options("model"):

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
-from cppo_lab.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
 from cppo_lab.objectives.weights import admitted
-from cppo_lab.plan import Cost, cost
-from cppo_lab.policies.starting import cache_folder, is_ready
-from cppo_lab.runs.scheduler import default_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep
+from cppo_lab.sweeps.cost import Cost, cost
+from cppo_lab.sweeps.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
+from cppo_lab.sweeps.sweep import PlannedRun, Sweep
+from cppo_lab.sweeps.worker_pool import default_jobs
+from cppo_lab.training.starting_policy import cache_folder, is_ready
 
 PlanRow = tuple[PlannedRun, str, Cost]
 """A run, its state, and what it would cost."""

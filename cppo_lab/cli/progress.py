@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cppo_lab.runs.scheduler import Event
+from cppo_lab.sweeps.worker_pool import Event
 
 ACCURACY = "eval/heldout/accuracy"
 

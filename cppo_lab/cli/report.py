@@ -13,9 +13,9 @@ from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from analysis.findings import Findings
-    from analysis.study import Study
-    from analysis.tables import Table
+    from cppo_lab.analysis.findings import Findings
+    from cppo_lab.analysis.study import Study
+    from cppo_lab.analysis.tables import Table
 
 _MOST_CHARACTERS = 300
 _VERDICT_COLUMNS = (
@@ -43,7 +43,7 @@ class Request:
 
     def study(self) -> Study:
         """Read it. Raises UserError where there is nothing to read, or runs are not comparable."""
-        from analysis.comparable import NotComparable
+        from cppo_lab.analysis.comparable import NotComparable
 
         is_of_server = self.mlflow is not None or self.experiment is not None
         try:
@@ -52,14 +52,14 @@ class Request:
             raise UserError(f"{error} --force shows them together, every figure marked.") from error
 
     def _of_folder(self) -> Study:
-        from analysis.runs import load_study
+        from cppo_lab.analysis.runs import load_study
 
         folders = _folders(self.output, self.runs, "--run") if self.runs else None
         return load_study(self.output, self.sweeps or None, folders, force=self.force)
 
     def _of_server(self) -> Study:
-        from analysis.remote import Wanted, load_experiment
-        from cppo_lab.runs.tracking import default_experiment, tracking_uri
+        from cppo_lab.analysis.remote import Wanted, load_experiment
+        from cppo_lab.tracking.mlflow_store import default_experiment, tracking_uri
 
         uri = tracking_uri(self.mlflow, self.output)
         wanted = Wanted(uri, self.experiment or default_experiment(), self.sweeps, self.runs)
@@ -69,7 +69,7 @@ class Request:
 
 def write(request: Request, destination: Path | None, as_json: bool) -> None:
     """Write the report and say where it is."""
-    from analysis.report import write_study
+    from cppo_lab.analysis.report import write_study
 
     study = request.study()
     files = write_study(study, destination or request.output / "reports" / study.name)
@@ -92,7 +92,7 @@ def show_verdict(request: Request, as_json: bool) -> None:
 
 def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
     """Print how chosen runs differ: in their configuration, and in what came of it."""
-    from analysis.run_tables import differences_table
+    from cppo_lab.analysis.run_tables import differences_table
 
     if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
         raise UserError("compare: takes two or more different runs; cppo-lab list runs names them.")
@@ -110,8 +110,8 @@ def check_aa(request: Request, as_json: bool) -> None:
     """Split every method's runs in two, and print whether a difference is found where there is none."""
     import numpy as np
 
-    from analysis.aa import SPLITS, check_methods
-    from analysis.numbers import percent, points, points_range
+    from cppo_lab.analysis.aa import SPLITS, check_methods
+    from cppo_lab.analysis.numbers import percent, points, points_range
 
     study, findings = _found(request)
     checks = check_methods(findings, np.random.default_rng(0))
@@ -139,34 +139,34 @@ def check_aa(request: Request, as_json: bool) -> None:
 
 
 def _folders(output: Path, names: Sequence[str], key: str) -> list[Path]:
-    from cppo_lab.runs.find import find_run
+    from cppo_lab.tracking.find_run import find_run
 
     return [find_run(output, name, key=key).path for name in dict.fromkeys(names)]
 
 
 def _found(request: Request) -> tuple[Study, Findings]:
-    from analysis.findings import find
+    from cppo_lab.analysis.findings import find
 
     study = request.study()
     return study, find(study)
 
 
 def _warn(study: Study) -> None:
-    from analysis.words import warning
+    from cppo_lab.analysis.words import warning
 
     console().print(warning(study), style="red", markup=False)
 
 
 def _print_results(study: Study, findings: Findings) -> None:
-    from analysis.tables import results_table
+    from cppo_lab.analysis.tables import results_table
 
     print_json(results_table(findings).marked(study.mark).frame().to_dict("records"))
 
 
 def _print_verdict(study: Study, findings: Findings) -> None:
-    from analysis.tables import results_table
-    from analysis.visible import visible
-    from analysis.words import caveats, verdict
+    from cppo_lab.analysis.tables import results_table
+    from cppo_lab.analysis.visible import visible
+    from cppo_lab.analysis.words import caveats, verdict
 
     if study.mark:
         _warn(study)
@@ -189,6 +189,6 @@ def _print_table(content: Table, columns: Sequence[str], title: str) -> None:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    from analysis.visible import brief, visible
+    from cppo_lab.analysis.visible import brief, visible
 
     return Text(visible(brief(text, _MOST_CHARACTERS)), style)

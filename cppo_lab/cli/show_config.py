@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 
 from cppo_lab.cli.console import console, print_json
-from cppo_lab.compose import compose_run
-from cppo_lab.runs.folder import jsonable_config
-from cppo_lab.runs.identity import run_id
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_id
+from cppo_lab.tracking.run_folder import jsonable_config
 
 
 def show_config(overrides: Sequence[str], config_dir: Path | None, as_json: bool) -> None:

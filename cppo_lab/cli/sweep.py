@@ -12,14 +12,14 @@ from pathlib import Path
 from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, plural
 from cppo_lab.cli.progress import SweepProgress
-from cppo_lab.config import RunConfig
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import check_inputs, check_memory, writable
-from cppo_lab.plan import state_bytes
-from cppo_lab.runs.grids import hydra_settings
-from cppo_lab.runs.mirror import NoMirror, SweepMirror
-from cppo_lab.runs.scheduler import Event, Outcome, default_jobs, jobs_for, run_jobs
-from cppo_lab.runs.sweeps import PlannedRun, Sweep
+from cppo_lab.sweeps.cost import state_bytes
+from cppo_lab.sweeps.expansion import hydra_settings
+from cppo_lab.sweeps.sweep import PlannedRun, Sweep
+from cppo_lab.sweeps.worker_pool import Event, Outcome, default_jobs, jobs_for, run_jobs
+from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
+from cppo_lab.training.run import check_inputs, check_memory, writable
 
 _STOP_S = 20.0
 
@@ -116,7 +116,7 @@ def _mirror(sweep: Sweep) -> SweepMirror | NoMirror:
 
 def _is_tracked(sweep: Sweep) -> bool:
     """Whether the store knows this sweep: its runs may all be there already because of another."""
-    from cppo_lab.runs.tracking import store_name, tracking_uri
+    from cppo_lab.tracking.mlflow_store import store_name, tracking_uri
 
     tracking = sweep.runs[0].config.tracking
     name = store_name(tracking_uri(tracking.uri, sweep.output), sweep.output)
@@ -171,7 +171,7 @@ def _finish(sweep: Sweep, report: bool) -> bool:
     """Bring manifest and report up to date; False where there can be no report, with the reason printed."""
     sweep.write_manifest()
     if report and any(run.folder.rows("metrics.jsonl") for run in sweep.runs):
-        from analysis.report import write_report
+        from cppo_lab.analysis.report import write_report
 
         try:
             write_report(sweep.output, sweep.name)
@@ -183,7 +183,7 @@ def _finish(sweep: Sweep, report: bool) -> bool:
 
 
 def _point_to_report(sweep: Sweep) -> None:
-    from cppo_lab.runs.tracking import tracking_uri, ui_command
+    from cppo_lab.tracking.mlflow_store import tracking_uri, ui_command
 
     page = sweep.output / "reports" / sweep.name / "index.html"
     if page.exists():

@@ -8,12 +8,12 @@ from typing import Any
 
 from cppo_lab.cli.console import console
 from cppo_lab.cli.progress import SweepProgress
-from cppo_lab.compose import compose_run
-from cppo_lab.experiment import check_inputs, check_memory, run, writable
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_folder
 from cppo_lab.quiet import quiet_libraries
-from cppo_lab.runs.identity import run_folder
-from cppo_lab.runs.mirror import NoMirror, RunMirror
-from cppo_lab.runs.scheduler import Event
+from cppo_lab.sweeps.worker_pool import Event
+from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
+from cppo_lab.training.run import check_inputs, check_memory, run, writable
 
 
 def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from cppo_lab.config import RunConfig, VllmEngine
-from cppo_lab.policies.loading import Policy
+from cppo_lab.config.identity import resolved_device
+from cppo_lab.config.schema import RunConfig, VllmEngine
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.formats import WeightFormat
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import RolloutEngine
-from cppo_lab.runs.identity import resolved_device
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _native_engine(config: RunConfig, policy: Policy, weights: WeightFormat) -> 
 
 
 def _vllm_engine(config: RunConfig, engine: VllmEngine, policy: Policy, path: str) -> RolloutEngine:
-    from cppo_lab.policies.context import context_length
+    from cppo_lab.models.context import context_length
     from cppo_lab.rollouts.vllm.engine import VllmEngine as Engine
     from cppo_lab.rollouts.vllm.offline import OfflineSettings
     from cppo_lab.rollouts.vllm.support import check_served

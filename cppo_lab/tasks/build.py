@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cppo_lab.config import ChainTask as ChainConfig
-from cppo_lab.config import DapoMathTask as DapoMathConfig
-from cppo_lab.config import Gsm8kTask as Gsm8kConfig
+from cppo_lab.config.schema import ChainTask as ChainConfig
+from cppo_lab.config.schema import DapoMathTask as DapoMathConfig
+from cppo_lab.config.schema import Gsm8kTask as Gsm8kConfig
 from cppo_lab.tasks.chain import ChainTask
 from cppo_lab.tasks.dapo_math import DapoMathTask
 from cppo_lab.tasks.gsm8k import Gsm8kTask

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from cppo_lab.errors import UserError
-from cppo_lab.streams import Stream, numpy_stream
+from cppo_lab.rng import Stream, numpy_stream
 from cppo_lab.tasks.problem import Problem
 
 NAMES = ("leo", "mia", "tom", "ana", "sam", "zoe", "max", "eva")

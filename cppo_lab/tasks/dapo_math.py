@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cppo_lab.errors import UserError
-from cppo_lab.grading.numbers import normalised, parse_number
 from cppo_lab.tasks.benchmarks import BENCHMARKS, Question, load_questions
+from cppo_lab.tasks.grading.numbers import normalised, parse_number
 from cppo_lab.tasks.order import ShuffledStream
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.rows import hub_rows, local_rows

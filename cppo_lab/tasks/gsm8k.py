@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cppo_lab.errors import UserError
-from cppo_lab.grading.numbers import parse_number
+from cppo_lab.tasks.grading.numbers import parse_number
 from cppo_lab.tasks.order import ShuffledStream
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.rows import hub_rows, local_rows

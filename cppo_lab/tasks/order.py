@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from cppo_lab.streams import Stream, numpy_stream
+from cppo_lab.rng import Stream, numpy_stream
 
 Item = TypeVar("Item")
 

@@ -18,16 +18,24 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from run_folders import write_sweep
 
-from analysis.axes import Source, study_axes
-from analysis.comparable import TRAINER, Difference, NotComparable, check, find_differences, mark, subject
-from analysis.figures import style
-from analysis.figures.render import PNG_DPI, Rendered, render
-from analysis.findings import find
-from analysis.folders import RunRecord
-from analysis.gallery import exhibits
-from analysis.report import collect, write_report
-from analysis.runs import load_study
-from cppo_lab.config import RunConfig, Trainer
+from cppo_lab.analysis.axes import Source, study_axes
+from cppo_lab.analysis.comparable import (
+    TRAINER,
+    Difference,
+    NotComparable,
+    check,
+    find_differences,
+    mark,
+    subject,
+)
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import PNG_DPI, Rendered, render
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.folders import RunRecord
+from cppo_lab.analysis.gallery import exhibits
+from cppo_lab.analysis.report import collect, write_report
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.config.schema import RunConfig, Trainer
 
 BOTH = ("pg", "grpo")
 

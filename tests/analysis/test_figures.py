@@ -12,11 +12,11 @@ import pytest
 from matplotlib.axes import Axes
 from run_folders import write_sweep
 
-from analysis.figures.accuracy import accuracy_against_kl, kl_spent
-from analysis.figures.stability import stability
-from analysis.results import KL
-from analysis.runs import load_study
-from analysis.study import Study
+from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, kl_spent
+from cppo_lab.analysis.figures.stability import stability
+from cppo_lab.analysis.results import KL
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.study import Study
 
 Row = dict[str, Any]
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_run, write_sweep
 
-from analysis import words
-from analysis.comparisons import Comparison
-from analysis.curves import Curves, cumulative
-from analysis.findings import Findings, PanelFindings, baseline_of, find
-from analysis.grouping import Group
-from analysis.results import ACCURACY
-from analysis.runs import load_study
-from analysis.stats import Estimate
-from analysis.study import Study
-from analysis.tables import final_in_words, window_in_words
+from cppo_lab.analysis import words
+from cppo_lab.analysis.comparisons import Comparison
+from cppo_lab.analysis.curves import Curves, cumulative
+from cppo_lab.analysis.findings import Findings, PanelFindings, baseline_of, find
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.results import ACCURACY
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.stats import Estimate
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import final_in_words, window_in_words
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:

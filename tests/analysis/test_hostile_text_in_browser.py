@@ -8,8 +8,8 @@ import pytest
 from browser_pages import OpenPage, options
 from hostile_runs import TEXTS, write_hostile_sweep
 
-from analysis.report import write_report
-from analysis.visible import visible
+from cppo_lab.analysis.report import write_report
+from cppo_lab.analysis.visible import visible
 
 pytestmark = pytest.mark.browser
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from analysis import stats, words
-from analysis.comparisons import ALPHA, Comparison, with_holm, with_power
-from analysis.findings import Findings, find
-from analysis.numbers import magnitude
-from analysis.report import write_report
-from analysis.results import ACCURACY
-from analysis.runs import load_study
-from analysis.stats import Estimate
-from analysis.study import Study
-from analysis.tables import learning_table, stability_table, threshold_in_words
+from cppo_lab.analysis import stats, words
+from cppo_lab.analysis.comparisons import ALPHA, Comparison, with_holm, with_power
+from cppo_lab.analysis.findings import Findings, find
+from cppo_lab.analysis.numbers import magnitude
+from cppo_lab.analysis.report import write_report
+from cppo_lab.analysis.results import ACCURACY
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.stats import Estimate
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import learning_table, stability_table, threshold_in_words
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:

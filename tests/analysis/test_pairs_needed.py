@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis import stats
+from cppo_lab.analysis import stats
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 5, 20])

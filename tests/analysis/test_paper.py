@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from run_folders import write_sweep
 
-from analysis.findings import find
-from analysis.paper import BASELINE, NAMES, TABLE_1, TABLE_4, benchmarks_table, paper_table
-from analysis.report import write_report
-from analysis.runs import load_study
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.paper import BASELINE, NAMES, TABLE_1, TABLE_4, benchmarks_table, paper_table
+from cppo_lab.analysis.report import write_report
+from cppo_lab.analysis.runs import load_study
 
 
 def test_the_mean_of_table_4_is_table_1_and_the_mean_of_its_benchmarks() -> None:

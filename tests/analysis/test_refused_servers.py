@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.remote import Wanted, load_experiment
-from analysis.runs import NothingToReport
+from cppo_lab.analysis.remote import Wanted, load_experiment
+from cppo_lab.analysis.runs import NothingToReport
 
 
 @pytest.mark.parametrize(

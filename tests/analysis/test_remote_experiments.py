@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 from run_folders import Fault, write_run
 
-from analysis.comparable import NotComparable
-from analysis.remote import Wanted, load_experiment
-from analysis.report import collect, write_report, write_study
-from analysis.runs import NothingToReport, load_study
-from analysis.study import Study
-from cppo_lab.runs.folder import RunFolder
-from cppo_lab.runs.mirror import RunMirror, SweepMirror
-from cppo_lab.runs.sweep_files import adhoc_sweep
-from cppo_lab.runs.sweeps import PlannedRun, Sweep, plan_sweep
+from cppo_lab.analysis.comparable import NotComparable
+from cppo_lab.analysis.remote import Wanted, load_experiment
+from cppo_lab.analysis.report import collect, write_report, write_study
+from cppo_lab.analysis.runs import NothingToReport, load_study
+from cppo_lab.analysis.study import Study
+from cppo_lab.sweeps.sweep import PlannedRun, Sweep, plan_sweep
+from cppo_lab.sweeps.sweep_file import adhoc_sweep
+from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
+from cppo_lab.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ import pytest
 from kept_responses import HOSTILE
 from run_folders import Fault, write_sweep
 
-from analysis.figures import style
-from analysis.figures.render import inline_svg
-from analysis.report import FORMATS, ReportFiles, collect, html_page, markdown_page, write_report
-from analysis.runs import NothingToReport, load_study, title_and_command
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import inline_svg
+from cppo_lab.analysis.report import FORMATS, ReportFiles, collect, html_page, markdown_page, write_report
+from cppo_lab.analysis.runs import NothingToReport, load_study, title_and_command
 
 
 class Page(HTMLParser):
@@ -345,7 +345,7 @@ def test_house_colours_of_a_picture_follow_the_theme() -> None:
 def test_analysis_imports_neither_torch_nor_what_needs_it() -> None:
     code = (
         "import sys, analysis.report, analysis.remote; "
-        "heavy = {'torch', 'transformers', 'hydra', 'mlflow', 'cppo_lab.config', 'matplotlib.pyplot'}; "
+        "heavy = {'torch', 'transformers', 'hydra', 'mlflow', 'cppo_lab.config.schema', 'matplotlib.pyplot'}; "
         "bad = heavy & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.claims import read_claims
-from analysis.figures.reproduction import contrast_rows, mean_series, reproduction, shared
-from analysis.numbers import points
-from analysis.outcomes import Outcome, difference, p_values
-from analysis.paper import reported_differences
-from analysis.planned import planned_runs
-from analysis.reproduction_items import ORDER, read_item, read_items
-from analysis.reproductions import HEADLINE_IMAGE, headline_block, readme_with, write
-from analysis.reproductions_page import page, verdict_in_words
-from analysis.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
-from analysis.stats import t_interval
+from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.figures.reproduction import contrast_rows, mean_series, reproduction, shared
+from cppo_lab.analysis.numbers import points
+from cppo_lab.analysis.outcomes import Outcome, difference, p_values
+from cppo_lab.analysis.paper import reported_differences
+from cppo_lab.analysis.planned import planned_runs
+from cppo_lab.analysis.reproduction_items import ORDER, read_item, read_items
+from cppo_lab.analysis.reproductions import HEADLINE_IMAGE, headline_block, readme_with, write
+from cppo_lab.analysis.reproductions_page import page, verdict_in_words
+from cppo_lab.analysis.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
+from cppo_lab.analysis.stats import t_interval
 from cppo_lab.errors import UserError
-from cppo_lab.runs.sweep_files import read_sweep, sweep_names
-from cppo_lab.runs.sweeps import plan_sweep
+from cppo_lab.sweeps.sweep import plan_sweep
+from cppo_lab.sweeps.sweep_file import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from analysis.claims import read_claims
-from analysis.findings import find
-from analysis.outcomes import Planned, outcomes
-from analysis.result_files import (
+from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.outcomes import Planned, outcomes
+from cppo_lab.analysis.result_files import (
     PRETRAINED,
     ResultFile,
     merged,
@@ -25,7 +25,7 @@ from analysis.result_files import (
     seeds_of,
     write_results,
 )
-from analysis.runs import load_study
+from cppo_lab.analysis.runs import load_study
 from cppo_lab.errors import UserError
 
 COMPARED = ("dppo_tv", "cppo")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import integrate
 from scipy import stats as scipy_stats
 
-from analysis import stats
+from cppo_lab.analysis import stats
 
 # Thousandths: whether two sums are equal must not hang on rounding.
 finite = st.integers(-1000, 1000).map(lambda thousandths: thousandths / 1000)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from run_folders import write_sweep
 
-from analysis import stats
-from analysis.aa import check_methods, check_split
-from analysis.findings import find
-from analysis.runs import load_study
+from cppo_lab.analysis import stats
+from cppo_lab.analysis.aa import check_methods, check_split
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.runs import load_study
 
 Invoke = Callable[..., tuple[int, str, str]]
 

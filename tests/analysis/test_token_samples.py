@@ -10,8 +10,8 @@ import pytest
 from kept_responses import HOSTILE, LONG_TOKENS
 from run_folders import write_sweep
 
-from analysis.report import collect, html_page, markdown_page
-from analysis.responses import (
+from cppo_lab.analysis.report import collect, html_page, markdown_page
+from cppo_lab.analysis.responses import (
     MOST_CHARACTERS,
     MOST_TOKENS,
     KeptStep,
@@ -19,8 +19,8 @@ from analysis.responses import (
     read_step,
     recorded_steps,
 )
-from analysis.runs import load_study
-from analysis.samples import choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.samples import choice_in_words, choose, left_out, token_notes
 
 
 def record(texts: list[str], masked: list[str], **columns: Any) -> dict[str, Any]:

@@ -12,14 +12,14 @@ import pytest
 from filelock import FileLock
 from run_folders import Fault, write_sweep
 
-from analysis.figures.accuracy import accuracy_against_kl, accuracy_against_steps
-from analysis.findings import find
-from analysis.run_tables import runs_table
-from analysis.runs import load_study
-from analysis.study import Study
-from analysis.tables import final_in_words, window_in_words
-from analysis.words import caveats
-from cppo_lab.runs.folder import LOCK_FILE
+from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, accuracy_against_steps
+from cppo_lab.analysis.findings import find
+from cppo_lab.analysis.run_tables import runs_table
+from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.tables import final_in_words, window_in_words
+from cppo_lab.analysis.words import caveats
+from cppo_lab.tracking.run_folder import LOCK_FILE
 
 FAULTS = {
     ("pg", 0): Fault("FAILED", "loss is not finite (nan) at step 6", 6, True),

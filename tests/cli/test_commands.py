@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tiny_runs import TINY, UNTRAINED, one_run_folder, starting, tiny_config
 
-from cppo_lab.compose import group_options
-from cppo_lab.runs.checkpoint import save_checkpoint
-from cppo_lab.runs.folder import jsonable
-from cppo_lab.runs.sweep_files import sweep_names
+from cppo_lab.config.compose import group_options
+from cppo_lab.sweeps.sweep_file import sweep_names
+from cppo_lab.tracking.run_folder import jsonable
+from cppo_lab.training.checkpoint import save_checkpoint
 
 Invoke = Callable[..., tuple[int, str, str]]
 COMMANDS = ["sweep", "train", "eval", "report", "inspect", "compare", "plan", "list", "config", "doctor"]
@@ -329,7 +329,7 @@ def test_eval_of_the_embedded_task_finds_what_the_policy_can_do(
 def test_wilson_interval_is_scipys() -> None:
     from scipy.stats import binomtest
 
-    from cppo_lab.evaluation.statistics import wilson
+    from cppo_lab.eval.statistics import wilson
 
     for correct, n in ((0, 5), (3, 7), (7, 7), (250, 1319)):
         expected = binomtest(correct, n).proportion_ci(method="wilson")

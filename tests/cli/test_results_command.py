@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from tiny_runs import ROOT, TINY
 
-from analysis.findings import Findings
-from analysis.findings import find as found_in
-from analysis.result_files import read_results
-from analysis.study import Study
+from cppo_lab.analysis.findings import Findings
+from cppo_lab.analysis.findings import find as found_in
+from cppo_lab.analysis.result_files import read_results
+from cppo_lab.analysis.study import Study
 from cppo_lab.cli.results import refuse_strangers
-from cppo_lab.compose import compose_run
-from cppo_lab.runs.identity import run_id, run_ids
-from cppo_lab.runs.sweeps import find_sweep
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_id, run_ids
+from cppo_lab.sweeps.sweep import find_sweep
 
 Invoke = Callable[..., tuple[int, str, str]]
 RESULTS = ROOT / "results"
@@ -79,7 +79,7 @@ def test_rows_that_another_command_adds_meanwhile_stay(
         lost = replace(found.panels[0], results=found.panels[0].results[1:])
         return replace(found, panels=(lost,))
 
-    monkeypatch.setattr("analysis.findings.find", find)
+    monkeypatch.setattr("cppo_lab.analysis.findings.find", find)
     assert invoke("results", *asked, "--to", str(folder))[0] == 0
     assert {row["method"] for row in rows_of(path)} == {"other", "cppo"}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report
-from analysis.comparable import NotComparable
+from cppo_lab.analysis import report
+from cppo_lab.analysis.comparable import NotComparable
 from cppo_lab.cli import sweep as sweep_command
-from cppo_lab.runs.scheduler import Outcome
-from cppo_lab.runs.sweeps import Sweep, find_sweep
+from cppo_lab.sweeps.sweep import Sweep, find_sweep
+from cppo_lab.sweeps.worker_pool import Outcome
 
 Invoke = Callable[..., tuple[int, str, str]]
 

@@ -4,7 +4,7 @@ and split."""
 from dataclasses import replace
 from functools import partial
 
-import golden
+import golden_vectors as golden
 import pytest
 import torch
 from torch import Tensor

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from text_models import byte_tokenizer, random_policy
 
-from cppo_lab.evaluation.lm_eval import TASKS
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.tokenizers import trained_tokenizer
+from cppo_lab.eval.lm_eval import TASKS
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.tokenizers import trained_tokenizer
 from cppo_lab.tasks.benchmarks import Question, benchmark, load_questions
 
 CONTEXT = 2048

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
-from cppo_lab.grading.extraction import marked_answer
-from cppo_lab.grading.guards import MAX_CHARACTERS, refusal
-from cppo_lab.grading.symbolic import equal_expressions, parsed
+from cppo_lab.tasks.grading.extraction import marked_answer
+from cppo_lab.tasks.grading.guards import MAX_CHARACTERS, refusal
+from cppo_lab.tasks.grading.symbolic import equal_expressions, parsed
 
 # The suite's predictions are whole solutions, which the lab never parses.
 WHOLE_TEXT_CHARACTERS = 100_000

@@ -25,9 +25,9 @@ from lm_eval_runs import (  # noqa: E402
     local_tasks,
 )
 
-from cppo_lab.evaluation.lm_eval import FLEXIBLE, STRICT, TASKS  # noqa: E402
-from cppo_lab.runs.checkpoint import save_checkpoint  # noqa: E402
+from cppo_lab.eval.lm_eval import FLEXIBLE, STRICT, TASKS  # noqa: E402
 from cppo_lab.tasks.benchmarks import Question  # noqa: E402
+from cppo_lab.training.checkpoint import save_checkpoint  # noqa: E402
 
 LIMIT = 100
 FEWER = 20

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests  # noqa: E402
 from statsmodels.stats.power import TTestPower  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
-from analysis import stats  # noqa: E402
+from cppo_lab.analysis import stats  # noqa: E402
 
 SHAPES = ((4, 1), (5, 1), (7, 3), (10, 4), (16, 26))
 DRAWS = 20_000

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from tiny_runs import ROOT, TINY, tiny_config
 
-from cppo_lab.compose import compose_run
-from cppo_lab.config import VllmEngine
-from cppo_lab.experiment import run
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.schema import VllmEngine
 from cppo_lab.rollouts.vllm import installation, probe
-from cppo_lab.runs.sweeps import find_sweep
+from cppo_lab.sweeps.sweep import find_sweep
+from cppo_lab.training.run import run
 
 PAGE = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

@@ -13,10 +13,10 @@ import torch
 from scipy import stats
 from tiny_runs import engine_for, starting, tiny_config
 
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.logprobs import token_statistics
-from cppo_lab.policies.scratch import scratch_policy
-from cppo_lab.policies.tokenizers import vocabulary_tokenizer
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.logprobs import token_statistics
+from cppo_lab.models.scratch import scratch_policy
+from cppo_lab.models.tokenizers import vocabulary_tokenizer
 from cppo_lab.rollouts import native
 from cppo_lab.rollouts.quantise import rounded
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings

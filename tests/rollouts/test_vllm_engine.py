@@ -15,8 +15,8 @@ from tiny_runs import engine_for
 from vllm_models import KINDS, OneEngine, moved, random_network
 
 from cppo_lab.errors import UserError
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.logprobs import TokenStatistics, token_statistics
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.logprobs import TokenStatistics, token_statistics
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 from cppo_lab.rollouts.vllm.engine import VllmEngine
 

@@ -13,7 +13,7 @@ from torch import nn
 from vllm_models import OneEngine, moved, random_network, vllm_engine
 
 from cppo_lab.errors import UserError
-from cppo_lab.policies.loading import Policy
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.vllm import repacking
 from cppo_lab.rollouts.vllm.engine import VllmEngine
 from cppo_lab.rollouts.vllm.probe import TOLERANCE

@@ -13,13 +13,13 @@ import pytest
 import torch
 from tiny_runs import ROOT, clean_environment, tiny_config
 
-from cppo_lab.compose import compose_run
-from cppo_lab.config import VllmEngine
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_id
+from cppo_lab.config.schema import VllmEngine
 from cppo_lab.errors import UserError
-from cppo_lab.experiment import check_inputs
 from cppo_lab.rollouts.vllm import installation, offline, support
 from cppo_lab.rollouts.vllm.offline import OfflineEngine, OfflineSettings
-from cppo_lab.runs.identity import run_id
+from cppo_lab.training.run import check_inputs
 
 Invoke = Callable[..., tuple[int, str, str]]
 

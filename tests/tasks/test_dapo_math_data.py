@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from cppo_lab.errors import UserError
-from cppo_lab.grading.rules import grade
 from cppo_lab.tasks.dapo_math import DapoMathTask, DataCounts, bare_question, prompt_text
+from cppo_lab.tasks.grading.rules import grade
 
 AIME = [{"problem": f"Contest problem {i}: find ${i}+1$.", "answer": f"{i + 1:03d}"} for i in range(4)]
 

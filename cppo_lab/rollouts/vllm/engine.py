@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from cppo_lab.errors import UserError
-from cppo_lab.policies.loading import Policy
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 from cppo_lab.rollouts.vllm.offline import OfflineEngine, OfflineSettings
 from cppo_lab.rollouts.vllm.outputs import requests_for, rollout_of

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from cppo_lab.errors import UserError
-from cppo_lab.policies.loading import Policy
-from cppo_lab.policies.logprobs import token_statistics
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.logprobs import token_statistics
 from cppo_lab.rollouts.vllm.offline import OfflineEngine
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}

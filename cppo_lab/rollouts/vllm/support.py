@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cppo_lab.config import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.config.identity import resolved_device
+from cppo_lab.config.schema import PretrainedModel, RunConfig, ScratchModel, VllmEngine
 from cppo_lab.errors import UserError
-from cppo_lab.policies.folders import is_local
+from cppo_lab.models.folders import is_local
 from cppo_lab.rollouts.vllm.installation import require_vllm
 from cppo_lab.rollouts.vllm.isolation import Isolation
-from cppo_lab.runs.identity import resolved_device
 
 # The kernels of experts on a CPU work on so many columns at a time.
 _CPU_EXPERT_COLUMNS = 32

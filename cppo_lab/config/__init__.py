@@ -1,0 +1,1 @@
+"""From files and overrides to one validated configuration per run, and the identity of the run."""

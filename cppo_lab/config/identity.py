@@ -1,0 +1,146 @@
+"""What a run is called and where it lies: the hash of everything that determines its result."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cppo_lab.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    # The report asks which keys determine a result, and needs no torch.
+    from cppo_lab.config.schema import RunConfig
+
+RESULT_VERSION = 3
+"""Raised whenever the same configuration would no longer give the same bits."""
+
+# Keys that say where and how often something is written, never what is computed.
+_INERT = ("paths", "tracking", "trainer.checkpoint_every", "trainer.samples_per_step")
+
+# Weights, configuration and tokenizer of a model folder.
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+
+
+def digest(content: Any) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. A file of unchanged size and time is read once per process."""
+    found = path.stat()
+    return _sha256(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path) -> list[str]:
+    """SHA-256 of a model folder's weights, configuration and tokenizer, in the order of their names."""
+    return [file_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES]
+
+
+def determines_result(key: str) -> bool:
+    """Whether a dotted configuration key, such as `trainer.lr`, can change what a run computes."""
+    return not any(key == inert or key.startswith(f"{inert}.") for inert in _INERT)
+
+
+def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key in ("path", "heldout_path"):
+        path = getattr(config.task, key, None)
+        if path and Path(path).is_file():
+            found[f"task.{key}"] = [file_sha256(Path(path))]
+    heldout_paths = getattr(config.task, "heldout_paths", None)
+    for name, path in heldout_paths.model_dump().items() if heldout_paths else ():
+        if path and Path(path).is_file():
+            found[f"task.heldout_paths.{name}"] = [file_sha256(Path(path))]
+    if config.model.kind == "pretrained" and Path(config.model.path).is_dir():
+        found["model.path"] = folder_hashes(Path(config.model.path))
+    return found
+
+
+def input_hashes(config: RunConfig) -> list[str]:
+    """SHA-256 of every local file the run reads, by role: training data, held-out data, a local model's files."""
+    return [each for hashes in _hashes_by_key(config).values() for each in hashes]
+
+
+def named_inputs(config: RunConfig) -> dict[str, str]:
+    """What the local files the run reads hold, by the key that names them: one digest each."""
+    return {key: digest(hashes) for key, hashes in _hashes_by_key(config).items()}
+
+
+def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in which local inputs are named by their kind: their path does not matter, their bytes do."""
+    task, model = dict(content["task"]), dict(content["model"])
+    for key in ("path", "heldout_path"):
+        if task.get(key):
+            task[key] = "file"
+    if "heldout_paths" in task:
+        task["heldout_paths"] = {
+            name: "file" if path else None for name, path in task["heldout_paths"].items()
+        }
+    path = model.get("path")
+    if path and Path(path).is_dir():
+        model |= {key: "folder" for key in ("path", "name") if model[key] == path}
+    return {**content, "task": task, "model": model}
+
+
+def resolved_device(device: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_id(config: RunConfig) -> str:
+    """The identity of the run that `config` describes: 12 hexadecimal digits."""
+    content = config.model_dump(mode="python")
+    for path in _INERT:
+        *groups, last = path.split(".")
+        holder = content
+        for key in groups:
+            holder = holder[key]
+        holder.pop(last)
+    content["trainer"]["device"] = resolved_device(config.trainer.device)
+    named = _without_local_paths(content)
+    return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
+
+
+def run_ids(config: RunConfig) -> set[str]:
+    """The identities that the run has on machines of every kind: `auto` is another device on some."""
+    device = config.trainer.device
+    trainers = [
+        config.trainer.model_copy(update={"device": each})
+        for each in (("cpu", "cuda") if device == "auto" else (device,))
+    ]
+    return {run_id(config.model_copy(update={"trainer": trainer})) for trainer in trainers}
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """The folder of the run that `config` describes."""
+    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
+
+
+def starting_policy_id(config: RunConfig) -> str:
+    """The identity of the starting policy: model, task and warm-up recipe, and the bytes they read."""
+    inputs = {"model": config.model.model_dump(), "task": config.task.model_dump()}
+    content = {
+        "version": RESULT_VERSION,
+        **_without_local_paths(inputs),
+        "warmup": config.warmup.model_dump(),
+        "device": resolved_device(config.trainer.device),
+        "threads": config.trainer.threads,
+        "inputs": input_hashes(config),
+    }
+    return digest(content)

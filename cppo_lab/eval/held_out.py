@@ -1,0 +1,123 @@
+"""Sampled accuracy on the held-out problems of a task, while it is trained on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cppo_lab.models.loading import Policy
+from cppo_lab.rng import Stream, stream_seed
+from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
+from cppo_lab.tasks.grade_responses import grade_responses
+from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
+from cppo_lab.tasks.problem import Problem
+
+# Every policy is evaluated with the same uniform numbers, so that differences between policies are less noisy.
+_EVALUATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One problem with its graded response."""
+
+    problem: Problem
+    completion: str
+    verdict: Verdict
+    length: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Graded responses: `samples` of each problem, neighbours."""
+
+    graded: Sequence[Graded]
+    samples: int = 1
+
+    def _mean(self, values: Sequence[float]) -> float:
+        return sum(values) / len(values) if values else math.nan
+
+    @property
+    def benchmarks(self) -> Mapping[str, Evaluation]:
+        """The part of each benchmark, where the problems name any."""
+        parts: dict[str, list[Graded]] = {}
+        for graded in self.graded:
+            if graded.problem.benchmark is not None:
+                parts.setdefault(graded.problem.benchmark, []).append(graded)
+        return {name: Evaluation(graded, self.samples) for name, graded in parts.items()}
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct responses (Avg@k for k samples); over several benchmarks, the mean of their shares."""
+        parts = list(self.benchmarks.values())
+        if len(parts) > 1:
+            return self._mean([part.accuracy for part in parts])
+        return self._mean([g.verdict.reward for g in self.graded])
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the accuracy over problems: sample deviation of their shares / sqrt(n)."""
+        parts = list(self.benchmarks.values())
+        if len(parts) > 1:
+            return math.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
+        n = len(self.graded) // self.samples
+        if n < 2:
+            return math.nan
+        if self.samples == 1:
+            return math.sqrt(self.accuracy * (1 - self.accuracy) / (n - 1))
+        rewards = [g.verdict.reward for g in self.graded]
+        shares = [self._mean(rewards[i : i + self.samples]) for i in range(0, len(rewards), self.samples)]
+        return statistics.stdev(shares) / math.sqrt(n)
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """The figures that a run logs, under `eval/NAME/`, and each benchmark's under its own name."""
+        figures = {
+            f"eval/{name}/accuracy": self.accuracy,
+            f"eval/{name}/stderr": self.stderr,
+            f"eval/{name}/unparsed_share": self._mean([float(g.verdict.parsed is None) for g in self.graded]),
+            f"eval/{name}/length_mean": self._mean([float(g.length) for g in self.graded]),
+            f"eval/{name}/truncated_share": self._mean([float(not g.finished) for g in self.graded]),
+            **outcome_counts((g.verdict for g in self.graded), f"eval/{name}/grader/"),
+        }
+        for benchmark, part in self.benchmarks.items():
+            figures |= {
+                f"eval/{benchmark}/accuracy": part.accuracy,
+                f"eval/{benchmark}/stderr": part.stderr,
+            }
+        return figures
+
+
+def evaluate(
+    engine: RolloutEngine,
+    policy: Policy,
+    problems: Sequence[Problem],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    samples: int = 1,
+) -> Evaluation:
+    """Sample `samples` responses to each problem with the engine's weights, and grade them.
+
+    A response's draws depend on its problem's place and its own number alone, not on its batch; the first of several
+    is the one that would be drawn alone.
+    """
+    settings = SamplingSettings(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        row_seeds=tuple(
+            stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number, *((sample,) if sample else ()))
+            for number in range(len(problems))
+            for sample in range(samples)
+        ),
+    )
+    prompts = [policy.prompt_ids(problem.prompt, problem.is_chat) for problem in problems]
+    rollout = engine.sample([prompt for prompt in prompts for _ in range(samples)], settings)
+    texts = rollout.texts(policy.tokenizer)
+    asked = [problem for problem in problems for _ in range(samples)]
+    verdicts = grade_responses(texts, asked)
+    rows = zip(asked, texts, verdicts, rollout.lengths.tolist(), rollout.finished.tolist(), strict=True)
+    return Evaluation([Graded(*row) for row in rows], samples)

@@ -1,0 +1,90 @@
+"""Text from a server that speaks the OpenAI completions API: vLLM, SGLang, llama.cpp, TGI and others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cppo_lab.errors import UserError
+from cppo_lab.eval.engines import Decoding, Request, Response
+from cppo_lab.eval.generation_config import ModelSettings
+from cppo_lab.eval.protocols import Prompt
+from cppo_lab.rng import Stream, stream_seed
+
+_KEY_VARIABLE = "OPENAI_API_KEY"
+_RETRIES = 5
+_TIMEOUT_S = 600.0
+_SEED_BITS = 31
+# The API takes no more; servers that take more are not relied on.
+_MAX_STOPS = 4
+
+
+class OpenAITextEngine:
+    """Asks for `model` at `base_url` (it ends in `/v1`), up to `concurrency` requests at a time.
+
+    The key is read from `$OPENAI_API_KEY`. Raises UserError where the client is not installed or the server does not
+    answer.
+    """
+
+    def __init__(self, base_url: str, model: str, concurrency: int) -> None:
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise UserError(
+                "--engine openai: needs the client; install it with pip install 'cppo-lab[openai]'."
+            ) from error
+        self.base_url, self.model = base_url, model
+        self.settings = ModelSettings()
+        self._client = OpenAI(
+            base_url=base_url,
+            api_key=os.environ.get(_KEY_VARIABLE) or "none",
+            max_retries=_RETRIES,
+            timeout=_TIMEOUT_S,
+        )
+        self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="completions")
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
+        """See `TextEngine.generate`."""
+        return list(self._threads.map(lambda request: self._complete(request, decoding), requests))
+
+    def _complete(self, request: Request, decoding: Decoding) -> Response:
+        from openai import OpenAIError
+
+        seed = stream_seed(decoding.seed, Stream.EVALUATION, request.problem, request.sample)
+        try:
+            answer = self._client.completions.create(
+                model=self.model,
+                prompt=request.prompt.text,
+                max_tokens=decoding.max_new_tokens,
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                stop=list(request.stops[:_MAX_STOPS]) or None,
+                seed=seed % 2**_SEED_BITS,
+            )
+        except OpenAIError as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--base-url {self.base_url}: the server did not complete a prompt ({first[:200]}); "
+                "what was sampled is kept, and the same command goes on from there."
+            ) from error
+        choice = answer.choices[0]
+        text = choice.text
+        for stop in request.stops:
+            text = text.split(stop)[0]
+        used = answer.usage.completion_tokens if answer.usage else 0
+        return Response(text, used, choice.finish_reason != "length")
+
+    def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
+        """See `TextEngine.cut_prompts`: a server refuses what does not fit."""
+        return 0
+
+    def describe(self) -> dict[str, Any]:
+        """See `TextEngine.describe`."""
+        return {"engine": "openai", "base_url": self.base_url}
+
+    def close(self) -> None:
+        """See `TextEngine.close`."""
+        self._threads.shutdown()
+        self._client.close()

@@ -1,0 +1,216 @@
+"""From a request to a finished evaluation folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cppo_lab.config.identity import digest, resolved_device
+from cppo_lab.errors import UserError
+from cppo_lab.eval.engines import Decoding, Response, TextEngine
+from cppo_lab.eval.folder import RESULTS, EvaluationFolder
+from cppo_lab.eval.generation_config import ModelSettings
+from cppo_lab.eval.native import ChatTemplate, NativeProtocol
+from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
+from cppo_lab.eval.request import CHAIN, EvaluationRequest, model_identity, resolved, shown_questions
+from cppo_lab.eval.results import Scored
+from cppo_lab.eval.sampling import OnBatch, sample_missing
+from cppo_lab.eval.writing import about_evaluation, write_results
+from cppo_lab.tasks.benchmarks import Question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 2
+"""Raised whenever the same request would no longer give the same figures."""
+_SHORT_ANSWER, _LONG_ANSWER = 256, 2048
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished evaluation: its folder, its figures, and whether it had been done before."""
+
+    folder: EvaluationFolder
+    results: dict[str, Any]
+    was_done: bool
+
+
+def evaluate_request(
+    request: EvaluationRequest, root: Path, on_batch: OnBatch = lambda _done, _wanted: None
+) -> Finished:
+    """Do the evaluation, or what is left of it, and write its results. Raises UserError for what cannot be done."""
+    request.check()
+    request = resolved(request, root)
+    problems, pool = request.questions(), request.pool()
+    identity = _identity(request, problems[: request.limit])
+    name = f"{request.task}-{_slug(request)}-{digest(identity)}"
+    folder = EvaluationFolder(root / "evals" / name)
+    lock = folder.lock()
+    try:
+        results = folder.read(RESULTS)
+        if results:
+            return Finished(folder, results, was_done=True)
+        folder.write("request.json", identity | {"asked": asdict(request)})
+        return Finished(folder, _work(request, folder, problems, pool, on_batch), was_done=False)
+    finally:
+        lock.release()
+
+
+def _identity(request: EvaluationRequest, questions: Sequence[Question]) -> dict[str, Any]:
+    """Everything that determines the figures; the size of batches does not."""
+    protocol = request.lm_eval
+    source = {key: value for key, value in request.data_source().items() if key != "path"}
+    if "fewshot" in source:
+        source["fewshot"] = source["fewshot"]["sha256"]
+    return {
+        "version": VERSION,
+        "task": request.task,
+        "protocol": "native" if protocol is None else protocol.name,
+        "problems": shown_questions(questions),
+        "data": source,
+        "model": model_identity(request),
+        "engine": request.engine,
+        "dtype": request.dtype,
+        "device": resolved_device(request.device),
+        "chat": request.chat,
+        "samples": request.samples,
+        "temperature": request.used_temperature,
+        "top_p": request.used_top_p,
+        "max_new_tokens": request.max_new_tokens,
+        "seed": request.seed,
+    }
+
+
+def _slug(request: EvaluationRequest) -> str:
+    import re
+
+    assert request.model is not None
+    name = request.run or request.model.rstrip("/")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-60:].lstrip("-.")
+
+
+def _work(
+    request: EvaluationRequest,
+    folder: EvaluationFolder,
+    problems: Sequence[Question],
+    pool: Sequence[Question],
+    on_batch: OnBatch,
+) -> dict[str, Any]:
+    questions = problems[: request.limit]
+    engine, tokenizer = _engine(request)
+    try:
+        protocol = _protocol(request, tokenizer)
+        prompts = protocol.prompts(questions, pool)
+        decoding = _decoding(request, protocol, engine.settings)
+        responses = sample_missing(request, folder, engine, protocol, prompts, decoding, on_batch)
+        about = about_evaluation(request, engine, tokenizer, decoding, protocol, prompts)
+    finally:
+        engine.close()
+    scored = _scored(questions, prompts, responses, protocol, request.samples)
+    return write_results(request, folder, scored, len(problems), protocol, about)
+
+
+def _decoding(request: EvaluationRequest, protocol: EvaluationProtocol, own: ModelSettings) -> Decoding:
+    room = request.max_new_tokens or protocol.max_new_tokens
+    # The harness passes its limit as a total length, over which `generate` prefers the model's own max_new_tokens.
+    own_limit = own.max_new_tokens if request.lm_eval and request.max_new_tokens is None else None
+    return Decoding(
+        max_new_tokens=own_limit or room,
+        temperature=request.used_temperature,
+        top_p=request.used_top_p,
+        seed=request.seed,
+        repetition_penalty=own.repetition_penalty,
+        room=room,
+    )
+
+
+def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizerBase | None]:
+    assert request.model is not None
+    if request.engine == "openai":
+        from cppo_lab.eval.openai_engine import OpenAITextEngine
+
+        assert request.base_url is not None
+        return OpenAITextEngine(request.base_url, request.model, request.batch_size), _tokenizer(
+            request.tokenizer
+        )
+    if request.engine == "vllm":
+        from cppo_lab.eval.vllm_engine import VllmTextEngine
+
+        device = resolved_device(request.device)
+        served = VllmTextEngine(
+            request.model,
+            request.revision,
+            request.dtype,  # type: ignore[arg-type]
+            device,
+            request.batch_size,
+        )
+        return served, served.tokenizer
+    from dataclasses import replace
+
+    from cppo_lab.eval.native_engine import NativeTextEngine
+    from cppo_lab.models.loading import load_policy
+
+    policy = load_policy(request.model, revision=request.revision, device=resolved_device(request.device))
+    policy = replace(policy, dtype=request.dtype)  # type: ignore[arg-type]
+    return NativeTextEngine(policy, request.batch_size), policy.tokenizer
+
+
+def _tokenizer(path: str | None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer whose chat template a served model has; without it, prompts are plain."""
+    if path is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        # transformers and the hub client raise many kinds: offline, no such id, broken files.
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--tokenizer {path}: cannot be loaded: {first}") from error
+
+
+def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | None) -> EvaluationProtocol:
+    harness = request.lm_eval
+    if harness is not None:
+        return harness
+    template = getattr(tokenizer, "chat_template", None)
+    if request.chat and not template:
+        raise UserError("--chat: this model's tokenizer has no chat template; leave the option out.")
+    is_chain = request.task == CHAIN
+    symbolic = not is_chain and request.benchmark.symbolic
+    has_chat = bool(template) and request.chat is not False and not is_chain
+    return NativeProtocol(
+        symbolic=symbolic,
+        chat=_chat(tokenizer) if has_chat else None,
+        plain=is_chain,
+        max_new_tokens=_LONG_ANSWER if symbolic or has_chat else _SHORT_ANSWER,
+    )
+
+
+def _chat(tokenizer: Any) -> ChatTemplate:
+    """The tokenizer's chat template around one message of a user."""
+
+    def chat(message: str) -> str:
+        conversation = [{"role": "user", "content": message}]
+        text: str = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        return text
+
+    return chat
+
+
+def _scored(
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    responses: Mapping[tuple[int, int], Response],
+    protocol: EvaluationProtocol,
+    samples: int,
+) -> Scored:
+    by_problem = [[responses[i, j] for j in range(samples)] for i in range(len(questions))]
+    flat = protocol.score(
+        [response.text for row in by_problem for response in row],
+        [question for question in questions for _ in range(samples)],
+    )
+    scores = [flat[i * samples : (i + 1) * samples] for i in range(len(questions))]
+    return Scored(questions, prompts, by_problem, scores)

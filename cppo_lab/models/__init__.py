@@ -1,0 +1,1 @@
+"""Policies: loading, the from-scratch ladder, tokenizers, log-probabilities and the value head."""

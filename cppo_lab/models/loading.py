@@ -1,0 +1,140 @@
+"""Loading policies in Hugging Face format, from a folder or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cppo_lab.errors import UserError
+from cppo_lab.models.folders import check_model_folder, is_local
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Float32 rounding of log-probabilities is about 1e-5 in large vocabularies; a scale or a cap changes whole nats.
+_HEAD_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model with its tokenizer. Its weights are float32; `dtype` is what it computes in."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def computing(self) -> AbstractContextManager[object]:
+        """The context in which forward passes of this policy, or of one like it, are to be made."""
+        import torch
+
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.network.device.type, dtype=torch.bfloat16)
+
+    def prompt_ids(self, prompt: str, is_chat: bool = False) -> list[int]:
+        """The token ids of a prompt, special tokens as the tokenizer adds them.
+
+        A chat prompt is a user's message, which the model's chat template writes, with its own special tokens.
+        Raises UserError where the model has none.
+        """
+        if is_chat:
+            return self._chat_ids(prompt)
+        ids: list[int] = self.tokenizer(prompt).input_ids
+        return ids
+
+    def _chat_ids(self, message: str) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(
+                "task.prompt=chat: the model's tokenizer has no chat template; give task.prompt=plain."
+            )
+        conversation = [{"role": "user", "content": message}]
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    @property
+    def pad_token(self) -> int:
+        """The padding token, or the end token where the tokenizer has none."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.eos_token if pad is None else pad)
+
+    @property
+    def eos_token(self) -> int:
+        """The token that ends a response."""
+        return int(self.tokenizer.eos_token_id)
+
+
+def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:
+    """The policy in a local folder, or of a hub id at `revision`, in float32 and without dropout.
+
+    A value head beside the language model (as TRL's PPO saves it) is left out. Raises UserError when the folder is
+    incomplete, the hub cannot give the model, weights are missing, the model is a classifier or critic, or its logits
+    are not those of its output head (a cap or a scale behind the head, which the trainer would not apply).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = is_local(path)
+    if local:
+        check_model_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
+        network, loaded = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:
+        # transformers and the hub client raise many kinds: offline, no such id, corrupt weights, unknown architecture.
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = "folder" if local else "hub id (or a folder that does not exist)"
+        raise UserError(f"model {path}: this {where} cannot be loaded: {first}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"model {path}: its tokenizer has no end-of-sequence token, so responses could never end."
+        )
+    _check_complete(network, loaded["missing_keys"], path)
+    without_dropout(network)
+    _check_head(network.to(device).eval(), path)
+    return Policy(network, tokenizer)
+
+
+def _check_complete(network: PreTrainedModel, missing: Collection[str], path: str) -> None:
+    # transformers fills what is missing with random numbers, and tells only its log.
+    if missing:
+        raise UserError(f"model {path}: its weights lack {len(missing)} tensors, such as {min(missing)}.")
+    kinds = getattr(network.config, "architectures", None) or []
+    if any("Classification" in kind or "RewardModel" in kind for kind in kinds):
+        raise UserError(f"model {path}: is a {kinds[0]}, not a language model; give the policy's folder.")
+
+
+def without_dropout(network: torch.nn.Module) -> None:
+    """Switch every dropout off: a ratio of two policies must not depend on which neurons were dropped."""
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _check_head(network: PreTrainedModel, path: str) -> None:
+    import torch
+
+    from cppo_lab.models.logprobs import token_statistics
+
+    tokens = torch.arange(8, device=network.device).unsqueeze(0) % network.config.get_text_config().vocab_size
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        own = torch.log_softmax(network(input_ids=tokens).logits[:, :-1].float(), dim=-1)
+        ours = token_statistics(network, tokens, mask, 1).logp
+    difference = float((own.gather(-1, tokens[:, 1:, None]).squeeze(-1) - ours).abs().max())
+    if not difference < _HEAD_TOLERANCE:
+        raise UserError(
+            f"model {path}: its logits are not its output head's (they differ by up to {difference:.2g} nats, "
+            "a cap or a scale behind the head); such a model is not supported."
+        )

@@ -1,1 +1,0 @@
-"""Policies: from-scratch ladder, loading, starting policies, and log-probabilities."""

@@ -1,0 +1,71 @@
+"""Registries: every kind of part (a rule, a task, an engine, a figure) by name, built-in or from a plug-in.
+
+A part that ships with the lab registers exactly as an outsider's does. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[Part]):
+    """One registered part. `about` is its one-line description, `origin` the module that registered it."""
+
+    name: str
+    part: Part
+    about: str
+    paper: str | None
+    origin: str
+
+
+class Registry(Mapping[str, Part]):
+    """The parts of one kind, in the order in which they were registered."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[Part]] = {}
+
+    def register(self, name: str, *, about: str, paper: str | None = None) -> Callable[[Part], Part]:
+        """A decorator that adds a part under `name`.
+
+        Raises ValueError for a name that another module has taken; a module that is loaded again replaces its own.
+        """
+
+        def add(part: Part) -> Part:
+            origin = getattr(part, "__module__", "")
+            taken = self._entries.get(name)
+            if taken is not None and taken.origin != origin:
+                raise ValueError(f"{self.kind} {name!r} is registered already, by {taken.origin}")
+            self._entries[name] = Entry(name, part, about, paper, origin)
+            return part
+
+        return add
+
+    def entry(self, name: str) -> Entry[Part]:
+        """The registered part with its description. Raises ValueError for an unknown name."""
+        if name not in self._entries:
+            near = get_close_matches(name, self._entries, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{self.kind} {name!r}: unknown; allowed are {', '.join(self._entries)}.{hint}")
+        return self._entries[name]
+
+    def entries(self) -> tuple[Entry[Part], ...]:
+        """All of them."""
+        return tuple(self._entries.values())
+
+    def __getitem__(self, name: str) -> Part:
+        if name not in self._entries:
+            raise KeyError(name)
+        return self._entries[name].part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

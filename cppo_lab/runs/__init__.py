@@ -1,1 +1,0 @@
-"""Run folders, their identity, resumption, tracking, and sweeps of them."""

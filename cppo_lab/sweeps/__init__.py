@@ -1,0 +1,1 @@
+"""Sweep files, their runs and costs, and the workers that execute them."""

@@ -1,0 +1,227 @@
+"""What a run will cost: tokens, optimizer updates, and estimates of time and memory with their basis stated."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from cppo_lab.config.identity import digest, resolved_device
+from cppo_lab.config.schema import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.errors import UserError
+from cppo_lab.models.shapes import known_shape
+from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
+
+# Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
+_CORE_FLOPS = 2.0e10
+_GPU_FLOPS = 2.0e14
+_PROMPT_TOKENS = {"chain": 20, "gsm8k": 160, "dapo_math": 220}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Upper bounds, since responses may end early, groups may be dropped, and prompts need not be refilled.
+
+    The estimate of time is for one round of sampling per step. `gpu` is there for runs at GPU scale: their time is
+    that on as many H100s as hold the run, and their memory is per device.
+    """
+
+    rollouts: int
+    tokens: int
+    updates: int
+    parameters: int | None
+    time_s: float | None
+    time_basis: str
+    memory_bytes: int | None
+    gpu: GpuCost | None = None
+
+
+def parameter_count(config: RunConfig) -> int | None:
+    """Parameters of a from-scratch model, of a local model folder, or of a hub model of known shape, else None."""
+    model = config.model
+    if isinstance(model, PretrainedModel):
+        counted = _folder_parameters(Path(model.path))
+        shape = known_shape(model.path) if counted is None else None
+        return counted if shape is None else shape.parameters
+    return scratch_parameters(model, 45 if config.task.kind == "chain" else model.vocabulary)
+
+
+def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
+    """Parameters of a rung of the ladder with tied embeddings over `vocabulary` tokens."""
+    attention = model.width * model.head_dim * (2 * model.heads + 2 * model.kv_heads) + 2 * model.head_dim
+    if model.experts:
+        mixer = model.experts * (3 * model.width * model.expert_feed_forward + model.width)
+    else:
+        mixer = 3 * model.width * model.feed_forward
+    return vocabulary * model.width + model.layers * (attention + mixer + 2 * model.width) + model.width
+
+
+def state_bytes(config: RunConfig) -> int | None:
+    """What training holds throughout whatever else it does: float32 weights, gradients and AdamW's two moments of the
+    policy and of a critic of its own, and the weights of a reference. None where the model's size is not known.
+    """
+    parameters = parameter_count(config)
+    needs = config.algo.requirements
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    return None if parameters is None else parameters * (16 * networks + 4 * needs.needs_reference)
+
+
+def _folder_parameters(path: Path) -> int | None:
+    """Numbers in the files that transformers would load; others beside them may hold the same weights once more.
+
+    Raises UserError where one of them is broken.
+    """
+    whole = path / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(path.glob("model-*.safetensors"))
+    if not files:
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                # The handle has keys(), but is no mapping.
+                for name in tensors.keys():  # noqa: SIM118
+                    total += math.prod(tensors.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise UserError(
+                f"model.path={path}: {file.name}: not a readable weights file ({error})."
+            ) from error
+    return total
+
+
+def cost(config: RunConfig) -> Cost:
+    """The cost of the whole run that `config` describes."""
+    trainer = config.trainer
+    trained = trainer.steps * trainer.prompts_per_step * trainer.group_size
+    sampling = config.algo.dynamic_sampling
+    rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
+    parameters = parameter_count(config)
+    gpu = gpu_cost(config, _PROMPT_TOKENS[config.task.kind], rollouts)
+    measured = _measured_time(config)
+    if measured is not None:
+        time_s, basis = measured, "runs of the same size in this output folder"
+    elif gpu is not None:
+        time_s, basis = gpu.h100_hours * 3600 / gpu.devices, "FLOP model of H100s"
+    elif parameters is not None:
+        time_s, basis = _estimated_time(config, parameters, trained), "FLOP model"
+    else:
+        time_s, basis = None, "unknown model size"
+    return Cost(
+        rollouts=rollouts,
+        tokens=rollouts * config.task.response_limit,
+        updates=trainer.steps * trainer.updates_per_step,
+        parameters=parameters,
+        time_s=time_s,
+        time_basis=basis,
+        memory_bytes=_planned_memory(config, parameters, gpu),
+        gpu=gpu,
+    )
+
+
+def _planned_memory(config: RunConfig, parameters: int | None, gpu: GpuCost | None) -> int | None:
+    if gpu is not None:
+        return gpu.memory.peak
+    return None if parameters is None else _memory(config, parameters)
+
+
+def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
+    trainer = config.trainer
+    prompt = _PROMPT_TOKENS[config.task.kind]
+    per_rollout = prompt + config.task.response_limit
+    evaluations = 1 + trainer.steps // trainer.evaluate_every
+    problems = trainer.evaluation_problems or config.task.heldout
+    judged = evaluations * problems * config.task.heldout_sampling.samples
+    sampled = rollouts * per_rollout + judged * per_rollout
+    # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
+    operations = 2 * parameters * (sampled + rollouts * per_rollout * (1 + 3 * trainer.epochs))
+    rate = _GPU_FLOPS if resolved_device(trainer.device) == "cuda" else _CORE_FLOPS * trainer.threads
+    # At a hundred thousand parameters the interpreter, not arithmetic, sets the pace: about 20 ms per update.
+    overhead = 0.02 * trainer.steps * trainer.updates_per_step
+    return operations / rate + overhead
+
+
+def cost_key(config: RunConfig) -> str:
+    """Runs with the same key take about the same time per step: they agree in all that sets it."""
+    model, trainer, algo = config.model, config.trainer, config.algo
+    needs = algo.requirements
+    samples = config.task.heldout_sampling.samples
+    return digest(
+        {
+            # What it is called sets nothing.
+            "model": model.model_dump(exclude={"name"}),
+            "task": config.task.kind,
+            "response_limit": config.task.response_limit,
+            "evaluated": (
+                trainer.evaluate_every,
+                trainer.evaluation_problems or config.task.heldout,
+                *((samples,) if samples > 1 else ()),
+            ),
+            "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
+            "trained": (trainer.updates_per_step, trainer.epochs),
+            "engine": config.engine.weights if config.engine.kind == "native" else _vllm_key(config.engine),
+            "device": (resolved_device(trainer.device), trainer.threads),
+            "critic": algo.critic.backbone if needs.needs_values else None,
+            "reference": needs.needs_reference,
+            "distribution": needs.needs_topk or needs.needs_full_distribution,
+        }
+    )
+
+
+def _vllm_key(engine: VllmEngine) -> list[str]:
+    return [engine.kind, engine.weights, str(engine.enforce_eager)]
+
+
+def _measured_time(config: RunConfig) -> float | None:
+    """Median time per step of the finished runs with the same cost key, for all steps."""
+    times = []
+    key = cost_key(config)
+    for path in sorted((config.paths.output / "runs").glob("*/run.json")):
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        if info.get("status") == "FINISHED" and info.get("cost_key") == key:
+            times.append(info["duration_s"] / info["steps"])
+    return statistics.median(times) * config.trainer.steps if times else None
+
+
+def _memory(config: RunConfig, parameters: int) -> int:
+    """Networks, one microbatch's activations in the dtype that is computed in, and the interpreter; in bytes."""
+    trainer = config.trainer
+    rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
+    tokens = rows * (_PROMPT_TOKENS[config.task.kind] + config.task.response_limit)
+    layers, hidden = _shape(config)
+    activations = tokens * layers * hidden * 34 * _computed_bytes(config)
+    interpreter = 600 << 20
+    if isinstance(config.engine, VllmEngine):
+        interpreter += (400 << 20) + int(config.engine.kv_cache_gib * (1 << 30))
+    return parameters * _bytes_per_parameter(config) + activations + interpreter
+
+
+def _bytes_per_parameter(config: RunConfig) -> int:
+    """Float32 weights, gradients and two moments of what is trained; engine copies; the reference."""
+    needs = config.algo.requirements
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    weights = config.engine.weights
+    engine = 2 if weights == "bfloat16" else _computed_bytes(config) if weights == "same" else 4
+    # Evaluation has a copy of its own where rollouts are sampled with other weights than the trainer's.
+    judge = 0 if weights == "same" else _computed_bytes(config)
+    return 4 * 4 * networks + engine + judge + 4 * needs.needs_reference
+
+
+def _computed_bytes(config: RunConfig) -> int:
+    return 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
+
+
+def _shape(config: RunConfig) -> tuple[int, int]:
+    if isinstance(config.model, ScratchModel):
+        return config.model.layers, config.model.width
+    path = Path(config.model.path) / "config.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return int(content.get("num_hidden_layers", 28)), int(content.get("hidden_size", 2048))
+    return 28, 2048

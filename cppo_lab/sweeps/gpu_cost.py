@@ -1,0 +1,164 @@
+"""What a run on GPUs will cost: H100-hours by a stated FLOP model, and memory per device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cppo_lab.config.schema import PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.models.shapes import ModelShape, known_shape
+
+# Fewer parameters are laptop work, and planned as before.
+_GPU_SCALE = 100_000_000
+_H100_FLOPS = 989e12
+"""Dense bfloat16 rate of an H100 SXM5 (its data sheet), floating-point operations per second."""
+_TRAINING_UTILISATION = 0.35
+_SAMPLING_UTILISATION = 0.10
+_DEVICE_BYTES = 80 << 30
+# What is left free for CUDA itself and for fragmentation.
+_USABLE = 0.95
+# Where that many do not help, one microbatch is too large for any.
+_MOST_DEVICES = 1024
+# Float32 weights and gradients, and AdamW's two moments.
+_TRAINED_BYTES = 4 * 4
+# Activations of one layer per token and unit of width without flash attention's maps, in numbers (Korthikanti et al.
+# 2022, arXiv:2205.05198, Eq. 2: 34 bytes at two bytes each).
+_LAYER_NUMBERS = 17
+
+FLOP_MODEL = (
+    "H100-hours: with 2N the operations of a token's forward pass (twice its active parameters, and attention over "
+    "half a response), 6N operations per trained token and epoch (8N where activations are recomputed) and 2N to read "
+    f"a rollout again, at {_TRAINING_UTILISATION:.0%} of an H100's {_H100_FLOPS / 1e12:.0f} TFLOP/s in bfloat16, and "
+    f"2N per sampled token, evaluations included, at {_SAMPLING_UTILISATION:.0%}; every response is taken to be as "
+    "long as it may be, and both shares are assumed, not measured."
+)
+MEMORY_MODEL = (
+    "Memory: float32 weights, gradients and AdamW's moments (sharded evenly where there are several devices), and the "
+    "larger of one microbatch's activations with a bfloat16 copy of the weights, and of what the rollout engine holds "
+    "while it samples."
+)
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Bytes on each of so many devices; `peak` is states with the larger of training and sampling.
+
+    `states` are weights, gradients, moments and every copy of the weights that is held throughout; `training` is what
+    an update needs besides them, and `sampling` what the rollout engine does, of which `kv_cache` is for keys and
+    values: on all devices together, of so many `sequences` as long as they may be.
+    """
+
+    states: int
+    training: int
+    sampling: int
+    kv_cache: int
+    sequences: int
+
+    @property
+    def peak(self) -> int:
+        """The most that is needed at once."""
+        return self.states + max(self.training, self.sampling)
+
+
+@dataclass(frozen=True)
+class GpuCost:
+    """Upper bounds. `memory` is per device when sharded over `devices`, the fewest 80 GiB ones that hold the run;
+    `one_device_bytes` is what a single device would need.
+    """
+
+    active_parameters: int
+    h100_hours: float
+    h100_hours_sampling: float
+    sampled_tokens: int
+    evaluation_tokens: int
+    devices: int
+    fits_one_device: bool
+    one_device_bytes: int
+    memory: GpuMemory
+
+
+def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | None:
+    """The cost of a run at GPU scale; None for a smaller one, one on a CPU, or one whose model's size is unknown.
+
+    `rollouts` are the responses that the run samples to learn from, at most; a prompt has about `prompt_tokens`.
+    """
+    model = config.model
+    shape = known_shape(model.path) if isinstance(model, PretrainedModel) else None
+    if not isinstance(model, PretrainedModel) or shape is None or shape.parameters < _GPU_SCALE:
+        return None
+    if config.trainer.device == "cpu":
+        return None
+    trainer = config.trainer
+    per_response = prompt_tokens + config.task.response_limit
+    evaluations = 1 + math.ceil(trainer.steps / trainer.evaluate_every)
+    problems = min(trainer.evaluation_problems or config.task.heldout, config.task.heldout)
+    judged = evaluations * problems * config.task.heldout_sampling.samples
+    trained = trainer.steps * trainer.prompts_per_step * trainer.group_size * per_response
+    needs = config.algo.requirements
+    forward = 2 * shape.multiplied_parameters + shape.attention_operations(per_response)
+    read_again = 1 + needs.needs_reference
+    per_update = 3 + model.gradient_checkpointing
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    training = trained * forward * (read_again + networks * trainer.epochs * per_update)
+    sampling = (rollouts + judged) * per_response * forward
+    sampling_s = sampling / (_H100_FLOPS * _SAMPLING_UTILISATION)
+    hours = (training / (_H100_FLOPS * _TRAINING_UTILISATION) + sampling_s) / 3600
+    devices = _fewest_devices(config, shape, per_response)
+    one = _memory(config, shape, per_response, 1)
+    return GpuCost(
+        active_parameters=shape.active_parameters,
+        h100_hours=hours,
+        h100_hours_sampling=sampling_s / 3600,
+        sampled_tokens=rollouts * config.task.response_limit,
+        evaluation_tokens=judged * config.task.response_limit,
+        devices=devices,
+        fits_one_device=devices == 1,
+        one_device_bytes=one.peak,
+        memory=_memory(config, shape, per_response, devices),
+    )
+
+
+def _fewest_devices(config: RunConfig, shape: ModelShape, per_response: int) -> int:
+    for devices in range(1, _MOST_DEVICES):
+        memory = _memory(config, shape, per_response, devices)
+        if memory.peak <= _USABLE * _DEVICE_BYTES and memory.sequences:
+            return devices
+    return _MOST_DEVICES
+
+
+def _memory(config: RunConfig, shape: ModelShape, per_response: int, devices: int) -> GpuMemory:
+    assert isinstance(config.model, PretrainedModel)
+    needs, trainer = config.algo.requirements, config.trainer
+    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    number = 2 if config.model.dtype == "bfloat16" else 4
+    weights = config.engine.weights
+    held = 2 if weights == "bfloat16" else number if weights == "same" else 4
+    # vLLM sleeps while the trainer learns; the native engine keeps its copy, as does that of the judge.
+    copies = (0 if isinstance(config.engine, VllmEngine) else held) + (0 if weights == "same" else number)
+    states = shape.parameters * (_TRAINED_BYTES * networks + 4 * needs.needs_reference + copies)
+    rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
+    layer = _LAYER_NUMBERS * shape.width * number
+    if config.model.gradient_checkpointing:
+        # Every layer's input is kept; the rest of one layer at a time is recomputed.
+        per_token = shape.layers * shape.width * number + layer
+    else:
+        per_token = shape.layers * layer
+    # Autocast keeps the weights that it has cast until the update is done.
+    cast = shape.parameters * number if number == 2 else 0
+    if isinstance(config.engine, VllmEngine):
+        # vLLM takes its share whatever the model; what its weights leave is for keys and values.
+        sampling = int(config.engine.gpu_memory_utilization * _DEVICE_BYTES)
+        cache = max(0, sampling - shape.parameters * held // devices)
+        sequences = cache * devices // (shape.kv_bytes_per_token(number) * per_response)
+    else:
+        at_once = min(config.engine.batch_size, trainer.prompts_per_step * trainer.group_size)
+        sequences = at_once
+        cache = math.ceil(at_once / devices) * per_response * shape.kv_bytes_per_token(number)
+        sampling = cache
+    return GpuMemory(
+        states=states // devices,
+        training=cast // devices + rows * per_response * per_token,
+        sampling=sampling,
+        kv_cache=cache,
+        sequences=sequences,
+    )

@@ -1,0 +1,262 @@
+"""Runs a list of configurations in worker processes, and survives whatever happens to them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Literal
+
+from cppo_lab.config.identity import resolved_device, run_folder
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.interrupts import heed_one_interrupt
+from cppo_lab.quiet import quiet_libraries
+from cppo_lab.training.starting_policy import cache_folder, is_ready
+
+# Parents poll this often for work of their own (tracking, progress).
+_POLL_S = 0.2
+_STOP_S = 20.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a worker tells: which job (its key), and what happened.
+
+    `started`, `warmup` (done, planned), `step` (step, metrics), `finished`, `failed` (reason).
+    """
+
+    job: str
+    kind: Literal["started", "warmup", "step", "finished", "failed"]
+    content: Any = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A starting policy to make, or a run to do; a run waits for the policy that it starts from."""
+
+    key: str
+    kind: Literal["policy", "run"]
+    config: RunConfig
+    needs: str | None = None
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    job: Job | None = None
+    has_worked: bool = False
+
+
+@dataclass
+class Outcome:
+    """Keys of the jobs that finished, and of those that failed with their reasons."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
+    """The runs in their order; each starting policy that is missing once, before the first run that needs it.
+
+    A sweep that is stopped has thus finished whole seeds, rather than only made their starting policies.
+    """
+    jobs: dict[str, Job] = {}
+    for config in configs:
+        needs = None
+        if not is_ready(config):
+            needs = cache_folder(config).name
+            jobs.setdefault(needs, Job(needs, "policy", config))
+        key = run_folder(config).path.name
+        jobs[key] = Job(key, "run", config, needs)
+    return list(jobs.values())
+
+
+def default_jobs(configs: Sequence[RunConfig]) -> int:
+    """How many of these runs to do at a time: one on a GPU, which they would share, else as many as have cores."""
+    if any(resolved_device(config.trainer.device) == "cuda" for config in configs):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max((config.trainer.threads for config in configs), default=1))
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None], poll: Callable[[], None]
+) -> Outcome:
+    """Do the jobs, `workers` at a time. `poll` is called several times a second.
+
+    A worker that dies takes only its own job with it. KeyboardInterrupt stops the workers (they note it in their
+    run folders) and is raised again.
+    """
+    scheduler = _Scheduler(jobs, workers, on_event)
+    try:
+        while scheduler.active():
+            scheduler.assign()
+            for event in scheduler.events():
+                on_event(event)
+            poll()
+    finally:
+        scheduler.stop()
+    return scheduler.outcome
+
+
+class _Scheduler:
+    def __init__(self, jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None]) -> None:
+        self._waiting = list(jobs)
+        self._limit = max(1, min(workers, len(jobs)))
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._on_event = on_event
+        self.outcome = Outcome()
+
+    def active(self) -> bool:
+        return bool(self._waiting) or any(worker.job for worker in self._workers)
+
+    def assign(self) -> None:
+        """Give every idle worker the first job whose starting policy is there."""
+        for job in list(self._waiting):
+            if job.needs in self.outcome.failed:
+                self._waiting.remove(job)
+                self._fail(job, f"its starting policy could not be made: {self.outcome.failed[job.needs]}")
+            elif job.needs is None or job.needs in self.outcome.finished:
+                worker = self._idle_worker()
+                if worker is None or not self._hand_over(job, worker):
+                    return
+                self._waiting.remove(job)
+
+    def _hand_over(self, job: Job, worker: _Worker) -> bool:
+        """Give the job to an idle worker; False when that died since its last one: the job waits for another."""
+        worker.job = job
+        try:
+            worker.connection.send((job.kind, job.config))
+        except OSError:
+            # Where no worker can start, every one takes a job with it: else there would be no end of them.
+            if worker.has_worked:
+                worker.job = None
+            self._bury(worker)
+            return not worker.has_worked
+        return True
+
+    def _idle_worker(self) -> _Worker | None:
+        for worker in self._workers:
+            if worker.job is None:
+                return worker
+        if len(self._workers) >= self._limit:
+            return None
+        ours, theirs = self._context.Pipe()
+        # Not a daemon, which could have no processes that grade; `_leave_with` and `stop` see to its end.
+        process = self._context.Process(target=_work, args=(theirs, os.getpid()))
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def events(self) -> Iterator[Event]:
+        ready = wait([worker.connection for worker in self._workers], timeout=_POLL_S)
+        for worker in [w for w in self._workers if w.connection in ready]:
+            job = worker.job
+            try:
+                kind, content = worker.connection.recv()
+            except (EOFError, ConnectionResetError):
+                self._bury(worker)
+                continue
+            if job is None:
+                continue
+            if kind in ("finished", "failed"):
+                worker.job, worker.has_worked = None, True
+            if kind == "finished":
+                self.outcome.finished.append(job.key)
+            if kind == "failed":
+                self.outcome.failed[job.key] = content
+            yield Event(job.key, kind, content)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.join(timeout=5)
+        self._workers.remove(worker)
+        if worker.job is not None:
+            code = worker.process.exitcode
+            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            self._fail(worker.job, f"its process died ({how})")
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.outcome.failed[job.key] = reason
+        if job.kind == "run":
+            folder = run_folder(job.config)
+            if folder.info:
+                folder.update_info(status="FAILED", reason=reason, diverged=False)
+        self._on_event(Event(job.key, "failed", reason))
+
+    def stop(self) -> None:
+        """Ask the workers to leave: the idle ones by closing their pipe, the busy ones by an interrupt."""
+        import signal
+
+        for worker in self._workers:
+            if worker.job is not None and worker.process.pid and worker.process.is_alive():
+                os.kill(worker.process.pid, signal.SIGINT)
+            worker.connection.close()
+        deadline = time.monotonic() + _STOP_S
+        for worker in self._workers:
+            worker.process.join(timeout=max(0.1, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when its parent is gone, so that an orphan never holds a run's lock."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(connection: Connection, parent: int) -> None:
+    """A worker process: do one job after the other until the pipe closes."""
+    _leave_with(parent)
+    heed_one_interrupt()
+    try:
+        while True:
+            kind, config = connection.recv()
+            _do(connection, kind, config)
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        return
+
+
+def _do(connection: Connection, kind: str, config: RunConfig) -> None:
+    def on_warmup(done: int, planned: int, loss: float) -> None:
+        if done % 20 == 0 or done == planned:
+            connection.send(("warmup", (done, planned, loss)))
+
+    def on_step(step: int, metrics: Any) -> None:
+        connection.send(("step", (step, dict(metrics))))
+
+    try:
+        connection.send(("started", None))
+        quiet_libraries()
+        if kind == "policy":
+            import torch
+
+            from cppo_lab.tasks.build import build_task
+            from cppo_lab.training.starting_policy import starting_policy
+
+            torch.set_num_threads(config.trainer.threads)
+            starting_policy(config, build_task(config.task), on_warmup)
+        else:
+            from cppo_lab.training.run import run
+
+            run(config, on_step, on_warmup, wait=True)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        # Whatever stopped this job, the others go on; run.json holds the reason.
+        first = (str(error).strip().splitlines() or [""])[0]
+        connection.send(("failed", first or type(error).__name__))
+    else:
+        connection.send(("finished", None))

@@ -1,0 +1,1 @@
+"""The training run: rollouts, updates, evaluation and checkpoints on one device."""

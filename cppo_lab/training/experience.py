@@ -1,0 +1,85 @@
+"""Experience: a graded rollout with its learning signal, ready to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.diagnostics.token_traces import TokenRecorder, token_texts
+from cppo_lab.rng import Stream, numpy_stream
+from cppo_lab.rollouts.rollout import Rollout
+from cppo_lab.tasks.grading.verdict import Verdict
+from cppo_lab.tasks.problem import Problem
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout of N prompts x G responses (B = N G rows, a group's rows are neighbours) and what was made of it.
+
+    `rewards` [N, G] after shaping; `live` [N] bool, the groups to learn from; `loss_mask` [B, T] bool, the response
+    mask less filtered rows; `advantages` [B, T]; `old_logp` [B, T] log-probabilities of the sampled tokens under the
+    weights that sampled, as the trainer computes them; `reference_logp` [B, T] those of the frozen reference;
+    `values` and `returns` [B, T] the critic's estimates and targets; `weight_order` [B, T] sort keys of shuffled
+    position weights. None where not needed.
+    """
+
+    rollout: Rollout
+    problems: Sequence[Problem]
+    verdicts: Sequence[Verdict]
+    rewards: Tensor
+    live: Tensor
+    loss_mask: Tensor
+    advantages: Tensor
+    old_logp: Tensor
+    reference_logp: Tensor | None
+    values: Tensor | None
+    returns: Tensor | None
+    weight_order: Tensor | None
+    sampled_tokens: int
+    metrics: dict[str, float]
+
+    def sample_rows(
+        self, count: int, tokenizer: Any, recorder: TokenRecorder | None = None
+    ) -> list[dict[str, Any]]:
+        """The first `count` responses as readable rows, with what was decided of their tokens where that is known."""
+        picked = self.rollout.rows(torch.arange(min(count, len(self.verdicts))))
+        group = self.rewards.shape[1]
+        lengths = picked.lengths.clamp(min=1)
+        width = picked.response_mask.shape[1]
+        means = self.advantages[: len(lengths), :width].sum(-1) / lengths
+        return [
+            {
+                "prompt": self.problems[row // group].prompt,
+                "completion": text,
+                "answer": self.problems[row // group].answer,
+                "parsed": self.verdicts[row].parsed,
+                "verdict": self.verdicts[row].outcome.value,
+                "reward": float(self.rewards.flatten()[row]),
+                "advantage": float(means[row]),
+                "length": int(picked.lengths[row]),
+                "finish": "stop" if bool(picked.finished[row]) else "length",
+                "tokens": self._token_rows(row, tokenizer, recorder),
+            }
+            for row, text in enumerate(picked.texts(tokenizer))
+        ]
+
+    def _token_rows(self, row: int, tokenizer: Any, recorder: TokenRecorder | None) -> dict[str, Any] | None:
+        record = None if recorder is None else recorder.of(row)
+        if record is None:
+            return None
+        tokens = self.rollout.responses[row][self.loss_mask[row]].tolist()
+        return {"text": token_texts(tokenizer, tokens), **record}
+
+
+def minibatch_order(config: RunConfig, groups: Sequence[int], step: int, epoch: int) -> Iterator[Tensor]:
+    """The rows of each minibatch [n]: whole groups, in an order drawn anew for every epoch."""
+    rng = numpy_stream(config.seeds.minibatches, Stream.MINIBATCHES, step, epoch)
+    order = [groups[i] for i in rng.permutation(len(groups))]
+    size, group = config.trainer.prompts_per_minibatch, config.trainer.group_size
+    for start in range(0, len(order), size):
+        yield torch.tensor([g * group + i for g in order[start : start + size] for i in range(group)])

@@ -1,0 +1,197 @@
+"""Collecting experience: sample, grade, and turn rewards into a learning signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.diagnostics.metrics import mismatch
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.value_head import Critic
+from cppo_lab.objectives.advantages import token_advantages, zero_variance
+from cppo_lab.objectives.overlong import overlong_penalty, without_truncated
+from cppo_lab.objectives.regularisers import kl_estimate
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.rng import Stream, stream_seed, torch_stream
+from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
+from cppo_lab.tasks.grade_responses import grade_responses
+from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
+from cppo_lab.tasks.problem import Problem, Task
+from cppo_lab.training.experience import Experience
+from cppo_lab.training.recompute import Reader
+
+# Responses read again at once where the updates set no bound by `microbatch_sequences`.
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class GradedRollout:
+    """A rollout of N prompts x G responses, its rewards [N, G] after shaping, and who was right, bool [N, G]."""
+
+    rollout: Rollout
+    problems: Sequence[Problem]
+    verdicts: Sequence[Verdict]
+    rewards: Tensor
+    correct: Tensor
+
+    def groups(self, kept: Tensor) -> GradedRollout:
+        """The groups of `kept` [n] (numbers), whole."""
+        size = self.rewards.shape[1]
+        rows = (kept.unsqueeze(-1) * size + torch.arange(size, device=kept.device)).flatten()
+        return GradedRollout(
+            self.rollout.rows(rows),
+            [self.problems[i] for i in kept.tolist()],
+            [self.verdicts[i] for i in rows.tolist()],
+            self.rewards[kept],
+            self.correct[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Makes the experience of one training step after the other. `reference` and `critic` only where needed."""
+
+    config: RunConfig
+    algo: AlgoSpec
+    task: Task
+    policy: Policy
+    engine: RolloutEngine
+    reference: nn.Module | None = None
+    critic: Critic | None = None
+
+    def collect(self, step: int) -> Experience:
+        """The experience of `step` (from 0), sampled with the engine's present weights."""
+        graded, sampled_tokens, metrics = self._sample_live(step)
+        self.engine.rest()
+        rollout = graded.rollout
+        trainer = self.config.trainer
+        reader = Reader(self.policy, trainer.temperature, trainer.microbatch_sequences or _ROWS_AT_ONCE)
+        old_logp = reader.logp(self.policy.network, rollout)
+        reference_logp = None if self.reference is None else reader.logp(self.reference, rollout)
+        values = None if self.critic is None else reader.values(self.critic, rollout)
+        regulariser = self.algo.regulariser
+        kl = None
+        if reference_logp is not None and regulariser.kl_where == "reward":
+            kl = kl_estimate(regulariser.kl_kind, old_logp, reference_logp)
+        loss_mask = without_truncated(rollout.response_mask, ~rollout.finished, self.algo.overlong)
+        advantages, returns = token_advantages(
+            graded.rewards, loss_mask, self.algo.advantage, values=values, kl=kl, regulariser=regulariser
+        )
+        return Experience(
+            rollout=rollout,
+            problems=graded.problems,
+            verdicts=graded.verdicts,
+            rewards=graded.rewards,
+            live=self._live(graded),
+            loss_mask=loss_mask,
+            advantages=advantages,
+            old_logp=old_logp,
+            reference_logp=reference_logp,
+            values=values,
+            returns=returns,
+            weight_order=self._weight_order(rollout, step),
+            sampled_tokens=sampled_tokens,
+            metrics=metrics | mismatch(old_logp, rollout.logp, rollout.response_mask),
+        )
+
+    def _sample_live(self, step: int) -> tuple[GradedRollout, int, dict[str, float]]:
+        """The groups to keep, the tokens sampled for them, and the metrics of everything that was sampled."""
+        sampling = self.algo.dynamic_sampling
+        if sampling.kind != "refill":
+            graded = self._sample(step)
+            return graded, int(graded.rollout.response_mask.sum()), rollout_metrics([graded])
+        wanted = self.config.trainer.prompts_per_step
+        rounds: list[GradedRollout] = []
+        kept: list[GradedRollout] = []
+        while len(rounds) < sampling.max_rounds and sum(len(k.problems) for k in kept) < wanted:
+            # The first round has the prompts that every method has at this step; later ones come from beyond the run.
+            graded = self._sample(step + len(rounds) * self.config.trainer.steps)
+            rounds.append(graded)
+            live = self._live(graded).nonzero().flatten()
+            kept.append(graded.groups(live[: wanted - sum(len(k.problems) for k in kept)]))
+        kept = [k for k in kept if k.problems]
+        tokens = sum(int(r.rollout.response_mask.sum()) for r in rounds)
+        metrics = rollout_metrics(rounds) | {"train/sampling_rounds": float(len(rounds))}
+        # With nothing to learn from, the last round is taken as it is: its advantages are all zero.
+        return (_together(kept, self.policy.pad_token) if kept else rounds[-1]), tokens, metrics
+
+    def _live(self, graded: GradedRollout) -> Tensor:
+        """The groups to learn from, bool [N]: all, or those in which the method's metric varies."""
+        sampling = self.algo.dynamic_sampling
+        if sampling.kind == "none":
+            return torch.ones_like(graded.rewards[:, 0], dtype=torch.bool)
+        return ~zero_variance(graded.correct.float() if sampling.metric == "accuracy" else graded.rewards)
+
+    def _sample(self, position: int) -> GradedRollout:
+        """Sample and grade the prompts at `position` of the prompt stream."""
+        trainer, seeds = self.config.trainer, self.config.seeds
+        problems = self.task.training_problems(position, trainer.prompts_per_step, seeds.prompts)
+        prompts = [self.policy.prompt_ids(p.prompt, p.is_chat) for p in problems]
+        limit = self.config.task.response_limit
+        settings = SamplingSettings(
+            max_new_tokens=limit,
+            temperature=trainer.temperature,
+            top_p=self.config.engine.top_p,
+            topk=self.algo.requirements.needs_topk or 0,
+            full=self.algo.requirements.needs_full_distribution,
+            seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
+        )
+        repeated = [prompt for prompt in prompts for _ in range(trainer.group_size)]
+        rollout = self.engine.sample(repeated, settings)
+        asked = [problem for problem in problems for _ in range(trainer.group_size)]
+        verdicts = grade_responses(rollout.texts(self.policy.tokenizer), asked)
+        shape, device = (-1, trainer.group_size), rollout.logp.device
+        earned = torch.tensor([v.reward for v in verdicts], device=device)
+        shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)
+        return GradedRollout(rollout, problems, verdicts, shaped.view(shape), (earned > 0).view(shape))
+
+    def _weight_order(self, rollout: Rollout, step: int) -> Tensor | None:
+        if not self.algo.requirements.needs_weight_order:
+            return None
+        generator = torch_stream(self.config.seeds.shuffled_weights, Stream.SHUFFLED_WEIGHTS, step)
+        rows, width = rollout.response_mask.shape
+        # Drawn for the longest possible response: a row's keys depend on no other row's length.
+        keys = torch.rand((rows, self.config.task.response_limit), generator=generator)
+        return keys[:, :width].to(rollout.logp.device)
+
+
+def _together(parts: Sequence[GradedRollout], pad: int) -> GradedRollout:
+    return GradedRollout(
+        joined([part.rollout for part in parts], pad),
+        [problem for part in parts for problem in part.problems],
+        [verdict for part in parts for verdict in part.verdicts],
+        torch.cat([part.rewards for part in parts]),
+        torch.cat([part.correct for part in parts]),
+    )
+
+
+def rollout_metrics(rounds: Sequence[GradedRollout]) -> dict[str, float]:
+    """Rewards, lengths and groups of everything that was sampled for a step."""
+    rewards = torch.cat([r.rewards.flatten() for r in rounds])
+    correct = torch.cat([r.correct for r in rounds])
+    lengths = torch.cat([r.rollout.lengths for r in rounds]).float()
+    finished = torch.cat([r.rollout.finished for r in rounds])
+    parsed = [verdict.parsed is not None for r in rounds for verdict in r.verdicts]
+    right = correct.flatten()
+    same = torch.cat([zero_variance(r.rewards) for r in rounds])
+    return {
+        "train/accuracy": float(right.float().mean()),
+        "train/reward_mean": float(rewards.mean()),
+        "train/reward_std": float(rewards.std()),
+        "train/zero_variance_groups": float(same.float().mean()),
+        "train/all_wrong_groups": float((~correct.any(-1)).float().mean()),
+        "train/all_right_groups": float(correct.all(-1).float().mean()),
+        "train/unparsed_share": 1 - sum(parsed) / len(parsed),
+        **outcome_counts(verdict for r in rounds for verdict in r.verdicts),
+        "rollout/length_mean": float(lengths.mean()),
+        "rollout/length_max": float(lengths.max()),
+        "rollout/length_min": float(lengths.min()),
+        "rollout/length_correct_mean": float(lengths[right].mean()) if right.any() else math.nan,
+        "rollout/length_wrong_mean": float(lengths[~right].mean()) if not right.all() else math.nan,
+        "rollout/truncated_share": float((~finished).float().mean()),
+    }

@@ -1,0 +1,294 @@
+"""What the policy learns from one rollout: the minibatch updates of a training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.diagnostics.mask_overlap import AgreementCounter
+from cppo_lab.diagnostics.metrics import Diagnostics
+from cppo_lab.diagnostics.position_profiles import PositionProfiler
+from cppo_lab.diagnostics.token_traces import TokenRecorder
+from cppo_lab.models.loading import Policy
+from cppo_lab.models.logprobs import hidden_statistics, response_hidden
+from cppo_lab.models.value_head import Critic
+from cppo_lab.objectives.advantages import value_loss
+from cppo_lab.objectives.aggregation import aggregate, denominator
+from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
+from cppo_lab.objectives.objective import token_objective
+from cppo_lab.objectives.spec import AggregationSpec
+from cppo_lab.objectives.thresholds import MaskedShareController
+from cppo_lab.training.experience import Experience, minibatch_order
+
+Metrics = dict[str, float]
+
+_TOKEN_MEAN = AggregationSpec(kind="token_mean")
+
+
+class Diverged(Exception):
+    """The run cannot go on: a loss or a gradient is no longer finite."""
+
+
+class Learner:
+    """Owns the optimizer and the critic, and the counts and factors that a checkpoint must hold."""
+
+    def __init__(self, config: RunConfig, policy: Policy) -> None:
+        self.config, self.policy = config, policy
+        self.algo = config.algo.with_horizon(config.task.response_limit)
+        self.critic: Critic | None = None
+        if self.algo.requirements.needs_values:
+            self.critic = Critic(policy.network, self.algo.critic.backbone)
+        self.optimizer = self._make_optimizer()
+        self.updates = 0
+        self.trained_tokens = 0
+        region = self.algo.trust_region
+        controlled = region.schedule if region.schedule.kind == "target_share" else region.budget.schedule
+        self._controller = MaskedShareController(controlled)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        trainer = self.config.trainer
+        groups = [{"params": list(self.policy.network.parameters()), "base_lr": trainer.lr}]
+        if self.critic is not None:
+            rate = self.algo.critic.learning_rate or trainer.lr
+            groups.append({"params": self.critic_parameters(), "base_lr": rate})
+        return torch.optim.AdamW(
+            groups, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
+        )
+
+    def critic_parameters(self) -> list[torch.nn.Parameter]:
+        """The critic's own parameters."""
+        return [] if self.critic is None else list(self.critic.parameters())
+
+    def learn(
+        self,
+        experience: Experience,
+        step: int,
+        profiler: PositionProfiler | None = None,
+        recorder: TokenRecorder | None = None,
+        agreement: AgreementCounter | None = None,
+    ) -> Metrics:
+        """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
+
+        `agreement` sees the last epoch only, in which the policy has moved furthest.
+        """
+        network = self.policy.network.train()
+        taken = _Updates(Diagnostics(), profiler, recorder)
+        live = experience.live.nonzero().flatten().tolist()
+        for epoch in range(self.config.trainer.epochs):
+            taken.agreement = agreement if epoch == self.config.trainer.epochs - 1 else None
+            for rows in minibatch_order(self.config, live, step, epoch):
+                self._update(experience, rows, step, taken)
+        network.eval()
+        metrics = taken.diagnostics.result() | taken.metrics(self.config.trainer.grad_clip or math.inf)
+        if self.algo.requirements.needs_threshold_controller:
+            metrics["mask/threshold_factor"] = self._controller.factor
+            self._controller.update(metrics["mask/share"])
+        return metrics
+
+    def _update(self, experience: Experience, rows: Tensor, step: int, taken: _Updates) -> None:
+        """One optimizer update on the responses `rows` [N]."""
+        trainer = self.config.trainer
+        mask = experience.loss_mask[rows]
+        policy_whole = denominator(mask, self.algo.aggregation)
+        value_whole = denominator(mask, _TOKEN_MEAN)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = value_total = 0.0
+        for part in rows.split(trainer.microbatch_sequences or len(rows)):
+            loss, value = self._losses(experience, part, step, policy_whole, value_whole, taken)
+            if value is None:
+                loss.backward()
+            elif self._critic_alone(step):
+                (self.algo.critic.coefficient * value).backward()
+            else:
+                (loss + self.algo.critic.coefficient * value).backward()
+            total += float(loss.detach())
+            value_total += 0.0 if value is None else float(value.detach())
+        norm = self._clipped_norm(self.policy.network.parameters())
+        critic_norm = self._clipped_norm(self.critic_parameters())
+        if not all(map(math.isfinite, (total, value_total, norm, critic_norm))):
+            raise Diverged(
+                f"diverged at step {step + 1}, update {self.updates + 1}: "
+                f"loss {total:g}, gradient norm {norm:g}"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self._warmup_factor()
+        taken.lr = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.updates += 1
+        self.trained_tokens += int(mask.sum())
+        taken.add(total, norm, None if self.critic is None else (value_total, critic_norm))
+
+    def _losses(
+        self,
+        experience: Experience,
+        rows: Tensor,
+        step: int,
+        policy_whole: Tensor,
+        value_whole: Tensor,
+        taken: _Updates,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The policy's and the critic's share of the minibatch's losses, from the responses `rows` [N]."""
+        with self.policy.computing():
+            batch, values = self.token_batch(experience, rows, alone=self._critic_alone(step))
+        objective = token_objective(
+            batch,
+            self.algo,
+            progress=step / max(1, self.config.trainer.steps - 1),
+            step=step,
+            threshold_factor=self._controller.factor,
+        )
+        taken.diagnostics.update(batch, objective)
+        if taken.profiler is not None:
+            taken.profiler.update(batch, objective)
+        if taken.recorder is not None:
+            taken.recorder.update(rows, batch, objective)
+        if taken.agreement is not None:
+            taken.agreement.update(batch, objective)
+        loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
+        if values is None or experience.values is None or experience.returns is None:
+            return loss, None
+        width = values.shape[1]
+        error = value_loss(
+            values,
+            experience.values[rows, :width],
+            experience.returns[rows, :width],
+            self.algo.critic.value_clip,
+        )
+        value = aggregate(error, batch.response_mask, _TOKEN_MEAN, value_whole)
+        return loss, value
+
+    def _critic_alone(self, step: int) -> bool:
+        """Whether the critic still learns by itself: the policy then gets no gradient, not even weight decay."""
+        return self.critic is not None and step < self.algo.critic.warmup_steps
+
+    def _clipped_norm(self, parameters: Iterable[torch.nn.Parameter]) -> float:
+        """Global L2 norm of the gradients before clipping; they are clipped in place."""
+        limit = self.config.trainer.grad_clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+
+    def _warmup_factor(self) -> float:
+        warmup = self.config.trainer.lr_warmup_updates
+        return min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
+
+    def token_batch(
+        self, experience: Experience, rows: Tensor, alone: bool = False
+    ) -> tuple[TokenBatch, Tensor | None]:
+        """The policy's present view of the responses `rows` [N], with all the method asks for; the values [N, T]."""
+        rollout = experience.rollout.rows(rows)
+        needs = self.algo.requirements
+        width = rollout.response_mask.shape[1]
+        inputs = (rollout.tokens, rollout.attention_mask, rollout.prompt_width)
+        hidden = response_hidden(self.policy.network, *inputs)
+        values = None
+        if self.critic is not None:
+            shared = self.critic.is_shared
+            values = (
+                self.critic.of_hidden(hidden.detach() if alone else hidden)
+                if shared
+                else self.critic.values(self.policy.network, *inputs)
+            )
+        statistics = hidden_statistics(
+            self.policy.network,
+            hidden,
+            rollout.responses,
+            temperature=self.config.trainer.temperature,
+            chosen=rollout.topk_ids if needs.needs_topk else None,
+            full=needs.needs_full_distribution,
+            entropy_gradient=needs.needs_entropy,
+        )
+
+        def cut(columns: Tensor | None) -> Tensor | None:
+            return None if columns is None else columns[rows, :width]
+
+        topk = full = None
+        if (
+            statistics.chosen_logp is not None
+            and rollout.topk_ids is not None
+            and rollout.topk_logp is not None
+        ):
+            contains = (rollout.topk_ids == rollout.responses.unsqueeze(-1)).any(-1)
+            topk = TopK(rollout.topk_logp, statistics.chosen_logp, contains)
+        if statistics.log_distribution is not None and rollout.log_distribution is not None:
+            full = FullDistributions(rollout.log_distribution, statistics.log_distribution)
+        batch = TokenBatch(
+            logp=statistics.logp,
+            rollout_logp=rollout.logp,
+            advantages=experience.advantages[rows, :width],
+            response_mask=experience.loss_mask[rows, :width],
+            old_logp=cut(experience.old_logp),
+            reference_logp=cut(experience.reference_logp),
+            entropy=statistics.entropy,
+            topk=topk,
+            full=full,
+            weight_order=cut(experience.weight_order),
+        )
+        return batch, values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides the policy's weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
+            "updates": self.updates,
+            "trained_tokens": self.trained_tokens,
+            "controller": self._controller.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+        self.updates, self.trained_tokens = state["updates"], state["trained_tokens"]
+        self._controller.load_state_dict(state["controller"])
+
+
+@dataclass
+class _Updates:
+    """What the updates of one step did."""
+
+    diagnostics: Diagnostics
+    profiler: PositionProfiler | None
+    recorder: TokenRecorder | None
+    agreement: AgreementCounter | None = None
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    critic: list[tuple[float, float]] = field(default_factory=list)
+    lr: float = math.nan
+
+    def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
+        """Note one update: loss and gradient norm of the policy, and those of the critic."""
+        self.losses.append(loss)
+        self.norms.append(norm)
+        if critic is not None:
+            self.critic.append(critic)
+
+    def metrics(self, clip: float) -> Metrics:
+        """Means over the updates; NaN when there was none."""
+        metrics = {
+            "train/updates": float(len(self.norms)),
+            "train/lr": self.lr,
+            "train/loss": _mean(self.losses),
+            "train/grad_norm": _mean(self.norms),
+            "train/grad_norm_max": max(self.norms, default=math.nan),
+            "train/grad_clipped_share": _mean([float(norm > clip) for norm in self.norms]),
+        }
+        if self.critic:
+            metrics["critic/loss"] = _mean([loss for loss, _ in self.critic])
+            metrics["critic/grad_norm"] = _mean([norm for _, norm in self.critic])
+        return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def profile_rows(profiler: PositionProfiler, step: int) -> list[dict[str, Any]]:
+    """A step's position profiles as rows of profiles.jsonl."""
+    return [{"step": step, **asdict(profile)} for profile in (profiler.relative(), profiler.absolute())]

@@ -1,0 +1,101 @@
+"""Supervised warm-up: from random weights to a starting policy that reinforcement learning can improve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cppo_lab.config.schema import Warmup
+from cppo_lab.models.loading import Policy
+from cppo_lab.rng import Stream, numpy_stream, stream_seed
+from cppo_lab.rollouts.native import NativeEngine
+from cppo_lab.rollouts.rollout import SamplingSettings
+from cppo_lab.tasks.grading.pool import grader
+from cppo_lab.tasks.problem import Problem, Task
+
+_IGNORED = -100
+_LR_WARMUP = 30
+_BAND_PROBLEMS = 512
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps planned, loss)."""
+
+
+def supervised_batch(policy: Policy, problems: Sequence[Problem]) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, attention mask and labels, each [B, L]: prompt and solution with its end token, right-padded.
+
+    Labels are -100 on prompts and padding, so that only solutions are learnt.
+    """
+    prompts = [policy.prompt_ids(problem.prompt) for problem in problems]
+    solutions = [
+        [*policy.tokenizer(problem.solution, add_special_tokens=False).input_ids, policy.eos_token]
+        for problem in problems
+    ]
+    width = max(len(p) + len(s) for p, s in zip(prompts, solutions, strict=True))
+    tokens = torch.full((len(problems), width), policy.pad_token)
+    mask = torch.zeros((len(problems), width), dtype=torch.bool)
+    labels = torch.full((len(problems), width), _IGNORED)
+    for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
+        end = len(prompt) + len(solution)
+        tokens[row, :end] = torch.tensor(prompt + solution)
+        mask[row, :end] = True
+        labels[row, len(prompt) : end] = torch.tensor(solution)
+    return tokens, mask, labels
+
+
+def sampled_accuracy(policy: Policy, task: Task, recipe: Warmup, response_limit: int) -> float:
+    """Share of correct sampled responses on training problems of the warm-up's own (never the held-out ones)."""
+    problems = task.training_problems(0, _BAND_PROBLEMS, stream_seed(recipe.seed, Stream.WARMUP, 1))
+    engine = NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token)
+    settings = SamplingSettings(response_limit, seed=stream_seed(recipe.seed, Stream.WARMUP, 2))
+    rollout = engine.sample([policy.prompt_ids(p.prompt) for p in problems], settings)
+    texts = rollout.texts(policy.tokenizer)
+    verdicts = grader().grade(texts, [problem.answer for problem in problems])
+    return sum(verdict.correct for verdict in verdicts) / len(problems)
+
+
+def warm_up(
+    policy: Policy, task: Task, recipe: Warmup, response_limit: int, progress: Progress | None = None
+) -> float | None:
+    """Train `policy` in place by the recipe (AdamW, constant learning rate). Returns its accuracy if there is a band.
+
+    The constant rate leaves a noisy path: training goes on until the sampled accuracy lies in the recipe's band, or
+    `max_steps` is reached.
+    """
+    network = policy.network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    rng = numpy_stream(recipe.seed, Stream.WARMUP)
+    done, accuracy, stop = 0, None, recipe.steps
+    while done < stop:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * min(1.0, (done + 1) / _LR_WARMUP)
+        problems = task.warmup_problems(rng, recipe.batch, recipe.longest, recipe.corruption)
+        loss = _supervised_update(policy, optimizer, problems)
+        done += 1
+        if progress:
+            progress(done, stop, loss)
+        if done == stop and recipe.band:
+            accuracy = sampled_accuracy(policy, task, recipe, response_limit)
+            inside = recipe.band[0] <= accuracy <= recipe.band[1]
+            if not inside and done + recipe.extra_steps <= recipe.max_steps:
+                stop += recipe.extra_steps
+    network.eval()
+    return accuracy
+
+
+def _supervised_update(
+    policy: Policy, optimizer: torch.optim.Optimizer, problems: Sequence[Problem]
+) -> float:
+    device = policy.network.device
+    tokens, mask, labels = (x.to(device) for x in supervised_batch(policy, problems))
+    logits = policy.network(input_ids=tokens, attention_mask=mask).logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=_IGNORED
+    )
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(policy.network.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())

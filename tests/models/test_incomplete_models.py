@@ -1,0 +1,49 @@
+"""Model folders that are not, or not only, a language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_runs import starting, tiny_config
+
+from cppo_lab.errors import UserError
+from cppo_lab.models.loading import load_policy
+from cppo_lab.training.checkpoint import save_checkpoint
+
+
+@pytest.fixture
+def model(output: Path, tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "model", starting(tiny_config(output)))
+    return tmp_path / "model"
+
+
+def change_weights(model: Path, drop: str | None = None, **more: torch.Tensor) -> None:
+    weights = load_file(model / "model.safetensors")
+    kept = {key: value for key, value in weights.items() if drop is None or drop not in key}
+    save_file(kept | more, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_value_head_beside_the_model_changes_nothing(model: Path) -> None:
+    tokens = torch.arange(5, 12).unsqueeze(0)
+    before = load_policy(str(model)).network(tokens).logits
+    head = {"v_head.summary.weight": torch.randn(1, 64), "v_head.summary.bias": torch.randn(1)}
+    change_weights(model, **head)
+    assert torch.equal(load_policy(str(model)).network(tokens).logits, before)
+
+
+def test_missing_weights_are_not_filled_with_random_numbers(model: Path) -> None:
+    change_weights(model, drop="layers.0.mlp.down_proj")
+    with pytest.raises(UserError, match=r"lack 1 tensors, such as .*down_proj"):
+        load_policy(str(model))
+
+
+def test_a_critic_is_no_language_model(model: Path) -> None:
+    config = (model / "config.json").read_text(encoding="utf-8")
+    (model / "config.json").write_text(
+        config.replace("Qwen3ForCausalLM", "Qwen3ForTokenClassification"), encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="Qwen3ForTokenClassification, not a language model"):
+        load_policy(str(model))

@@ -1,0 +1,61 @@
+"""Grading that goes wrong when a completion asks for it. Workers import this by its name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from cppo_lab.tasks.grading import pool
+from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.verdict import Verdict
+
+
+def _spin(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    while True:
+        pass
+
+
+def _spin_in_c(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    sum(range(10**12))
+    return grade(completion, answer)
+
+
+def _exhaust_memory(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    held = []
+    while True:
+        held.append(bytearray(1 << 24))
+
+
+def _overflow_stack(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    sys.setrecursionlimit(10**9)
+
+    def deeper(_: int) -> list[object]:
+        return list(map(deeper, [0]))
+
+    deeper(0)
+    return grade(completion, answer)
+
+
+def _exit(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+    os._exit(0)
+
+
+SABOTAGE: dict[str, Callable[..., Verdict]] = {
+    "spin": _spin,
+    "spin in C": _spin_in_c,
+    "exhaust memory": _exhaust_memory,
+    "overflow the stack": _overflow_stack,
+    "exit": _exit,
+}
+
+
+def sabotaged(completion: str, answer: str, answer_line: bool, limit_s: float) -> Verdict:
+    """What a worker does for one answer, with its grading replaced where the completion names a sabotage."""
+    pool.grade = SABOTAGE.get(completion, grade)  # type: ignore[assignment]
+    return pool._grade_one(completion, answer, answer_line, limit_s)
+
+
+def never_starts(*_: object) -> None:
+    """A worker's first act, gone wrong."""
+    os._exit(1)
