@@ -1,13 +1,19 @@
-"""What a run is called and where it lies: the hash of everything that determines its result."""
+"""The identity of a run: the hash of everything that determines its result.
+
+It must survive growth: a key added later leaves every identity as it is while it has its neutral value (`acting_keys`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from cppo_lab.tracking.run_folder import RunFolder
 
@@ -20,6 +26,12 @@ RESULT_VERSION = 3
 
 # Keys that say where and how often something is written, never what is computed.
 _INERT = ("paths", "tracking", "trainer.checkpoint_every", "trainer.samples_per_step")
+
+# Groups whose class, and so whose keys, their `kind` chooses.
+_CHOICES = ("model", "task", "engine")
+
+_NEVER = object()
+"""The neutral value of a key that has none: nothing equals it."""
 
 # Weights, configuration and tokenizer of a model folder.
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
@@ -51,6 +63,59 @@ def folder_hashes(folder: Path) -> list[str]:
 def determines_result(key: str) -> bool:
     """Whether a dotted configuration key, such as `trainer.lr`, can change what a run computes."""
     return not any(key == inert or key.startswith(f"{inert}.") for inert in _INERT)
+
+
+@functools.cache
+def first_keys() -> frozenset[str]:
+    """The dotted keys that count whatever their value: those that the schema had when identities were fixed.
+
+    `task[chain].steps` is the key of one choice of a group. The file is never changed.
+    """
+    text = Path(__file__).with_name("first_keys.txt").read_text(encoding="utf-8")
+    return frozenset(text.split())
+
+
+@functools.cache
+def _first_groups() -> frozenset[str]:
+    parts = [key.split(".") for key in first_keys()]
+    return frozenset(".".join(each[:depth]) for each in parts for depth in range(1, len(each)))
+
+
+def acting_keys(node: Any, key: str = "") -> dict[str, Any]:
+    """The part of a configuration, or of its group at the dotted `key`, that counts for identities, as plain data.
+
+    A key that is not among `first_keys` is left out while it has its neutral value: its default, unless the field
+    declares another one as `neutral`, in its metadata or its `json_schema_extra`. A default that changes must
+    declare the value that was neutral before.
+    """
+    found: dict[str, Any] = {}
+    for name, value, neutral in fields_of(node):
+        path = f"{key}.{name}" if key else name
+        if path in _CHOICES:
+            found[name] = acting_keys(value, f"{path}[{value.kind}]") | {"kind": value.kind}
+        elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+            inner = acting_keys(value, path)
+            if inner or path in _first_groups():
+                found[name] = inner
+        elif path in first_keys() or value != neutral:
+            found[name] = value
+    return found
+
+
+def fields_of(node: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and neutral value of every field of a pydantic model or a dataclass."""
+    if isinstance(node, BaseModel):
+        for name, info in type(node).model_fields.items():
+            default = _NEVER if info.is_required() else info.get_default(call_default_factory=True)
+            declared = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+            yield name, getattr(node, name), declared.get("neutral", default)
+        return
+    for field in dataclasses.fields(node):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        neutral = _NEVER if default is dataclasses.MISSING else default
+        yield field.name, getattr(node, field.name), field.metadata.get("neutral", neutral)
 
 
 def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
@@ -105,7 +170,7 @@ def resolved_device(device: str) -> str:
 
 def run_id(config: RunConfig) -> str:
     """The identity of the run that `config` describes: 12 hexadecimal digits."""
-    content = config.model_dump(mode="python")
+    content = acting_keys(config)
     for path in _INERT:
         *groups, last = path.split(".")
         holder = content
@@ -134,11 +199,11 @@ def run_folder(config: RunConfig) -> RunFolder:
 
 def starting_policy_id(config: RunConfig) -> str:
     """The identity of the starting policy: model, task and warm-up recipe, and the bytes they read."""
-    inputs = {"model": config.model.model_dump(), "task": config.task.model_dump()}
+    acting = acting_keys(config)
     content = {
         "version": RESULT_VERSION,
-        **_without_local_paths(inputs),
-        "warmup": config.warmup.model_dump(),
+        **_without_local_paths({key: acting[key] for key in ("model", "task")}),
+        "warmup": acting["warmup"],
         "device": resolved_device(config.trainer.device),
         "threads": config.trainer.threads,
         "inputs": input_hashes(config),
