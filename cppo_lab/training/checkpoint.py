@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cppo_lab.errors import UserError
 from cppo_lab.interrupts import interrupts_held
 from cppo_lab.models.loading import Policy
 
@@ -40,7 +42,15 @@ def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = N
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The trainer state of a checkpoint folder."""
-    # Rollouts waiting in the state are dataclasses of the lab's own, written by the same user.
-    state: dict[str, Any] = torch.load(path / STATE_FILE, weights_only=False)
+    """The trainer state of a checkpoint folder: tensors and plain data, so that no code of the file is ever run.
+
+    Raises UserError for a file that holds anything else, as checkpoints of earlier versions do.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path / STATE_FILE, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path / STATE_FILE}: holds more than tensors and plain data, and is not loaded (an earlier version of "
+            f"the lab wrote such checkpoints); remove {path.parents[1]} to start the run anew."
+        ) from error
     return state

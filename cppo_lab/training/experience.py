@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.diagnostics.token_traces import TokenRecorder, token_texts
 from cppo_lab.rng import Stream, numpy_stream
 from cppo_lab.rollouts.rollout import Rollout
-from cppo_lab.tasks.grading.verdict import Verdict
+from cppo_lab.tasks.grading.verdict import Outcome, Verdict
 from cppo_lab.tasks.problem import Problem
 
 
@@ -42,6 +42,24 @@ class Experience:
     weight_order: Tensor | None
     sampled_tokens: int
     metrics: dict[str, float]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it: tensors and plain data."""
+        return shallow(self) | {
+            "rollout": shallow(self.rollout),
+            "problems": [shallow(problem) for problem in self.problems],
+            "verdicts": [(verdict.outcome.value, verdict.parsed) for verdict in self.verdicts],
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Experience:
+        """The experience that `state_dict` was taken of."""
+        parts = {
+            "rollout": Rollout(**state["rollout"]),
+            "problems": [Problem(**problem) for problem in state["problems"]],
+            "verdicts": [Verdict(Outcome(outcome), parsed) for outcome, parsed in state["verdicts"]],
+        }
+        return cls(**{**state, **parts})
 
     def sample_rows(
         self, count: int, tokenizer: Any, recorder: TokenRecorder | None = None
@@ -74,6 +92,11 @@ class Experience:
             return None
         tokens = self.rollout.responses[row][self.loss_mask[row]].tolist()
         return {"text": token_texts(tokenizer, tokens), **record}
+
+
+def shallow(instance: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they are."""
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
 
 
 def minibatch_order(config: RunConfig, groups: Sequence[int], step: int, epoch: int) -> Iterator[Tensor]:

@@ -169,7 +169,7 @@ class Trainer:
             "sampled_tokens": self.sampled_tokens,
             "best_accuracy": self.best_accuracy,
             "learner": self.learner.state_dict(),
-            "pending": list(self.pending),
+            "pending": [experience.state_dict() for experience in self.pending],
         }
         folder = self.parts.folder
         save_checkpoint(folder.path / "checkpoints" / f"step_{self.step:06d}", self.parts.policy, state)
@@ -186,7 +186,7 @@ class Trainer:
         self.learner.load_state_dict(state["learner"])
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]
-        self.pending = deque(state["pending"])
+        self.pending = deque(map(Experience.from_state_dict, state["pending"]))
         self.parts.folder.rewind(step)
         return True
 

@@ -1,0 +1,53 @@
+"""What a checkpoint holds, and what is refused as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from test_training_runs import interrupted_after
+from tiny_runs import tiny_config, trainer_for
+
+from cppo_lab.errors import UserError
+from cppo_lab.training.checkpoint import STATE_FILE, load_state
+from cppo_lab.training.experience import Experience
+from cppo_lab.training.run import run
+
+
+@dataclasses.dataclass
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    path: str
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self.path, "w")
+
+
+def test_a_waiting_rollout_comes_back_from_tensors_and_plain_data(output: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(tiny_config(output, "algo=cppo_shuffled", "trainer.staleness=1"))
+    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
+    experience = trainer.collector.collect(0)
+    torch.save(experience.state_dict(), tmp_path / "state.pt")
+    loaded = Experience.from_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert loaded.rollout.responses.equal(experience.rollout.responses)
+    assert list(loaded.problems) == list(experience.problems)
+    assert list(loaded.verdicts) == list(experience.verdicts)
+    tensors = [f.name for f in dataclasses.fields(experience) if torch.is_tensor(getattr(experience, f.name))]
+    assert {"advantages", "old_logp", "weight_order"} <= {*tensors}
+    assert all(getattr(loaded, name).equal(getattr(experience, name)) for name in tensors)
+
+
+def test_code_in_a_checkpoint_is_refused_and_never_run(output: Path, tmp_path: Path) -> None:
+    config = tiny_config(output, "trainer.staleness=1")
+    folder = interrupted_after(config, 1)
+    (_, checkpoint), *_ = folder.checkpoints()
+    made = tmp_path / "made by the checkpoint"
+    state = load_state(checkpoint)
+    torch.save(state | {"pending": [Hostile(str(made))]}, checkpoint / STATE_FILE)
+    with pytest.raises(UserError, match=r"trainer\.pt: holds more than tensors and plain data"):
+        run(config)
+    assert not made.exists()
+    assert folder.status == "FAILED"
