@@ -7,22 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from cppo_lab.fields import Count, Group, NotNegative, Positive, Revision, Seed, Share
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.formats import WeightFormat
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, lt=math.inf)]
-NotNegative = Annotated[float, Field(ge=0, lt=math.inf)]
-
-
-class Group(BaseModel):
-    """A configuration group: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Seeds(Group):
@@ -125,7 +114,7 @@ class Gsm8kTask(ProblemTask):
     path: str | None
     heldout_path: str | None
     heldout: Count
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    revision: Revision
     max_response_tokens: Count
 
     @property
@@ -160,7 +149,7 @@ class DapoMathTask(ProblemTask):
 
     kind: Literal["dapo_math"]
     path: str | None
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    revision: Revision
     prompt: Literal["plain", "chat"]
     benchmarks: Annotated[tuple[MathBenchmark, ...], Field(min_length=1)]
     heldout_paths: HeldoutPaths
