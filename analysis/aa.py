@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cppo_lab.analysis import stats
-from cppo_lab.analysis.comparisons import ALPHA
-from cppo_lab.analysis.findings import Findings
-from cppo_lab.analysis.stats import Array, Estimate
+from cppo_lab.analysis import statistics
+from cppo_lab.analysis.contrasts import ALPHA
+from cppo_lab.analysis.statistics import Array, Estimate
+from cppo_lab.analysis.summary import Findings
 
 SPLITS = 1000
 FEWEST_RUNS = 4
@@ -57,10 +57,10 @@ def check_split(
     if len(finals) < FEWEST_RUNS:
         return SplitCheck(label, len(finals), None, math.nan, math.nan)
     first, second = finals[0 : 2 * half : 2], finals[1 : 2 * half : 2]
-    found = stats.paired_difference(first, second, generator)
+    found = statistics.paired_difference(first, second, generator)
     share = float(np.mean([_is_found(generator.permutation(finals), half) for _ in range(splits)]))
     return SplitCheck(label, len(finals), found.difference, found.p_t, share)
 
 
 def _is_found(shuffled: Array, half: int) -> bool:
-    return stats.paired_t_p(shuffled[:half] - shuffled[half : 2 * half]) < ALPHA
+    return statistics.paired_t_p(shuffled[:half] - shuffled[half : 2 * half]) < ALPHA

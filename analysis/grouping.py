@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cppo_lab.analysis.numbers import tidy
-from cppo_lab.analysis.visible import visible
+from cppo_lab.analysis.formatting import tidy
+from cppo_lab.analysis.safe_text import visible
 
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40

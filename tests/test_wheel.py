@@ -74,9 +74,9 @@ def test_wheel_holds_code_configuration_and_the_reports_templates(wheel: Path) -
         files = [p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.yaml")]
         assert {f"cppo_lab/data/{name}" for name in files} <= names
     assert {
-        "cppo_lab/analysis/template.html.j2",
-        "cppo_lab/analysis/page.css",
-        "cppo_lab/analysis/page.js",
+        "cppo_lab/analysis/page/template.html.j2",
+        "cppo_lab/analysis/page/page.css",
+        "cppo_lab/analysis/page/page.js",
     } <= names
     assert {"cppo_lab/py.typed", "cppo_lab/analysis/py.typed"} <= names
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cppo_lab.analysis.curves import curves_of
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.accuracy import draw_curves
+from cppo_lab.analysis.figures.curves import curves_of
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.results import ACCURACY
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import ACCURACY
 
 COLUMNS = 3
 REFERENCES = ("dppo_topk_tv", "dppo_tv")

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cppo_lab.analysis.curves import Curves, cumulative, curves_of
 from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.curves import Curves, cumulative, curves_of
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.results import ACCURACY, KL
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import ACCURACY, KL
 
 MOST_DIRECT_LABELS = 9
 # More overlapping bands than this hide the lines; the interval figure still shows every interval.

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.folders import read_json_lines
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.run_record import read_json_lines
+from cppo_lab.analysis.load.study import Study
 
 COLUMNS = 3
 # Of a colour map from light to dark: cells beyond this share are dark and take light text.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from cppo_lab.analysis.curves import curves_of
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.accuracy import MOST_BANDS, draw_curves
+from cppo_lab.analysis.figures.curves import curves_of
 from cppo_lab.analysis.figures.stability import MOST_POINTS
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
 
 EFFECTIVE = "budget/effective"
 QUANTITIES = (

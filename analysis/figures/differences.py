@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cppo_lab.analysis.comparisons import Comparison
+from cppo_lab.analysis.contrasts import Comparison
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.findings import Findings, PanelFindings
-from cppo_lab.analysis.numbers import points
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.formatting import points
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.summary import Findings, PanelFindings
 
 # The axis never reaches further than this, so that one method with an enormous interval hides no other.
 FURTHEST = 1.0

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
 
 COLUMNS = 4
 Array = npt.NDArray[np.float64]

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.findings import Findings
-from cppo_lab.analysis.results import MethodResult
-from cppo_lab.analysis.stats import Estimate
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import MethodResult
+from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.summary import Findings
 
 
 def final_and_best(study: Study, findings: Findings) -> Figure | None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.profiles import weighted_profile
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
 
 MEAN, P99 = "mismatch/logp_absdiff_mean", "mismatch/logp_absdiff_p99"
 BY_POSITION = "mismatch_mean"

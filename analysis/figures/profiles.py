@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
 
 COLUMNS = (
     ("divergence_mean", "Mean divergence", False),

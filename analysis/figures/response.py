@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.folders import read_json_lines
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.run_record import read_json_lines
+from cppo_lab.analysis.load.study import Study
 
 MOST_RESPONSES = 4
 # More tokens than this have no room for their texts.

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cppo_lab.analysis.curves import Curves, curves_of
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.accuracy import MOST_BANDS, draw_curves
+from cppo_lab.analysis.figures.curves import Curves, curves_of
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.results import ACCURACY
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import ACCURACY
 
 # More points than this make a hatching of noise instead of a line in a small picture.
 MOST_POINTS = 80

@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from cppo_lab.analysis.numbers import tidy
+from cppo_lab.analysis.formatting import tidy
 
 INK = "#1c2024"
 SOFT_INK = "#5d666f"

@@ -15,7 +15,7 @@ def asked_sweep(
     sweep, merged = find_sweep(name, overrides, config_dir)
     if sweep.file.claims or sweep.file.baseline is not None:
         from cppo_lab.analysis.claims import read_claims
-        from cppo_lab.analysis.planned import check_baseline
+        from cppo_lab.analysis.reproductions.planned import check_baseline
 
         read_claims(name, sweep.file.claims)
         check_baseline(name, sweep)

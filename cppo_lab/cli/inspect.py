@@ -81,7 +81,7 @@ def _is_wished(row: dict[str, Any], wish: Wish, prompts: list[str]) -> bool:
 
 
 def _show(row: dict[str, Any], problem: int) -> None:
-    from cppo_lab.analysis.visible import visible
+    from cppo_lab.analysis.safe_text import visible
 
     graded = (
         f" ({row.get('verdict', '?')}: {row['parsed']}, reference {row['answer']}; reward {row['reward']:g}, advantage "
@@ -102,7 +102,7 @@ def _show(row: dict[str, Any], problem: int) -> None:
 
 
 def _coloured(tokens: dict[str, Any]) -> Text:
-    from cppo_lab.analysis.visible import visible
+    from cppo_lab.analysis.safe_text import visible
 
     text = Text()
     for piece, reason in zip(tokens["text"], tokens["masked"], strict=True):

@@ -13,9 +13,9 @@ from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from cppo_lab.analysis.findings import Findings
-    from cppo_lab.analysis.study import Study
-    from cppo_lab.analysis.tables import Table
+    from cppo_lab.analysis.load.study import Study
+    from cppo_lab.analysis.page.tables import Table
+    from cppo_lab.analysis.summary import Findings
 
 _MOST_CHARACTERS = 300
 _VERDICT_COLUMNS = (
@@ -43,7 +43,7 @@ class Request:
 
     def study(self) -> Study:
         """Read it. Raises UserError where there is nothing to read, or runs are not comparable."""
-        from cppo_lab.analysis.comparable import NotComparable
+        from cppo_lab.analysis.load.comparability import NotComparable
 
         is_of_server = self.mlflow is not None or self.experiment is not None
         try:
@@ -52,13 +52,13 @@ class Request:
             raise UserError(f"{error} --force shows them together, every figure marked.") from error
 
     def _of_folder(self) -> Study:
-        from cppo_lab.analysis.runs import load_study
+        from cppo_lab.analysis.load.sources import load_study
 
         folders = _folders(self.output, self.runs, "--run") if self.runs else None
         return load_study(self.output, self.sweeps or None, folders, force=self.force)
 
     def _of_server(self) -> Study:
-        from cppo_lab.analysis.remote import Wanted, load_experiment
+        from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
         from cppo_lab.tracking.mlflow_store import default_experiment, tracking_uri
 
         uri = tracking_uri(self.mlflow, self.output)
@@ -69,7 +69,7 @@ class Request:
 
 def write(request: Request, destination: Path | None, as_json: bool) -> None:
     """Write the report and say where it is."""
-    from cppo_lab.analysis.report import write_study
+    from cppo_lab.analysis.page.report import write_study
 
     study = request.study()
     files = write_study(study, destination or request.output / "reports" / study.name)
@@ -92,7 +92,7 @@ def show_verdict(request: Request, as_json: bool) -> None:
 
 def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
     """Print how chosen runs differ: in their configuration, and in what came of it."""
-    from cppo_lab.analysis.run_tables import differences_table
+    from cppo_lab.analysis.page.run_tables import differences_table
 
     if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
         raise UserError("compare: takes two or more different runs; cppo-lab list runs names them.")
@@ -111,7 +111,7 @@ def check_aa(request: Request, as_json: bool) -> None:
     import numpy as np
 
     from cppo_lab.analysis.aa import SPLITS, check_methods
-    from cppo_lab.analysis.numbers import percent, points, points_range
+    from cppo_lab.analysis.formatting import percent, points, points_range
 
     study, findings = _found(request)
     checks = check_methods(findings, np.random.default_rng(0))
@@ -145,28 +145,28 @@ def _folders(output: Path, names: Sequence[str], key: str) -> list[Path]:
 
 
 def _found(request: Request) -> tuple[Study, Findings]:
-    from cppo_lab.analysis.findings import find
+    from cppo_lab.analysis.summary import find
 
     study = request.study()
     return study, find(study)
 
 
 def _warn(study: Study) -> None:
-    from cppo_lab.analysis.words import warning
+    from cppo_lab.analysis.verdict_text import warning
 
     console().print(warning(study), style="red", markup=False)
 
 
 def _print_results(study: Study, findings: Findings) -> None:
-    from cppo_lab.analysis.tables import results_table
+    from cppo_lab.analysis.page.tables import results_table
 
     print_json(results_table(findings).marked(study.mark).frame().to_dict("records"))
 
 
 def _print_verdict(study: Study, findings: Findings) -> None:
-    from cppo_lab.analysis.tables import results_table
-    from cppo_lab.analysis.visible import visible
-    from cppo_lab.analysis.words import caveats, verdict
+    from cppo_lab.analysis.page.tables import results_table
+    from cppo_lab.analysis.safe_text import visible
+    from cppo_lab.analysis.verdict_text import caveats, verdict
 
     if study.mark:
         _warn(study)
@@ -189,6 +189,6 @@ def _print_table(content: Table, columns: Sequence[str], title: str) -> None:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    from cppo_lab.analysis.visible import brief, visible
+    from cppo_lab.analysis.safe_text import brief, visible
 
     return Text(visible(brief(text, _MOST_CHARACTERS)), style)

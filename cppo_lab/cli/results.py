@@ -16,7 +16,7 @@ from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
-    from cppo_lab.analysis.result_files import ResultFile
+    from cppo_lab.analysis.load.result_files import ResultFile
 
 
 def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None) -> None:
@@ -30,9 +30,9 @@ def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_
         raise UserError(
             f"sweep {sweep.name}: {sweep.output} holds none of its {len(sweep.runs)} runs; do some first."
         )
-    from cppo_lab.analysis.findings import find
-    from cppo_lab.analysis.result_files import merged, read_results, rows_of, write_results
-    from cppo_lab.analysis.runs import load_study
+    from cppo_lab.analysis.load.result_files import merged, read_results, rows_of, write_results
+    from cppo_lab.analysis.load.sources import load_study
+    from cppo_lab.analysis.summary import find
 
     path = folder / f"{sweep.name}.csv"
     with _alone_with(path):
@@ -57,7 +57,7 @@ def refuse_strangers(sweep: Sweep, path: Path, known: ResultFile) -> None:
     strangers = [row for row in known.rows if row["run_id"] not in planned]
     if not strangers:
         return
-    from cppo_lab.analysis.result_files import seeds_of
+    from cppo_lab.analysis.load.result_files import seeds_of
 
     first = strangers[0]
     told = ", ".join(filter(None, (first["method"], first["panel"], seeds_of(first))))

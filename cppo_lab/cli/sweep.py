@@ -171,7 +171,7 @@ def _finish(sweep: Sweep, report: bool) -> bool:
     """Bring manifest and report up to date; False where there can be no report, with the reason printed."""
     sweep.write_manifest()
     if report and any(run.folder.rows("metrics.jsonl") for run in sweep.runs):
-        from cppo_lab.analysis.report import write_report
+        from cppo_lab.analysis.page.report import write_report
 
         try:
             write_report(sweep.output, sweep.name)

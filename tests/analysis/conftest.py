@@ -15,7 +15,7 @@ import pytest
 from browser_pages import OpenPage, opener
 from run_folders import Fault, write_sweep
 
-from cppo_lab.analysis.report import write_report
+from cppo_lab.analysis.page.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cppo_lab.analysis.claim_tests import Outcome, Planned, outcomes, p_values, together
 from cppo_lab.analysis.claims import Claim, read_claims
-from cppo_lab.analysis.comparisons import ALPHA
-from cppo_lab.analysis.outcomes import Outcome, Planned, outcomes, p_values, together
-from cppo_lab.analysis.result_files import ResultFile
-from cppo_lab.analysis.stats import Estimate, t_interval
+from cppo_lab.analysis.contrasts import ALPHA
+from cppo_lab.analysis.load.result_files import ResultFile
+from cppo_lab.analysis.statistics import Estimate, t_interval
 from cppo_lab.errors import UserError
 
 

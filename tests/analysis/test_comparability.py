@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from run_folders import write_sweep
 
-from cppo_lab.analysis.axes import Source, study_axes
-from cppo_lab.analysis.comparable import (
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import PNG_DPI, Rendered, render
+from cppo_lab.analysis.load.axes import Source, study_axes
+from cppo_lab.analysis.load.comparability import (
     TRAINER,
     Difference,
     NotComparable,
@@ -28,13 +30,11 @@ from cppo_lab.analysis.comparable import (
     mark,
     subject,
 )
-from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.figures.render import PNG_DPI, Rendered, render
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.folders import RunRecord
-from cppo_lab.analysis.gallery import exhibits
-from cppo_lab.analysis.report import collect, write_report
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.run_record import RunRecord
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.page.gallery import exhibits
+from cppo_lab.analysis.page.report import collect, write_report
+from cppo_lab.analysis.summary import find
 from cppo_lab.config.schema import RunConfig, Trainer
 
 BOTH = ("pg", "grpo")

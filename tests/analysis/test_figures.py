@@ -14,9 +14,9 @@ from run_folders import write_sweep
 
 from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, kl_spent
 from cppo_lab.analysis.figures.stability import stability
-from cppo_lab.analysis.results import KL
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import KL
 
 Row = dict[str, Any]
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_run, write_sweep
 
-from cppo_lab.analysis import words
-from cppo_lab.analysis.comparisons import Comparison
-from cppo_lab.analysis.curves import Curves, cumulative
-from cppo_lab.analysis.findings import Findings, PanelFindings, baseline_of, find
+from cppo_lab.analysis import verdict_text
+from cppo_lab.analysis.contrasts import Comparison
+from cppo_lab.analysis.figures.curves import Curves, cumulative
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.results import ACCURACY
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.stats import Estimate
-from cppo_lab.analysis.study import Study
-from cppo_lab.analysis.tables import final_in_words, window_in_words
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page.tables import final_in_words, window_in_words
+from cppo_lab.analysis.run_table import ACCURACY
+from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.summary import Findings, PanelFindings, baseline_of, find
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
@@ -52,7 +52,7 @@ def test_no_winner_is_named_among_methods_that_tie(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, seeds=range(5))
     panel = findings.panels[0]
     assert panel.winner is None
-    text = " ".join(words.verdict(panel))
+    text = " ".join(verdict_text.verdict(panel))
     assert "not resolved" in text
     assert "its lead over every other method is resolved" not in text
 
@@ -62,7 +62,7 @@ def test_a_method_far_ahead_of_every_other_is_named(tmp_path: Path) -> None:
     panel = findings.panels[0]
     assert panel.winner is not None
     assert panel.winner.label == "dppo_tv"
-    assert "its lead over every other method is resolved" in words.verdict(panel)[0]
+    assert "its lead over every other method is resolved" in verdict_text.verdict(panel)[0]
 
 
 def test_a_leading_baseline_is_judged_by_the_comparisons_made_with_it(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_interval_beside_zero_that_holm_does_not_pass_says_so() -> None:
 def test_a_single_seed_resolves_nothing(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, seeds=(0,))
     assert all(comparison.verdict == "not resolved (one pair)" for comparison in findings.comparisons)
-    assert any("a single seed" in caveat for caveat in words.caveats(study, findings))
+    assert any("a single seed" in caveat for caveat in verdict_text.caveats(study, findings))
 
 
 def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_pat
     lone = next(result for result in findings.results if result.label == "grpo")
     assert lone.final is not None
     assert (lone.n, lone.final.has_interval) == (1, False)
-    assert any(caveat.startswith("grpo: a single seed") for caveat in words.caveats(study, findings))
+    assert any(caveat.startswith("grpo: a single seed") for caveat in verdict_text.caveats(study, findings))
 
 
 def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
             ("cppo", 2): Fault("INTERRUPTED", None, 6),
         },
     )
-    text = " ".join(words.caveats(study, findings))
+    text = " ".join(verdict_text.caveats(study, findings))
     assert "1 run diverged (pg seed=0) and counts" in text
     assert "1 run failed without diverging (grpo seed=1); not counted" in text
     assert "1 run interrupted (cppo seed=2); shown, not counted" in text
@@ -136,7 +136,7 @@ def test_a_mid_sweep_report_has_no_final_and_says_so(tmp_path: Path) -> None:
     faults = {("grpo", seed): Fault("RUNNING", None, 5) for seed in (0, 1)}
     _, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1), faults=faults)
     assert findings.results[0].final is None
-    assert "No run has finished yet" in words.verdict(findings.panels[0])[0]
+    assert "No run has finished yet" in verdict_text.verdict(findings.panels[0])[0]
 
 
 def test_the_baseline_is_of_the_same_panel() -> None:
@@ -179,8 +179,8 @@ def test_the_interval_is_left_out_of_the_first_sentence_when_it_says_nothing(tmp
     leader = findings.panels[0].leader
     assert leader is not None
     assert leader.final is not None
-    assert leader.final.high - leader.final.low > words.USELESS_WIDTH
-    assert "too few seeds for a useful interval" in words.verdict(findings.panels[0])[0]
+    assert leader.final.high - leader.final.low > verdict_text.USELESS_WIDTH
+    assert "too few seeds for a useful interval" in verdict_text.verdict(findings.panels[0])[0]
 
 
 def test_a_seed_that_died_is_carried_on_at_its_last_value() -> None:
@@ -237,21 +237,23 @@ def with_final(panel: PanelFindings, finals: dict[str, float]) -> PanelFindings:
 def test_a_tie_at_the_shown_precision_is_called_level(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, algos=("pg", "grpo", "cppo"), seeds=(0, 1))
     tie = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.6001, "cppo": 0.6})
-    assert words.verdict(tie)[0] == (
+    assert verdict_text.verdict(tie)[0] == (
         "grpo and cppo ended level at 60.0%, the highest; a lead over pg is not resolved."
     )
     all_alike = with_final(findings.panels[0], {"pg": 0.6, "grpo": 0.6001, "cppo": 0.6})
-    assert words.verdict(all_alike)[0] == "pg, grpo and cppo ended level at 60.0%."
+    assert verdict_text.verdict(all_alike)[0] == "pg, grpo and cppo ended level at 60.0%."
     apart = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.602, "cppo": 0.6})
-    assert words.verdict(apart)[0].startswith("grpo ended highest, at 60.2%")
+    assert verdict_text.verdict(apart)[0].startswith("grpo ended highest, at 60.2%")
 
 
 def test_methods_that_train_on_other_tokens_are_named_among_the_caveats(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("ppo", "grpo", "cppo"), seeds=(0, 1))
-    assert not any("trained tokens" in caveat for caveat in words.caveats(study, findings))
+    assert not any("trained tokens" in caveat for caveat in verdict_text.caveats(study, findings))
     kinds = study.runs["method"].map({"ppo": "none", "grpo": "none", "cppo": "skip"})
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-    (caveat,) = [c for c in words.caveats(replace(study, runs=runs), findings) if "trained tokens" in c]
+    (caveat,) = [
+        c for c in verdict_text.caveats(replace(study, runs=runs), findings) if "trained tokens" in c
+    ]
     assert "differ in algo.dynamic_sampling.kind (none: ppo and grpo; skip: cppo): averages" in caveat
     assert "algo.dynamic_sampling.kind=skip algo.aggregation.kind=token_mean" in caveat
 
@@ -261,7 +263,7 @@ def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat
     kinds = study.runs["panel"].map({"lr=2e-4": "none", "lr=4e-4": "skip"})
     assert kinds.notna().all()
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-    assert not any("trained tokens" in c for c in words.caveats(replace(study, runs=runs), findings))
+    assert not any("trained tokens" in c for c in verdict_text.caveats(replace(study, runs=runs), findings))
 
 
 def test_neighbouring_steps_are_replaced_by_the_median_of_what_each_seed_recorded() -> None:

@@ -12,11 +12,11 @@ import pytest
 from hostile_runs import METHODS, TEXTS, write_hostile_sweep
 from markdown_it import MarkdownIt
 
-from cppo_lab.analysis.latex import latex
-from cppo_lab.analysis.markdown import cell, fence, line
-from cppo_lab.analysis.report import ReportFiles, write_report
-from cppo_lab.analysis.tables import Cell, Table
-from cppo_lab.analysis.visible import brief, visible
+from cppo_lab.analysis.page.latex import latex
+from cppo_lab.analysis.page.markdown import cell, fence, line
+from cppo_lab.analysis.page.report import ReportFiles, write_report
+from cppo_lab.analysis.page.tables import Cell, Table
+from cppo_lab.analysis.safe_text import brief, visible
 
 Invoke = Callable[..., tuple[int, str, str]]
 

@@ -8,8 +8,8 @@ import pytest
 from browser_pages import OpenPage, options
 from hostile_runs import TEXTS, write_hostile_sweep
 
-from cppo_lab.analysis.report import write_report
-from cppo_lab.analysis.visible import visible
+from cppo_lab.analysis.page.report import write_report
+from cppo_lab.analysis.safe_text import visible
 
 pytestmark = pytest.mark.browser
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from cppo_lab.analysis import stats, words
-from cppo_lab.analysis.comparisons import ALPHA, Comparison, with_holm, with_power
-from cppo_lab.analysis.findings import Findings, find
-from cppo_lab.analysis.numbers import magnitude
-from cppo_lab.analysis.report import write_report
-from cppo_lab.analysis.results import ACCURACY
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.stats import Estimate
-from cppo_lab.analysis.study import Study
-from cppo_lab.analysis.tables import learning_table, stability_table, threshold_in_words
+from cppo_lab.analysis import statistics, verdict_text
+from cppo_lab.analysis.contrasts import ALPHA, Comparison, with_holm, with_power
+from cppo_lab.analysis.formatting import magnitude
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page.report import write_report
+from cppo_lab.analysis.page.tables import learning_table, stability_table, threshold_in_words
+from cppo_lab.analysis.run_table import ACCURACY
+from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.summary import Findings, find
 
 
 def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
@@ -105,7 +105,7 @@ def test_collapses_carry_the_interval_of_their_share(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, algos=("pg", "grpo"), seeds=range(4))
     pg, grpo = findings.results
     assert (pg.collapses, grpo.collapses) == (4, 0)
-    assert pg.collapse_interval == stats.share_interval(4, 4)
+    assert pg.collapse_interval == statistics.share_interval(4, 4)
     table = stability_table(findings)
     assert table is not None
     # One minus the fourth root of 0.025 is 60.2%.
@@ -122,8 +122,8 @@ def test_power_is_stated_at_the_level_of_holm_s_first_step() -> None:
     three = with_power(with_holm([comparison(0.02, 0.04), comparison(-0.1, 0.04), comparison(0.0, 0.04)]))
     for made in three:
         level = 1 - ALPHA / 3
-        assert made.smallest_resolvable == stats.smallest_resolvable_difference(0.04, 5, 0.8, level)
-    assert three[0].pairs_needed == stats.pairs_to_resolve(0.02, 0.04, 0.8, 1 - ALPHA / 3)
+        assert made.smallest_resolvable == statistics.smallest_resolvable_difference(0.04, 5, 0.8, level)
+    assert three[0].pairs_needed == statistics.pairs_to_resolve(0.02, 0.04, 0.8, 1 - ALPHA / 3)
     assert three[2].pairs_needed is None
     (alone,) = with_power([comparison(0.02, 0.04)])
     assert alone.smallest_resolvable < three[0].smallest_resolvable
@@ -136,14 +136,17 @@ def test_a_difference_of_that_size_survives_holm_with_the_stated_probability() -
     found = 0
     for _ in range(1500):
         # The others show nothing, which is the worst for the first one's adjusted p.
-        p = [stats.paired_t_p(generator.normal(made.smallest_resolvable, sd, pairs)), *([1.0] * (tests - 1))]
-        found += stats.holm(np.array(p))[0] < ALPHA
+        p = [
+            statistics.paired_t_p(generator.normal(made.smallest_resolvable, sd, pairs)),
+            *([1.0] * (tests - 1)),
+        ]
+        found += statistics.holm(np.array(p))[0] < ALPHA
     assert found / 1500 == pytest.approx(0.8, abs=0.035)
 
 
 def test_the_power_of_every_comparison_is_said_in_words(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, seeds=range(5))
-    said = words.power_statements(findings.panels[0])
+    said = verdict_text.power_statements(findings.panels[0])
     assert len(said) == len(findings.comparisons) == 3
     for sentence, made in zip(said, findings.comparisons, strict=True):
         assert sentence.startswith(
@@ -171,17 +174,17 @@ def test_what_cannot_be_said_of_power_is_not(seen: Estimate | None, expected: st
     _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
     panel = findings.panels[0]
     made = replace(panel.comparisons[0], difference=seen, smallest_resolvable=math.nan, pairs_needed=None)
-    (sentence,) = words.power_statements(replace(panel, comparisons=with_power([made])))
+    (sentence,) = verdict_text.power_statements(replace(panel, comparisons=with_power([made])))
     assert sentence == f"grpo against dppo_tv: {expected}"
 
 
 def test_panels_of_several_model_sizes_are_named_with_them(tmp_path: Path) -> None:
     study, _ = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
-    assert words.panel_in_words(study, "lr=2e-4") == "lr=2e-4"
+    assert verdict_text.panel_in_words(study, "lr=2e-4") == "lr=2e-4"
     sizes = study.runs["panel"].map({"lr=2e-4": 126_208.0, "lr=4e-4": 8.2e9})
     scaled = replace(study, runs=study.runs.assign(parameters=sizes))
-    assert words.panel_in_words(scaled, "lr=2e-4") == "lr=2e-4 (0.13 M parameters)"
-    assert words.panel_in_words(scaled, "lr=4e-4") == "lr=4e-4 (8.2 B parameters)"
+    assert verdict_text.panel_in_words(scaled, "lr=2e-4") == "lr=2e-4 (0.13 M parameters)"
+    assert verdict_text.panel_in_words(scaled, "lr=4e-4") == "lr=4e-4 (8.2 B parameters)"
     assert magnitude(None) == "–"
 
 

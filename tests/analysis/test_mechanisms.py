@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 from run_folders import write_sweep
 
-from cppo_lab.analysis import mechanisms
 from cppo_lab.analysis.figures import ablations, agreement, heatmaps, response
 from cppo_lab.analysis.figures.style import cell_edges
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page import mechanisms
 
 DELTA = 0.15
 

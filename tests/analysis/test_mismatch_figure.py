@@ -10,8 +10,8 @@ import yaml
 from run_folders import write_sweep
 
 from cppo_lab.analysis.figures.mismatch import MEAN, P99, caption, engines_of, mismatch
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
 
 SEEDS = (0, 1)
 

@@ -8,31 +8,31 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from cppo_lab.analysis import stats
+from cppo_lab.analysis import statistics
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 5, 20])
 def test_the_smallest_resolvable_difference_is_found_with_the_stated_power(pairs: int) -> None:
     generator = np.random.default_rng(pairs)
     sd = 0.04
-    difference = stats.smallest_resolvable_difference(sd, pairs)
+    difference = statistics.smallest_resolvable_difference(sd, pairs)
     draws = generator.normal(difference, sd, size=(4000, pairs))
     found = scipy_stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_pairs_needed_is_the_least_number_with_the_stated_power() -> None:
-    pairs = stats.pairs_to_resolve(0.02, 0.04)
+    pairs = statistics.pairs_to_resolve(0.02, 0.04)
     assert pairs is not None
-    assert stats.smallest_resolvable_difference(0.04, pairs) <= 0.02
-    assert stats.smallest_resolvable_difference(0.04, pairs - 1) > 0.02
+    assert statistics.smallest_resolvable_difference(0.04, pairs) <= 0.02
+    assert statistics.smallest_resolvable_difference(0.04, pairs - 1) > 0.02
 
 
 @pytest.mark.parametrize(("difference", "sd"), [(0.0, 0.04), (0.0001, 0.04), (0.1, 0.0), (0.1, math.nan)])
 def test_pairs_needed_is_unknown_without_difference_or_spread_or_beyond_reach(
     difference: float, sd: float
 ) -> None:
-    assert stats.pairs_to_resolve(difference, sd) is None
+    assert statistics.pairs_to_resolve(difference, sd) is None
 
 
 def share_shown_equal(mean: float, sd: float, margin: float, pairs: int, level: float) -> float:
@@ -41,7 +41,7 @@ def share_shown_equal(mean: float, sd: float, margin: float, pairs: int, level: 
     means, spreads = draws.mean(axis=1), draws.std(axis=1, ddof=1)
     distances = margin - np.abs(means)
     shown = [
-        distance > 0 and stats.t_p(distance, spread, pairs) < 1 - level
+        distance > 0 and statistics.t_p(distance, spread, pairs) < 1 - level
         for distance, spread in zip(distances.tolist(), spreads.tolist(), strict=True)
     ]
     return float(np.mean(shown))
@@ -55,14 +55,17 @@ def share_shown_equal(mean: float, sd: float, margin: float, pairs: int, level: 
 def test_pairs_to_show_equal_do_so_with_the_stated_power(
     mean: float, sd: float, margin: float, level: float
 ) -> None:
-    pairs = stats.pairs_to_show_equal(mean, sd, margin, level=level)
+    pairs = statistics.pairs_to_show_equal(mean, sd, margin, level=level)
     assert pairs is not None
     assert share_shown_equal(mean, sd, margin, pairs, level) > 0.785
     assert share_shown_equal(mean, sd, margin, pairs - 1, level) < 0.815
 
 
 def test_pairs_that_are_enough_for_one_margin_are_too_few_for_both() -> None:
-    pairs, one_sided = stats.pairs_to_show_equal(0.0, 0.06, 0.03), stats.pairs_to_resolve(0.03, 0.06)
+    pairs, one_sided = (
+        statistics.pairs_to_show_equal(0.0, 0.06, 0.03),
+        statistics.pairs_to_resolve(0.03, 0.06),
+    )
     assert pairs is not None
     assert one_sided is not None
     assert one_sided < pairs
@@ -72,7 +75,7 @@ def test_pairs_that_are_enough_for_one_margin_are_too_few_for_both() -> None:
 
 def test_a_margin_too_far_to_be_mistaken_for_takes_no_pairs_of_its_own() -> None:
     # Near one margin the other is six spreads away: the test there is the one of a difference.
-    near, alone = stats.pairs_to_show_equal(0.02, 0.01, 0.03), stats.pairs_to_resolve(0.01, 0.01)
+    near, alone = statistics.pairs_to_show_equal(0.02, 0.01, 0.03), statistics.pairs_to_resolve(0.01, 0.01)
     assert near == alone
 
 
@@ -80,7 +83,7 @@ def test_showing_equality_takes_more_pairs_for_more_spread_power_level_and_less_
     def needed(
         mean: float = 0.0, sd: float = 0.06, margin: float = 0.03, power: float = 0.8, level: float = 0.95
     ) -> int:
-        return stats.pairs_to_show_equal(mean, sd, margin, power, level) or 10_000
+        return statistics.pairs_to_show_equal(mean, sd, margin, power, level) or 10_000
 
     for growing in (
         [needed(mean=0.002 * k) for k in range(10)],
@@ -109,4 +112,4 @@ def test_showing_equality_takes_more_pairs_for_more_spread_power_level_and_less_
 def test_no_pairs_show_equality_outside_the_margin_without_spread_or_beyond_reach(
     mean: float, sd: float, margin: float
 ) -> None:
-    assert stats.pairs_to_show_equal(mean, sd, margin) is None
+    assert statistics.pairs_to_show_equal(mean, sd, margin) is None

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from run_folders import write_sweep
 
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.paper import BASELINE, NAMES, TABLE_1, TABLE_4, benchmarks_table, paper_table
-from cppo_lab.analysis.report import write_report
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.page.paper_tables import benchmarks_table, paper_table
+from cppo_lab.analysis.page.report import write_report
+from cppo_lab.analysis.paper import BASELINE, NAMES, TABLE_1, TABLE_4
+from cppo_lab.analysis.summary import find
 
 
 def test_the_mean_of_table_4_is_table_1_and_the_mean_of_its_benchmarks() -> None:

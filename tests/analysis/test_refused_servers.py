@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.analysis.remote import Wanted, load_experiment
-from cppo_lab.analysis.runs import NothingToReport
+from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.sources import NothingToReport
 
 
 @pytest.mark.parametrize(

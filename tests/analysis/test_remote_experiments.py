@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from run_folders import Fault, write_run
 
-from cppo_lab.analysis.comparable import NotComparable
-from cppo_lab.analysis.remote import Wanted, load_experiment
-from cppo_lab.analysis.report import collect, write_report, write_study
-from cppo_lab.analysis.runs import NothingToReport, load_study
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.comparability import NotComparable
+from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.sources import NothingToReport, load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page.report import collect, write_report, write_study
 from cppo_lab.sweeps.sweep import PlannedRun, Sweep, plan_sweep
 from cppo_lab.sweeps.sweep_file import adhoc_sweep
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror

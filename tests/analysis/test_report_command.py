@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from run_folders import write_run, write_sweep
 
-from cppo_lab.analysis.remote import Wanted
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.mlflow_runs import Wanted
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
 
 Invoke = Callable[..., tuple[int, str, str]]
 DOCS = Path(__file__).parents[2] / "docs"
@@ -49,7 +49,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, filled: Path) -> list[Wanted]:
         requests.append(wanted)
         return load_study(filled, "quickstart", force=force)
 
-    monkeypatch.setattr("cppo_lab.analysis.remote.load_experiment", answer)
+    monkeypatch.setattr("cppo_lab.analysis.load.mlflow_runs.load_experiment", answer)
     return requests
 
 

@@ -20,8 +20,15 @@ from run_folders import Fault, write_sweep
 
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.render import inline_svg
-from cppo_lab.analysis.report import FORMATS, ReportFiles, collect, html_page, markdown_page, write_report
-from cppo_lab.analysis.runs import NothingToReport, load_study, title_and_command
+from cppo_lab.analysis.load.sources import NothingToReport, load_study, title_and_command
+from cppo_lab.analysis.page.report import (
+    FORMATS,
+    ReportFiles,
+    collect,
+    html_page,
+    markdown_page,
+    write_report,
+)
 
 
 class Page(HTMLParser):
@@ -344,7 +351,7 @@ def test_house_colours_of_a_picture_follow_the_theme() -> None:
 
 def test_analysis_imports_neither_torch_nor_what_needs_it() -> None:
     code = (
-        "import sys, analysis.report, analysis.remote; "
+        "import sys, cppo_lab.analysis.page.report, cppo_lab.analysis.load.mlflow_runs; "
         "heavy = {'torch', 'transformers', 'hydra', 'mlflow', 'cppo_lab.config.schema', 'matplotlib.pyplot'}; "
         "bad = heavy & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"

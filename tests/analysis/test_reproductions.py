@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cppo_lab.analysis.claim_tests import Outcome, difference, p_values
 from cppo_lab.analysis.claims import read_claims
-from cppo_lab.analysis.figures.reproduction import contrast_rows, mean_series, reproduction, shared
-from cppo_lab.analysis.numbers import points
-from cppo_lab.analysis.outcomes import Outcome, difference, p_values
+from cppo_lab.analysis.formatting import points
+from cppo_lab.analysis.load.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
 from cppo_lab.analysis.paper import reported_differences
-from cppo_lab.analysis.planned import planned_runs
-from cppo_lab.analysis.reproduction_items import ORDER, read_item, read_items
-from cppo_lab.analysis.reproductions import HEADLINE_IMAGE, headline_block, readme_with, write
-from cppo_lab.analysis.reproductions_page import page, verdict_in_words
-from cppo_lab.analysis.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
-from cppo_lab.analysis.stats import t_interval
+from cppo_lab.analysis.reproductions.build import HEADLINE_IMAGE, headline_block, readme_with, write
+from cppo_lab.analysis.reproductions.document import page, verdict_in_words
+from cppo_lab.analysis.reproductions.figure import contrast_rows, mean_series, reproduction, shared
+from cppo_lab.analysis.reproductions.items import ORDER, read_item, read_items
+from cppo_lab.analysis.reproductions.planned import planned_runs
+from cppo_lab.analysis.statistics import t_interval
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import plan_sweep
 from cppo_lab.sweeps.sweep_file import read_sweep, sweep_names

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
+from cppo_lab.analysis.claim_tests import Planned, outcomes
 from cppo_lab.analysis.claims import read_claims
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.outcomes import Planned, outcomes
-from cppo_lab.analysis.result_files import (
+from cppo_lab.analysis.load.result_files import (
     PRETRAINED,
     ResultFile,
     merged,
@@ -25,7 +24,8 @@ from cppo_lab.analysis.result_files import (
     seeds_of,
     write_results,
 )
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.summary import find
 from cppo_lab.errors import UserError
 
 COMPARED = ("dppo_tv", "cppo")

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from run_folders import START, Fault, write_run, write_sweep
 
-from cppo_lab.analysis.axes import Source, study_axes
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.folders import RunRecord, read_json_lines
+from cppo_lab.analysis.formatting import tidy
 from cppo_lab.analysis.grouping import group_runs, is_seed_axis
-from cppo_lab.analysis.numbers import tidy
-from cppo_lab.analysis.report import write_report
-from cppo_lab.analysis.runs import NothingToReport, known_sweeps, load_study
+from cppo_lab.analysis.load.axes import Source, study_axes
+from cppo_lab.analysis.load.run_record import RunRecord, read_json_lines
+from cppo_lab.analysis.load.sources import NothingToReport, known_sweeps, load_study
+from cppo_lab.analysis.page.report import write_report
+from cppo_lab.analysis.summary import find
 
 
 def test_every_planned_run_is_there_with_its_status(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 from kept_responses import HOSTILE
 from run_folders import write_run, write_sweep
 
-from cppo_lab.analysis import sample_data as module
-from cppo_lab.analysis.folders import read_json_lines
-from cppo_lab.analysis.responses import MOST_TOKENS, kept_files
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.sample_data import sample_data
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.run_record import read_json_lines
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page import sample_data as module
+from cppo_lab.analysis.page.responses import MOST_TOKENS, kept_files
+from cppo_lab.analysis.page.sample_data import sample_data
 
 
 def study_of(output: Path, **options: Any) -> Study:

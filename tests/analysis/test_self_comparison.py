@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from run_folders import write_sweep
 
-from cppo_lab.analysis import stats
+from cppo_lab.analysis import statistics
 from cppo_lab.analysis.aa import check_methods, check_split
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.summary import find
 
 Invoke = Callable[..., tuple[int, str, str]]
 
@@ -51,7 +51,7 @@ def test_intervals_cover_the_truth_19_times_in_20(n: int, shape: str) -> None:
     for _ in range(trials):
         drawn = rng.normal(0.6, 0.08, size=n), rng.binomial(1024, 0.6, size=n) / 1024
         values = drawn[("normal", "binomial").index(shape)]
-        interval = stats.t_interval(values)
+        interval = statistics.t_interval(values)
         inside += interval.low <= 0.6 <= interval.high
     assert 0.93 <= inside / trials <= 0.97
 

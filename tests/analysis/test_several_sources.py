@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from run_folders import write_sweep
 
-from cppo_lab.analysis.axes import canonical
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.report import collect, write_report
-from cppo_lab.analysis.run_tables import runs_table
-from cppo_lab.analysis.runs import NothingToReport, load_study
+from cppo_lab.analysis.load.axes import canonical
+from cppo_lab.analysis.load.sources import NothingToReport, load_study
+from cppo_lab.analysis.page.report import collect, write_report
+from cppo_lab.analysis.page.run_tables import runs_table
+from cppo_lab.analysis.summary import find
 
 BOTH = ("pg", "grpo")
 

@@ -10,8 +10,9 @@ import pytest
 from kept_responses import HOSTILE, LONG_TOKENS
 from run_folders import write_sweep
 
-from cppo_lab.analysis.report import collect, html_page, markdown_page
-from cppo_lab.analysis.responses import (
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.page.report import collect, html_page, markdown_page
+from cppo_lab.analysis.page.responses import (
     MOST_CHARACTERS,
     MOST_TOKENS,
     KeptStep,
@@ -19,8 +20,7 @@ from cppo_lab.analysis.responses import (
     read_step,
     recorded_steps,
 )
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.samples import choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.page.samples import choice_in_words, choose, left_out, token_notes
 
 
 def record(texts: list[str], masked: list[str], **columns: Any) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from filelock import FileLock
 from run_folders import Fault, write_sweep
 
 from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, accuracy_against_steps
-from cppo_lab.analysis.findings import find
-from cppo_lab.analysis.run_tables import runs_table
-from cppo_lab.analysis.runs import load_study
-from cppo_lab.analysis.study import Study
-from cppo_lab.analysis.tables import final_in_words, window_in_words
-from cppo_lab.analysis.words import caveats
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page.run_tables import runs_table
+from cppo_lab.analysis.page.tables import final_in_words, window_in_words
+from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.verdict_text import caveats
 from cppo_lab.tracking.run_folder import LOCK_FILE
 
 FAULTS = {

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_runs import ROOT, TINY
 
-from cppo_lab.analysis.findings import Findings
-from cppo_lab.analysis.findings import find as found_in
-from cppo_lab.analysis.result_files import read_results
-from cppo_lab.analysis.study import Study
+from cppo_lab.analysis.load.result_files import read_results
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.summary import find as found_in
 from cppo_lab.cli.results import refuse_strangers
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_id, run_ids
@@ -79,7 +79,7 @@ def test_rows_that_another_command_adds_meanwhile_stay(
         lost = replace(found.panels[0], results=found.panels[0].results[1:])
         return replace(found, panels=(lost,))
 
-    monkeypatch.setattr("cppo_lab.analysis.findings.find", find)
+    monkeypatch.setattr("cppo_lab.analysis.summary.find", find)
     assert invoke("results", *asked, "--to", str(folder))[0] == 0
     assert {row["method"] for row in rows_of(path)} == {"other", "cppo"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.analysis import report
-from cppo_lab.analysis.comparable import NotComparable
+from cppo_lab.analysis.load.comparability import NotComparable
+from cppo_lab.analysis.page import report
 from cppo_lab.cli import sweep as sweep_command
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
 from cppo_lab.sweeps.worker_pool import Outcome

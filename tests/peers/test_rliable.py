@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests  # noqa: E402
 from statsmodels.stats.power import TTestPower  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
-from cppo_lab.analysis import stats  # noqa: E402
+from cppo_lab.analysis import statistics  # noqa: E402
 
 SHAPES = ((4, 1), (5, 1), (7, 3), (10, 4), (16, 26))
 DRAWS = 20_000
@@ -34,7 +34,9 @@ def matrices() -> Iterator[np.ndarray]:
 
 def test_interquartile_means_are_rliable_s() -> None:
     for scores in matrices():
-        assert stats.interquartile_mean(scores) == pytest.approx(metrics.aggregate_iqm(scores), abs=1e-12)
+        assert statistics.interquartile_mean(scores) == pytest.approx(
+            metrics.aggregate_iqm(scores), abs=1e-12
+        )
 
 
 def test_probabilities_of_improvement_are_rliable_s() -> None:
@@ -43,7 +45,7 @@ def test_probabilities_of_improvement_are_rliable_s() -> None:
         other = np.round(scores + rng.normal(0, 0.1, size=scores.shape), 2)
         # rliable averages over tasks, each with runs of its own.
         per_task = [
-            stats.probability_of_improvement(scores[:, i], other[:, i]) for i in range(scores.shape[1])
+            statistics.probability_of_improvement(scores[:, i], other[:, i]) for i in range(scores.shape[1])
         ]
         assert np.mean(per_task) == pytest.approx(
             metrics.probability_of_improvement(scores, other), abs=1e-12
@@ -66,7 +68,7 @@ def test_bootstrap_intervals_are_rliable_s_up_to_its_own_noise(shape: tuple[int,
         return intervals["scores"][:, 0]
 
     first, second = theirs(0), theirs(1)
-    mine = np.array(stats.stratified_bootstrap_interval(scores, np.random.default_rng(0), draws=DRAWS))
+    mine = np.array(statistics.stratified_bootstrap_interval(scores, np.random.default_rng(0), draws=DRAWS))
     width = first[1] - first[0]
     noise = max(float(np.abs(first - second).max()), 0.004 * width)
     assert np.abs(mine - first).max() <= 4 * noise
@@ -78,14 +80,14 @@ def test_holm_is_statsmodels_s() -> None:
     for count in (1, 2, 5, 20):
         for _ in range(50):
             p = rng.random(count) ** 3
-            np.testing.assert_allclose(stats.holm(p), multipletests(p, method="holm")[1], atol=1e-12)
+            np.testing.assert_allclose(statistics.holm(p), multipletests(p, method="holm")[1], atol=1e-12)
 
 
 def test_paired_tests_are_scipy_s() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 10, 13):
         first, second = rng.normal(size=n), rng.normal(0.5, 1.2, size=n)
-        found = stats.paired_difference(first, second, rng)
+        found = statistics.paired_difference(first, second, rng)
         assert found.p_t == pytest.approx(scipy_stats.ttest_rel(first, second).pvalue, abs=1e-12)
         interval = scipy_stats.ttest_rel(first, second).confidence_interval(0.95)
         assert (found.difference.low, found.difference.high) == pytest.approx(tuple(interval), abs=1e-12)
@@ -103,10 +105,10 @@ def test_power_is_statsmodels_s() -> None:
         (0.1, 5, 0.05 / 6),
         (0.02, 20, 0.05 / 3),
     ):
-        difference = stats.smallest_resolvable_difference(sd, n, level=1 - alpha)
+        difference = statistics.smallest_resolvable_difference(sd, n, level=1 - alpha)
         power = TTestPower().power(difference / sd, nobs=n, alpha=alpha, alternative="two-sided")
         assert power == pytest.approx(0.8, abs=1e-3)
-        needed = stats.pairs_to_resolve(difference, sd, level=1 - alpha)
+        needed = statistics.pairs_to_resolve(difference, sd, level=1 - alpha)
         assert needed in (n, n + 1)
 
 
@@ -114,4 +116,4 @@ def test_intervals_of_shares_are_statsmodels_s() -> None:
     for n in (1, 2, 5, 10, 20):
         for count in range(n + 1):
             theirs = proportion_confint(count, n, alpha=0.05, method="beta")
-            assert stats.share_interval(count, n) == pytest.approx(theirs, abs=1e-9)
+            assert statistics.share_interval(count, n) == pytest.approx(theirs, abs=1e-9)

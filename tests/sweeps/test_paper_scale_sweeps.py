@@ -10,7 +10,7 @@ import pytest
 from test_recipes import SIZES, tiny_data, tiny_model
 
 from cppo_lab.analysis.grouping import Grouping, group_runs
-from cppo_lab.analysis.planned import planned_runs
+from cppo_lab.analysis.reproductions.planned import planned_runs
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.cost import cost
 from cppo_lab.sweeps.sweep import Sweep, plan_sweep

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.analysis.figures.reproduction import SERIES
+from cppo_lab.analysis.reproductions.figure import SERIES
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
 from cppo_lab.sweeps.sweep_file import FIGURES, read_sweep, split_scale

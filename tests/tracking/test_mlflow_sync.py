@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from tiny_runs import files_with_times
 
-from cppo_lab.analysis.remote import Wanted, load_experiment
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_folder
 from cppo_lab.config.schema import RunConfig

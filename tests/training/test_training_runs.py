@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from tiny_runs import files_with_times, same_weights, starting, tiny_config
 
-from cppo_lab.analysis.runs import load_study
+from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.identity import RESULT_VERSION, run_folder
 from cppo_lab.config.schema import PretrainedModel, RunConfig
 from cppo_lab.errors import UserError

@@ -1,0 +1,1 @@
+"""Run folders, MLflow experiments and result files, read into a study."""

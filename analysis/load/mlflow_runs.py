@@ -1,0 +1,318 @@
+"""Runs of an MLflow experiment, brought from a tracking server into folders that are read like any others.
+
+The folders are a cache: a run that ended is fetched once, one that goes on anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from cppo_lab.analysis.formatting import listed, plural
+from cppo_lab.analysis.load.rebuilt import has_ended, manifest_of, rebuild
+from cppo_lab.analysis.load.sources import NothingToReport, join, read_picked, read_sweep
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.errors import UserError, near_miss
+from cppo_lab.tracking.mlflow_store import (
+    KIND_TAG,
+    METHOD_TAG,
+    RUN_FILES,
+    RUN_ID_TAG,
+    first_line,
+    quiet_client,
+    sqlite_problem,
+)
+from cppo_lab.tracking.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_MARKER = "fetched.json"
+_MANIFEST = "sweep.json"
+_PARENT_TAG = "mlflow.parentRunId"
+_SAMPLES = re.compile(r"samples/step_\d+\.jsonl")
+_AT_A_TIME = 8
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to report of a tracking server: an experiment, or only these sweeps and runs of it."""
+
+    uri: str
+    experiment: str
+    sweeps: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The server's address without the credentials it may hold."""
+        parts = urlsplit(self.uri)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else self.uri
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The lab's runs in an experiment, the one that says most of each; and sweeps with their names and members."""
+
+    runs: dict[str, Run]
+    sweeps: dict[str, Run]
+    members: dict[str, list[str]]
+
+    @property
+    def alone(self) -> list[str]:
+        """Runs that no sweep lists."""
+        inside = {run_id for members in self.members.values() for run_id in members}
+        return [run_id for run_id in self.runs if run_id not in inside]
+
+
+def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Study:
+    """The study of an experiment's runs, which are kept below `cache`.
+
+    Raises NothingToReport when the server cannot be read, or has no such experiment, sweep or run; NotComparable as
+    load_study does.
+    """
+    with _reading(wanted):
+        client = _client(wanted)
+        listing = _listing(client, wanted)
+        names, alone = _chosen(listing, wanted)
+        root = cache / f"{_safe(wanted.experiment)}-{_digest(wanted.address)}"
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            needed = dict.fromkeys([*(run for name in names for run in listing.members[name]), *alone])
+            rebuilt = _fetch_all(client, [listing.runs[run_id] for run_id in needed], root / "runs")
+            for name in names:
+                _write_manifest(client, listing, name, root / "sweeps" / name / _MANIFEST)
+            sweeps = [read_sweep(root, name, made_here=False) for name in names]
+            folders = [root / "runs" / _folder_name(listing.runs[run_id]) for run_id in alone]
+            picked = (
+                read_picked(folders, f"runs-{_digest(*sorted(alone))}", made_here=False) if folders else None
+            )
+    name = "+".join(["mlflow", _safe(wanted.experiment), *map(_safe, (*wanted.sweeps, *wanted.runs))])
+    source = f"MLflow experiment {wanted.experiment} at {wanted.address}"
+    return join(sweeps, picked, force=force, name=name, source=source, notes=_told(rebuilt))
+
+
+@contextmanager
+def _reading(wanted: Wanted) -> Iterator[None]:
+    """Turn whatever a store raises into one sentence: SQLAlchemy's errors, requests', MLflow's, the system's."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise NothingToReport(
+            f"--mlflow {wanted.address}: cannot be read ({_reason(error, wanted)})."
+        ) from error
+
+
+def _reason(error: Exception, wanted: Wanted) -> str:
+    """What the system said at the bottom of the chain of errors (`connection refused`), else the error's first line."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror.lower()
+        link = link.__cause__ or link.__context__
+    return first_line(Exception(str(error).replace(wanted.uri, wanted.address) or type(error).__name__))
+
+
+def _client(wanted: Wanted) -> MlflowClient:
+    scheme, separator, path = wanted.uri.partition("://")
+    if not separator:
+        raise NothingToReport(
+            f"--mlflow {wanted.uri}: not the address of a store; give http://…, https://… or sqlite:///…"
+        )
+    # MLflow would make an empty store rather than say that there is none.
+    if (
+        scheme in ("sqlite", "file")
+        and not Path(path.removeprefix("/") if scheme == "sqlite" else path).exists()
+    ):
+        raise NothingToReport(f"--mlflow {wanted.uri}: no such store.")
+    problem = sqlite_problem(wanted.uri)
+    if problem:
+        raise NothingToReport(f"--mlflow {wanted.uri}: cannot be read ({problem}).")
+    quiet_client()
+    from mlflow import MlflowClient
+
+    return MlflowClient(wanted.uri)
+
+
+# What there is, and what of it is wanted.
+
+
+def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
+    experiment = client.get_experiment_by_name(wanted.experiment)
+    if experiment is None:
+        known = [each.name for each in client.search_experiments()]
+        raise NothingToReport(
+            f"--experiment {wanted.experiment}: no such experiment at {wanted.address}; there are "
+            f"{', '.join(sorted(known)) or 'none'}.{near_miss(wanted.experiment, known)}"
+        )
+    page = client.search_runs([experiment.experiment_id], max_results=_PAGE)
+    everything: list[Run] = [*page]
+    while page.token:
+        page = client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=page.token)
+        everything += page
+    runs: dict[str, Run] = {}
+    for run in everything:
+        if run.data.tags.get(KIND_TAG) == "run" and run.data.tags.get(RUN_ID_TAG):
+            run_id = run.data.tags[RUN_ID_TAG]
+            # The same run may have been sent several times, once under each of its sweeps.
+            runs[run_id] = max(runs.get(run_id, run), run, key=_weight)
+    if not runs:
+        raise NothingToReport(
+            f"--experiment {wanted.experiment}: holds no run of the lab ({plural(len(everything), 'other run')})."
+        )
+    parents = sorted(
+        (run for run in everything if run.data.tags.get(KIND_TAG) == "sweep"),
+        key=lambda run: run.info.start_time,
+    )
+    sweeps: dict[str, Run] = {}
+    for parent in reversed(parents):
+        name = _safe(parent.info.run_name or parent.info.run_id)
+        sweeps[name if name not in sweeps else f"{name}-{parent.info.run_id[:8]}"] = parent
+    by_parent: dict[str, list[str]] = defaultdict(list)
+    # The server lists the newest first.
+    for run in reversed(everything):
+        if run.data.tags.get(RUN_ID_TAG) in runs and _PARENT_TAG in run.data.tags:
+            by_parent[run.data.tags[_PARENT_TAG]].append(run.data.tags[RUN_ID_TAG])
+    members = {
+        name: list(dict.fromkeys(by_parent[run.info.run_id])) for name, run in reversed(sweeps.items())
+    }
+    return _Listing(runs, sweeps, members)
+
+
+def _weight(run: Run) -> tuple[bool, int]:
+    return has_ended(run), run.info.end_time or run.info.start_time or 0
+
+
+def _chosen(listing: _Listing, wanted: Wanted) -> tuple[list[str], list[str]]:
+    """Names of the sweeps and IDs of the runs outside them to report."""
+    if not wanted.sweeps and not wanted.runs:
+        return [name for name, members in listing.members.items() if members], listing.alone
+    names: list[str] = []
+    for asked in wanted.sweeps:
+        found = [name for name, run in listing.sweeps.items() if asked in (name, run.info.run_name)]
+        if not found:
+            raise NothingToReport(_unknown("sweep", asked, list(listing.members), wanted))
+        names += found
+    alone = []
+    for asked in wanted.runs:
+        called = {run_id: _folder_name(run) for run_id, run in listing.runs.items()}
+        match = [
+            run_id
+            for run_id, run in listing.runs.items()
+            if asked in (run_id, called[run_id], run.info.run_id)
+        ]
+        if not match:
+            raise NothingToReport(_unknown("--run", asked, list(called.values()), wanted))
+        alone += match
+    return list(dict.fromkeys(names)), list(dict.fromkeys(alone))
+
+
+def _unknown(key: str, asked: str, known: Sequence[str], wanted: Wanted) -> str:
+    there = f"; there are {', '.join(sorted(known)[:20])}" if known else ""
+    return (
+        f"{key} = {asked}: not in experiment {wanted.experiment} at {wanted.address}{there}."
+        f"{near_miss(asked, known)}"
+    )
+
+
+# From the server into folders.
+
+
+def _fetch_all(client: MlflowClient, runs: Sequence[Run], root: Path) -> list[str]:
+    """Bring every run into its folder; returns the names of those that had to be rebuilt."""
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        whole = list(pool.map(lambda run: _fetch(client, run, root / _folder_name(run)), runs))
+    return [_folder_name(run) for run, is_whole in zip(runs, whole, strict=True) if not is_whole]
+
+
+def _fetch(client: MlflowClient, run: Run, folder: Path) -> bool:
+    """Bring one run into its folder, unless it is there; returns whether it sent its files."""
+    mlflow_id = run.info.run_id
+    marker = folder / _MARKER
+    stamp: dict[str, Any] = {"run": mlflow_id, "ended": run.info.end_time, "whole": True}
+    if has_ended(run) and marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == stamp:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    there = {artifact.path for artifact in client.list_artifacts(mlflow_id)}
+    # A run that was taken up again still shows the files of its earlier attempt.
+    whole = has_ended(run) and "run.json" in there
+    for name in ("config.yaml", *(RUN_FILES if whole else ())):
+        if name in there:
+            _download(client, mlflow_id, name, folder)
+    if whole and "samples" in there:
+        samples = [artifact.path for artifact in client.list_artifacts(mlflow_id, "samples")]
+        for path in filter(_SAMPLES.fullmatch, samples):
+            _download(client, mlflow_id, path, folder)
+    if not whole:
+        rebuild(client, run, folder)
+    write_atomically(marker, json.dumps(stamp | {"whole": whole}))
+    return whole
+
+
+def _download(client: MlflowClient, mlflow_id: str, path: str, folder: Path) -> None:
+    """Bring one file to the same path below `folder`; some stores would leave out its folders."""
+    target = folder / path
+    target.parent.mkdir(exist_ok=True)
+    found = Path(client.download_artifacts(mlflow_id, path, str(folder)))
+    if found != target:
+        found.replace(target)
+
+
+def _write_manifest(client: MlflowClient, listing: _Listing, name: str, path: Path) -> None:
+    """Write the manifest that the sweep sent, or one made of its runs, with the folders they have here."""
+    parent = listing.sweeps[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    members = [listing.runs[run_id] for run_id in listing.members[name]]
+    manifest: object = None
+    if any(artifact.path == _MANIFEST for artifact in client.list_artifacts(parent.info.run_id)):
+        _download(client, parent.info.run_id, _MANIFEST, path.parent)
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or not manifest.get("runs"):
+        manifest = manifest_of(parent, members)
+    folders = {run_id: _folder_name(run) for run_id, run in listing.runs.items()}
+    for entry in manifest["runs"]:
+        # A path that came over the network is not followed.
+        called = folders.get(str(entry["run_id"])) or _safe(Path(str(entry.get("folder"))).name)
+        entry["folder"] = f"runs/{called}"
+    write_atomically(path, json.dumps(manifest))
+
+
+def _told(rebuilt: Sequence[str]) -> list[str]:
+    if not rebuilt:
+        return []
+    names = listed([*rebuilt[:6], *([f"{len(rebuilt) - 6} more"] if len(rebuilt) > 6 else [])])
+    has, them = ("has", "it is") if len(rebuilt) == 1 else ("have", "they are")
+    return [
+        f"{plural(len(rebuilt), 'run')} {has} not sent files to the server ({names}): {them} read from parameters and "
+        "metrics there, without timings, profiles and samples."
+    ]
+
+
+def _folder_name(run: Run) -> str:
+    return _safe(f"{run.data.tags.get(METHOD_TAG, 'run')}-{run.data.tags[RUN_ID_TAG]}")
+
+
+def _safe(name: str) -> str:
+    """A name from the network as one that stays in its folder."""
+    return re.sub(r"[^\w.=,-]+", "_", name).lstrip(".")[:80] or "_"
+
+
+def _digest(*names: str) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]

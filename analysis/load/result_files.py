@@ -1,0 +1,240 @@
+"""Result files: what a sweep measured, one row per run, small enough to be kept in the repository.
+
+A row holds the run's scores as the report computes them, the series that the figures of docs/reproductions.md are drawn
+from, and where the run came from. Runs of one sweep may be made on several machines, a block of seeds on each: a file
+is added to, and runs are compared only where they share a seed and a starting policy.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.run_table import ACCURACY, MethodResult, RunResult
+from cppo_lab.analysis.summary import Findings
+from cppo_lab.errors import UserError
+from cppo_lab.tracking.run_folder import write_atomically
+
+# Scores that are counts; all others are printed with DIGITS significant digits.
+_WHOLE = ("best_step",)
+DIGITS = 7
+_SCORES = tuple(f.name for f in dataclasses.fields(RunResult) if f.name not in ("run_id", "pair"))
+_NEEDED = ("run_id", "panel", "method", "status", "starting_policy", "accuracy", "budget", "deviation")
+PRETRAINED = " (pretrained)"
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """The rows of a result file, in the order of the sweep; `axes` are the columns of the sweep's axes."""
+
+    name: str
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row["panel"] for row in self.rows))
+
+    def methods(self, panel: str) -> tuple[str, ...]:
+        """The methods with runs in `panel`."""
+        return tuple(dict.fromkeys(row["method"] for row in self.rows if row["panel"] == panel))
+
+    def of(self, panel: str, method: str) -> tuple[Row, ...]:
+        """The runs of one method in one panel."""
+        return tuple(row for row in self.rows if row["panel"] == panel and row["method"] == method)
+
+
+def rows_of(study: Study, findings: Findings) -> ResultFile:
+    """A row for every counted run of a study; runs that are unfinished or failed to run have none."""
+    axes = tuple(dict.fromkeys(name for group in study.grouping.groups for name, _ in group.values))
+    seeds = study.grouping.seed_axes
+    rows = [
+        _row(study, result, run)
+        for panel in findings.panels
+        for result in panel.results
+        for run in result.runs
+    ]
+    return ResultFile(study.name, (*axes, *seeds), tuple(rows))
+
+
+def _row(study: Study, result: MethodResult, run: RunResult) -> Row:
+    about = study.runs.loc[run.run_id]
+    info = study.provenance[run.run_id]
+    start, git = info.get("starting_policy") or {}, info.get("git") or {}
+    seeds = dict(part.split("=", 1) for part in str(about["seeds"]).split(", ") if "=" in part)
+    early, late = _deviation_halves(study, run.run_id)
+    found: dict[str, Any] = {
+        "run_id": run.run_id,
+        "panel": result.group.panel,
+        "method": result.group.method,
+        **dict(result.group.values),
+        **seeds,
+        "status": about["status"],
+        **{name: getattr(run, name) for name in _SCORES},
+        "budget_share": _mean(study, run.run_id, "mask/budget_share"),
+        "deviation_early": early,
+        "deviation_late": late,
+        "accuracy": _series(study, run.run_id, ACCURACY),
+        "budget": _series(study, run.run_id, "budget/effective"),
+        "deviation": _profile(study, run.run_id),
+        "steps": about["steps_done"],
+        "tokens_sampled": about["tokens_sampled"],
+        "duration_s": about["duration_s"],
+        "starting_policy": _starting_policy(start),
+        "device": about["device"],
+        "commit": str(git.get("commit") or "")[:12] + ("+" if git.get("dirty") else ""),
+        "torch": (info.get("versions") or {}).get("torch"),
+    }
+    return {key: _text(key, value) for key, value in found.items()}
+
+
+def _starting_policy(start: Mapping[str, Any]) -> str | None:
+    """The hash of its recipe; a policy that was not made here, and whose accuracy was not recorded, is marked."""
+    recipe = start.get("recipe")
+    return f"{recipe}{PRETRAINED}" if recipe and start.get("accuracy") is None else recipe
+
+
+def policy_of(row: Row) -> str:
+    """What is the same for two runs from the same starting policy, and for no others."""
+    policy = row["starting_policy"]
+    # Two processors make different policies of one recipe, which their accuracy tells apart. A pretrained one is the
+    # same wherever it is loaded, whatever the rounding of a device makes of its accuracy.
+    return policy if policy.endswith(PRETRAINED) else f"{policy} {row['start']}"
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, int | float | np.number):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if key in _WHOLE or float(value).is_integer() else f"{value:.{DIGITS}g}"
+    return "" if value is None else str(value)
+
+
+def _mean(study: Study, run_id: str, key: str) -> float:
+    values = _steps(study, run_id, key)
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _series(study: Study, run_id: str, key: str) -> str:
+    """`0:0.35 2:0.51 …`: the steps at which `key` was recorded, with its values."""
+    return " ".join(f"{step}:{value:.4g}" for step, value in _steps(study, run_id, key).items())
+
+
+def _steps(study: Study, run_id: str, key: str) -> pd.Series:
+    if key not in study.metrics:
+        return pd.Series(dtype=float)
+    rows = study.metrics[study.metrics["run_id"] == run_id]
+    return rows.set_index("step")[key].dropna()
+
+
+def _last_profile(study: Study, run_id: str) -> pd.DataFrame:
+    """The bins by relative position at the last step that recorded them."""
+    rows = study.profiles[(study.profiles["run_id"] == run_id) & (study.profiles["kind"] == "relative")]
+    return rows[rows["step"] == rows["step"].max()].sort_values("low").dropna(subset=["divergence_mean"])
+
+
+def _profile(study: Study, run_id: str) -> str:
+    rows = _last_profile(study, run_id)
+    return " ".join(
+        f"{(low + high) / 2:.4g}:{value:.4g}"
+        for low, high, value in zip(rows["low"], rows["high"], rows["divergence_mean"], strict=True)
+    )
+
+
+def _deviation_halves(study: Study, run_id: str) -> tuple[float, float]:
+    """Mean divergence over tokens of the first and of the second half of responses."""
+    rows = _last_profile(study, run_id)
+    halves = []
+    for part in (rows[rows["high"] <= 0.5], rows[rows["low"] >= 0.5]):
+        total = float(part["count"].sum())
+        halves.append(float((part["divergence_mean"] * part["count"]).sum()) / total if total else math.nan)
+    return halves[0], halves[1]
+
+
+def read_series(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The places [n] and values [n] of a series column."""
+    pairs = [pair.split(":") for pair in text.split()]
+    return np.array([float(at) for at, _ in pairs]), np.array([float(value) for _, value in pairs])
+
+
+def score(row: Mapping[str, str], name: str) -> float:
+    """A number of a row; NaN where it has none."""
+    text = row.get(name, "")
+    return float(text) if text else math.nan
+
+
+def seeds_of(row: Mapping[str, str]) -> str:
+    """The seeds of a row as one text: the same for runs that draw the same random numbers."""
+    return ", ".join(f"{key}={value}" for key, value in row.items() if is_seed_axis(key))
+
+
+def merged(old: ResultFile, new: ResultFile) -> ResultFile:
+    """The rows of both, those of `new` in place of rows of the same run; in the order of panels and methods met."""
+    by_run = {row["run_id"]: row for row in (*old.rows, *new.rows)}
+    panels = list(dict.fromkeys(row["panel"] for row in (*new.rows, *old.rows)))
+    methods = list(dict.fromkeys(row["method"] for row in (*new.rows, *old.rows)))
+    axes = tuple(dict.fromkeys((*new.axes, *old.axes)))
+
+    def rank(row: Row) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+        # Seeds in the order of their numbers.
+        seeds = tuple((len(row.get(axis, "")), row.get(axis, "")) for axis in axes if is_seed_axis(axis))
+        return panels.index(row["panel"]), methods.index(row["method"]), seeds
+
+    return ResultFile(new.name, axes, tuple(sorted(by_run.values(), key=rank)))
+
+
+def write_results(path: Path, results: ResultFile) -> None:
+    """Replace the file at `path`."""
+    columns = list(dict.fromkeys(key for row in results.rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results.rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue())
+
+
+def read_results(path: Path) -> ResultFile:
+    """The rows of the file at `path`; none where there is no such file. Raises UserError for one that is none."""
+    if not path.exists():
+        return ResultFile(path.stem, (), ())
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            columns, *lines = csv.reader(file)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is no result file ({error}).") from error
+    missing = [name for name in (*_NEEDED, *_SCORES) if name not in columns]
+    if missing:
+        raise UserError(f"{path}: is no result file: it lacks the column {missing[0]}.")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(columns):
+            raise UserError(f"{path}, line {number}: has {len(line)} cells, and needs {len(columns)}.")
+    rows = tuple(dict(zip(columns, line, strict=True)) for line in lines)
+    _numbers_only(path, rows)
+    axes = columns[columns.index("method") + 1 : columns.index("status")]
+    return ResultFile(path.stem, tuple(axes), rows)
+
+
+def _numbers_only(path: Path, rows: Sequence[Row]) -> None:
+    for number, row in enumerate(rows, start=2):
+        for name in _SCORES:
+            try:
+                score(row, name)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: {name}={row[name]}: must be a number or empty."
+                ) from error

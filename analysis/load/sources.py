@@ -1,0 +1,266 @@
+"""Where the runs of a report come from: sweeps and run folders on disk.
+
+The run folder is the source of truth: nothing here asks a tracking server. A run that failed, was interrupted, never
+started or cannot be read stays in the study and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cppo_lab.analysis.formatting import listed, plural
+from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.load.axes import Source, canonical, study_axes, unique_records
+from cppo_lab.analysis.load.comparability import check, code_versions, find_differences, unsaid
+from cppo_lab.analysis.load.run_record import RunRecord, read_object, read_run, steps_of
+from cppo_lab.analysis.load.study import Heading, Study, assemble
+from cppo_lab.errors import UserError, near_miss
+from cppo_lab.tracking.run_folder import RunFolder
+
+OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
+PICKED = "runs"
+_MOST_TITLES = 3
+_LONGEST_NAME = 80
+
+
+class NothingToReport(UserError):
+    """The request names no sweep or run with a finished step; the message says which there are."""
+
+
+@dataclass(frozen=True)
+class SweepSource:
+    """A sweep as its manifest tells it: the heading of its report, and its runs with their axes."""
+
+    heading: Heading
+    source: Source
+
+
+def known_sweeps(output_root: Path) -> list[str]:
+    """Names of the sweeps recorded under `output_root`, newest first."""
+    files = sorted((output_root / "sweeps").glob("*/sweep.json"))
+    return [path.parent.name for path in sorted(files, key=_created_at, reverse=True)]
+
+
+def load_study(
+    output_root: Path,
+    sweep: str | Sequence[str] | None = None,
+    run_folders: Sequence[Path] | None = None,
+    *,
+    force: bool = False,
+) -> Study:
+    """Read a sweep, several of them, run folders, or both; given neither, the newest sweep, or else every run.
+
+    Runs of several sources are joined, and one that is in two counts once. Raises NothingToReport when a sweep is
+    unknown, a run folder is missing, or no run finished a step; NotComparable when the runs differ in what must be
+    alike, unless `force`, which marks the study instead.
+    """
+    names = [sweep] if isinstance(sweep, str) else list(dict.fromkeys(sweep or ()))
+    folders = list(dict.fromkeys(run_folders or ()))
+    if not names and run_folders is None:
+        known = known_sweeps(output_root)
+        names = known[:1]
+        folders = [] if known else sorted(path for path in output_root.glob("runs/*") if path.is_dir())
+        if not names and not folders:
+            raise NothingToReport(f"{output_root} holds no sweep and no run: run a sweep first.")
+        picked = PICKED
+    else:
+        picked = f"{PICKED}-{_digest(sorted(folder.name for folder in folders))}"
+    sweeps = [read_sweep(output_root, name) for name in names]
+    return join(sweeps, read_picked(folders, picked) if folders else None, force=force)
+
+
+def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> SweepSource:
+    """A recorded sweep with its runs. Raises NothingToReport when there is none of that name.
+
+    made_here: the runs' processes are this machine's, so that their locks tell which of them still go on.
+    """
+    path = output_root / "sweeps" / name / "sweep.json"
+    if Path(name).name != name or not path.is_file():
+        raise NothingToReport(_unknown_sweep(name, known_sweeps(output_root), output_root))
+    notes: list[str] = []
+    manifest = read_object(path, notes)
+    if manifest is None:
+        raise NothingToReport(f"sweep = {notes[0]}")
+    entries = manifest.get("runs") or []
+    records = tuple(_listed_run(output_root, entry, made_here) for entry in entries)
+    axes = {str(key): [str(v) for v in values] for key, values in (manifest.get("axes") or {}).items()}
+    overrides = {
+        record.run_id: dict(_key_and_value(each) for each in entry.get("overrides") or ())
+        for record, entry in zip(records, entries, strict=True)
+    }
+    title, command = title_and_command(str(manifest.get("title") or name), axes)
+    heading = Heading(
+        name=name,
+        title=title,
+        command=command,
+        question=str(manifest.get("question") or ""),
+        baseline=str(manifest["baseline"]) if manifest.get("baseline") else None,
+        window=int(manifest["window"]) if manifest.get("window") else None,
+        created_at=str(manifest["created_at"]) if manifest.get("created_at") else None,
+    )
+    return SweepSource(heading, Source(name, True, records, axes, overrides))
+
+
+def read_picked(folders: Sequence[Path], name: str, *, made_here: bool = True) -> Source:
+    """Run folders given one by one. Raises NothingToReport for one that does not exist."""
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise NothingToReport(f"run folder = {missing[0]}: no such folder.")
+    records = [read_run(folder) for folder in folders]
+    return Source(name, False, tuple(map(_present, records) if made_here else records))
+
+
+def join(
+    sweeps: Sequence[SweepSource],
+    picked: Source | None,
+    *,
+    force: bool,
+    name: str | None = None,
+    source: str | None = None,
+    notes: Sequence[str] = (),
+) -> Study:
+    """One study of all the sources; `name` and `source` replace those made of theirs. Raises as load_study does."""
+    sources = [sweep.source for sweep in sweeps] + ([picked] if picked else [])
+    records = unique_records(sources)
+    if steps_of(records) < 1:
+        raise NothingToReport(_nothing_yet(sources, records))
+    axes = study_axes(sources)
+    differences = find_differences(sources, axes)
+    if not force:
+        check(differences)
+    heading, disagreements = _heading(sweeps, picked, len(records))
+    heading = replace(heading, name=name or heading.name, source=source or heading.source)
+    told = (unsaid(axes, differences), code_versions(records), _unchecked(records))
+    all_notes = (*notes, *disagreements, *(sentence for sentence in told if sentence))
+    return assemble(records, axes, heading, all_notes, differences)
+
+
+def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """A title to head a page, and the command it stands for: a sweep given on the command line carries its joined
+    overrides as title, and is named by what it varies (`algo × trainer.lr`). Any other title stays, with no command.
+    """
+    words = title.split()
+    starts = [word.partition("=")[0].lstrip("+") for word in words if OVERRIDE.match(word)]
+    if not words or not OVERRIDE.match(words[0]) or not axes or not set(axes) <= set(starts):
+        return title, ""
+    varied = [axis for axis, values in axes.items() if len(values) > 1]
+    named = [axis for axis in varied if not is_seed_axis(axis)] or varied or list(axes)
+    return " × ".join(named), title
+
+
+def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -> tuple[Heading, list[str]]:
+    """What the joined study is called, and a sentence for all that its sweeps want differently."""
+    if not sweeps:
+        name = picked.name if picked else PICKED
+        return Heading(
+            name, plural(count, "run"), source="" if name == PICKED else "runs chosen one by one"
+        ), []
+    headings = [sweep.heading for sweep in sweeps]
+    if len(headings) == 1 and picked is None:
+        return headings[0], []
+    titles = list(dict.fromkeys(heading.title for heading in headings))
+    names = [heading.name for heading in headings]
+    baselines = list(dict.fromkeys(canonical(h.baseline) for h in headings if h.baseline))
+    windows = sorted({heading.window for heading in headings if heading.window})
+    disagreements = []
+    if len(baselines) > 1:
+        disagreements.append(
+            f"The sweeps name different baselines ({', '.join(baselines)}); differences here are against "
+            f"{baselines[0]}."
+        )
+    if len(windows) > 1:
+        disagreements.append(
+            f"The sweeps look for the best accuracy within different windows ({', '.join(map(str, windows))} steps); "
+            f"here it is {windows[0]}."
+        )
+    sources = [f"{'sweep' if len(names) == 1 else 'sweeps'} {listed(names)}"]
+    if picked:
+        sources.append(f"{plural(len(picked.records), 'run')} chosen one by one")
+    heading = Heading(
+        name=_joined_name([*names, *([picked.name] if picked else [])]),
+        title=" · ".join(titles) if len(titles) <= _MOST_TITLES else plural(len(names), "sweep"),
+        question=" ".join(dict.fromkeys(h.question for h in headings if h.question)),
+        command="; ".join(dict.fromkeys(h.command for h in headings if h.command)),
+        baseline=baselines[0] if baselines else None,
+        window=windows[0] if windows else None,
+        created_at=max((h.created_at for h in headings if h.created_at), default=None),
+        source=", ".join(sources),
+    )
+    return heading, disagreements
+
+
+def _joined_name(names: Sequence[str]) -> str:
+    """A folder name for several sources; a long one is cut and told apart by a digest."""
+    name = "+".join(names)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{_digest(names)}"
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]
+
+
+def _listed_run(output_root: Path, entry: Mapping[str, Any], made_here: bool) -> RunRecord:
+    """A run that a sweep lists. What the sweep last saw of it tells a run that never started from one deleted."""
+    record = read_run(
+        output_root / str(entry.get("folder", "")),
+        {str(key): str(value) for key, value in (entry.get("axes") or {}).items()},
+        str(entry["run_id"]) if entry.get("run_id") else None,
+    )
+    if record.info.get("status") == "PENDING" and entry.get("status"):
+        reason = f"it is gone; the sweep last saw it {str(entry['status']).lower()}"
+        return replace(record, info={"status": "MISSING", "reason": reason})
+    return _present(record) if made_here else record
+
+
+def _present(record: RunRecord) -> RunRecord:
+    """The run as it is now: one that says RUNNING while no process works on it was interrupted."""
+    if record.info.get("status") != "RUNNING" or RunFolder(record.folder).present_status == "RUNNING":
+        return record
+    reason = "its process ended without a word; the same command goes on from the last checkpoint"
+    return replace(record, info={**record.info, "status": "INTERRUPTED", "reason": reason})
+
+
+def _key_and_value(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
+
+
+def _unchecked(records: Sequence[RunRecord]) -> str | None:
+    bare = [record.folder.name for record in records if not record.config and record.folder.is_dir()]
+    if not bare or len(records) == 1:
+        return None
+    which = listed(bare[:6]) + (f" and {len(bare) - 6} more" if len(bare) > 6 else "")
+    return f"Without a readable configuration ({which}) it cannot be checked whether the runs are comparable."
+
+
+def _nothing_yet(sources: Sequence[Source], records: Sequence[RunRecord]) -> str:
+    states = ", ".join(sorted({str(record.info.get("status", "UNKNOWN")) for record in records}))
+    if not sources[0].is_sweep:
+        return f"none of the {len(records)} run folders has finished a step yet ({states})."
+    names = listed([source.name for source in sources if source.is_sweep])
+    return (
+        f"sweep {names}: none of its {len(records)} runs has finished a step yet ({states or 'none listed'})."
+    )
+
+
+def _unknown_sweep(name: str, known: list[str], output_root: Path) -> str:
+    if not known:
+        return f"sweep = {name}: {output_root} holds no sweep yet."
+    there = ", ".join(sorted(known))
+    return f"sweep = {name}: no such sweep in {output_root}; there are {there}.{near_miss(name, known)}"
+
+
+def _created_at(path: Path) -> tuple[str, float]:
+    try:
+        created = str(json.loads(path.read_text(encoding="utf-8")).get("created_at") or "")
+        datetime.fromisoformat(created)
+    except (ValueError, AttributeError):
+        created = ""
+    return created, path.stat().st_mtime

@@ -1,0 +1,317 @@
+"""From run folders to a report: one self-contained page, the same as Markdown, figures, tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cppo_lab.analysis import verdict_text
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page import paper_tables, run_tables, tables
+from cppo_lab.analysis.page.exhibit import Exhibit
+from cppo_lab.analysis.page.gallery import exhibits
+from cppo_lab.analysis.page.latex import latex
+from cppo_lab.analysis.page.markdown import cell, fence, line
+from cppo_lab.analysis.page.sample_data import SampleData, sample_data
+from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.page.tables import Table
+from cppo_lab.analysis.safe_text import brief, visible
+from cppo_lab.analysis.summary import Findings, find
+
+FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
+# Names of the sections that hold figures; and what the page is made of, in the order in which it takes effect.
+_WITH_FIGURES = ("accuracy", "stability", "mechanisms")
+_SCRIPTS = ("page.js", "tokens.js", "samples.js")
+_STYLES = ("page.css", "samples.css", "print.css")
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Paths written; a format that was not asked for is None or empty."""
+
+    folder: Path
+    html: Path | None
+    markdown: Path | None
+    figures: tuple[Path, ...]
+    tables: tuple[Path, ...]
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        pages = tuple(path for path in (self.html, self.markdown) if path is not None)
+        return (*pages, *self.figures, *self.tables)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything both pages say."""
+
+    study: Study
+    findings: Findings
+    verdicts: tuple[tuple[str, tuple[str, ...]], ...]
+    power: tuple[tuple[str, tuple[str, ...]], ...]
+    caveats: tuple[str, ...]
+    statistics: tuple[str, ...]
+    tables: dict[str, Table]
+    settings: tuple[tuple[str, str], ...]
+    provenance: tuple[tuple[str, str], ...]
+    samples: tuple[Sample, ...]
+    sample_data: SampleData | None
+    exhibits: tuple[Exhibit, ...]
+    rendered: dict[str, Rendered]
+
+
+def write_report(
+    output_root: Path,
+    sweep: str | Sequence[str] | None = None,
+    run_folders: Sequence[Path] | None = None,
+    destination: Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    *,
+    force: bool = False,
+) -> ReportFiles:
+    """Write the report of one or several sweeps, of chosen run folders, or of the newest sweep.
+
+    destination: default OUTPUT/reports/NAME. `force` reports runs that are not comparable, and marks them as such.
+    Raises what analysis.runs.load_study and write_study raise.
+    """
+    study = load_study(output_root, sweep, run_folders, force=force)
+    return write_study(study, destination or output_root / "reports" / study.name, formats)
+
+
+def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) -> ReportFiles:
+    """Write the report of a study into `folder`. Everything is computed before the first file is written.
+
+    Raises ValueError for an unknown format.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
+    # Markdown links its pictures, so it brings the PNG files along.
+    wanted = {*formats, *(("png",) if "md" in formats else ())}
+    content = collect(study, wanted)
+    out: dict[Path, bytes] = {}
+    if "html" in wanted:
+        out[folder / "index.html"] = html_page(content).encode("utf-8")
+    if "md" in wanted:
+        out[folder / "report.md"] = markdown_page(content).encode("utf-8")
+    for name, figure in content.rendered.items():
+        if figure.png is not None:
+            out[folder / "figures" / f"{name}.png"] = figure.png
+        if figure.pdf is not None:
+            out[folder / "figures" / f"{name}.pdf"] = figure.pdf
+    if "csv" in wanted:
+        for name, table in content.tables.items():
+            out[folder / "tables" / f"{name}.csv"] = table.frame().to_csv(index=False).encode("utf-8")
+    if "tex" in wanted:
+        for name, table in content.tables.items():
+            out[folder / "tables" / f"{name}.tex"] = latex(table).encode("utf-8")
+    for path, data in out.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return ReportFiles(
+        folder,
+        folder / "index.html" if "html" in wanted else None,
+        folder / "report.md" if "md" in wanted else None,
+        tuple(path for path in out if path.parent.name == "figures"),
+        tuple(path for path in out if path.parent.name == "tables"),
+    )
+
+
+def collect(study: Study, formats: set[str]) -> Content:
+    """Compute every statistic, sentence, table and figure of the report."""
+    findings = find(study)
+    # Figures take most of the time, and tables alone need none.
+    shown = exhibits(study, findings) if formats & {"html", "md", "png", "pdf"} else []
+    rendered = {
+        exhibit.name: render(
+            exhibit.name,
+            exhibit.figure,
+            png="png" in formats,
+            pdf="pdf" in formats,
+            page="html" in formats,
+            mark=study.mark,
+        )
+        for exhibit in shown
+        if exhibit.figure is not None
+    }
+    made = [
+        tables.results_table(findings),
+        tables.learning_table(findings),
+        tables.comparisons_table(findings),
+        paper_tables.paper_table(findings),
+        paper_tables.benchmarks_table(findings),
+        tables.stability_table(findings),
+        run_tables.differences_table(study),
+        run_tables.budget_table(study),
+        run_tables.runs_table(study, findings),
+    ]
+    titles = {panel: verdict_text.panel_in_words(study, panel) for panel in study.grouping.panels}
+    return Content(
+        study=study,
+        findings=findings,
+        verdicts=(
+            *((("", (verdict_text.warning(study),)),) if study.mark else ()),
+            *((titles[panel.panel], tuple(verdict_text.verdict(panel))) for panel in findings.panels),
+        ),
+        power=tuple(
+            (titles[panel.panel], tuple(verdict_text.power_statements(panel)))
+            for panel in findings.panels
+            if panel.comparisons
+        ),
+        caveats=tuple(verdict_text.caveats(study, findings)),
+        statistics=tuple(verdict_text.method_of_statistics(findings)),
+        tables={table.name: table.marked(study.mark) for table in made if table is not None},
+        settings=tuple(run_tables.shared_settings(study)),
+        provenance=tuple(provenance(study)),
+        samples=tuple(choose(study)),
+        sample_data=sample_data(study) if "html" in formats else None,
+        exhibits=tuple(shown),
+        rendered=rendered,
+    )
+
+
+def provenance(study: Study) -> list[tuple[str, str]]:
+    """(what, value) of model, task, code, versions, device and dates, several values joined where runs
+    differ.
+    """
+    infos = list(study.provenance.values())
+
+    def joined(values: list[str]) -> str:
+        seen = Counter(value for value in values if value)
+        return "; ".join(seen)
+
+    models = [
+        f"{model['name']} ({int(model['parameters']):,} parameters)".replace(",", "\u202f")
+        for info in infos
+        if isinstance(model := info.get("model"), dict) and model.get("name") and model.get("parameters")
+    ]
+    commits = [
+        str(git["commit"])[:12] + (" with uncommitted changes" if git.get("dirty") else "")
+        for info in infos
+        if isinstance(git := info.get("git"), dict) and git.get("commit")
+    ]
+    policies = [
+        f"recipe {str(start['recipe'])[:12]}, seed {start.get('seed')}"
+        for info in infos
+        if isinstance(start := info.get("starting_policy"), dict) and start.get("recipe")
+    ]
+    weights = [
+        f"{info.get('method')}: {info['theorem_1']} by CPPO's Theorem 1"
+        for info in infos
+        if info.get("theorem_1")
+    ]
+    dates = sorted(str(info[key]) for info in infos for key in ("started_at", "ended_at") if info.get(key))
+    facts = [
+        ("source", study.source),
+        ("task", joined([str(info.get("task") or "") for info in infos])),
+        ("model", joined(models)),
+        ("starting policy", joined(policies)),
+        ("position weights", joined(weights)),
+        ("commit", joined(commits)),
+        ("device", joined([str(info.get("device") or "") for info in infos])),
+        ("versions", joined([_versions(info) for info in infos])),
+        ("runs made", f"{_minute(dates[0])} to {_minute(dates[-1])}" if dates else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def html_page(content: Content) -> str:
+    """The self-contained page: styles, scripts and figures inside, nothing loaded from anywhere."""
+    environment = _environment(autoescape=True)
+    environment.filters.update(token_notes=token_notes)
+    looks = style.looks_of(content.study.grouping.methods)
+    scripts = [_asset(name) for name in _SCRIPTS]
+    return environment.get_template("template.html.j2").render(
+        content=content,
+        study=content.study,
+        parts=_parts(content),
+        sections=_sections(content),
+        markup={name: Markup(figure.markup or "") for name, figure in content.rendered.items()},
+        swatch={method: Markup(variable(look.color)) for method, look in looks.items()},
+        css=Markup("".join(map(_asset, _STYLES))),
+        light=Markup(palette_css(dark=False)),
+        dark=Markup(palette_css(dark=True)),
+        scripts=[Markup(script) for script in scripts],
+        script_digests=[_digest(script) for script in scripts],
+    )
+
+
+def markdown_page(content: Content) -> str:
+    """The same content as Markdown, its figures linked as files."""
+    environment = _environment(autoescape=False)
+    environment.filters.update(cell=cell, line=line, fence=fence)
+    text = environment.get_template("template.md.j2").render(
+        content=content, study=content.study, parts=_parts(content), sections=_sections(content)
+    )
+    return text.rstrip() + "\n"
+
+
+def _sections(content: Content) -> dict[str, list[Exhibit]]:
+    return {
+        section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
+        for section in _WITH_FIGURES
+    }
+
+
+def _parts(content: Content) -> dict[str, str]:
+    """The sections that have something to say, in page order, and their headings."""
+    sections = _sections(content)
+    said = {
+        "verdict": True,
+        "accuracy": sections["accuracy"] or "comparisons" in content.tables,
+        "stability": sections["stability"] or "stability" in content.tables,
+        "mechanisms": sections["mechanisms"],
+        "samples": content.samples,
+        "configurations": True,
+        "provenance": True,
+    }
+    return {name: name.capitalize() for name, something in said.items() if something}
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cppo_lab.analysis.page", "."),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        finalize=_seen,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(brief=brief, left_out=left_out, choice_in_words=choice_in_words)
+    return environment
+
+
+def _seen(value: Any) -> Any:
+    """Whatever a template prints, with its invisible characters written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+    return files("cppo_lab.analysis.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _versions(info: dict[str, Any]) -> str:
+    versions = info.get("versions")
+    if not isinstance(versions, dict):
+        return ""
+    return " · ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")

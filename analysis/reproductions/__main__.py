@@ -1,0 +1,3 @@
+from cppo_lab.analysis.reproductions.build import main
+
+main()

@@ -1,0 +1,356 @@
+"""The figure of one item of docs/reproductions.md, drawn from its result file alone.
+
+Curves (or what else the item is about), one axes per panel, and the contrasts of its claims: beside the curves of one
+panel, below those of several, so that the figure is never wider than a page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpecFromSubplotSpec
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from cppo_lab.analysis.claim_tests import Outcome, difference
+from cppo_lab.analysis.claims import MARGIN
+from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.formatting import MINUS, points, signed
+from cppo_lab.analysis.load.result_files import ResultFile, Row, policy_of, read_series, seeds_of
+from cppo_lab.analysis.statistics import Estimate
+
+# Which series of a result file answers the question of a figure of the report; accuracy for all others.
+SERIES = {"position_profiles": "deviation", "budgets": "budget"}
+_LABELS = {
+    "accuracy": ("training step", "held-out accuracy"),
+    "deviation": ("position in response", "mean divergence"),
+    "budget": ("training step", "budget in force"),
+}
+MOST_METHODS = 12
+MOST_ACROSS = 3
+WIDTH = 10.5
+"""Inches: what a page shows without making the print small."""
+LONGEST_NAME = 40
+MOST_POINTS = 30.0
+"""Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
+_VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the contrasts; a heading has no estimate."""
+
+    name: str
+    is_contrast: bool
+    seen: Estimate | None = None
+    color: str = style.SOFT_INK
+    is_claimed: bool = True
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The contrasts of one score on one scale: `unit` of it makes 1 on the axis, `band` is small in it, `written` is
+    how its values are, and what lies beyond `most` on the axis is shown by arrows.
+    """
+
+    label: str
+    lines: Sequence[Line]
+    unit: float
+    band: float
+    written: Callable[[float], str]
+    most: float = math.inf
+
+
+def reproduction(
+    results: ResultFile,
+    outcomes: Sequence[Outcome],
+    figure_of_report: str | None,
+    baseline: str | None = None,
+) -> Figure | None:
+    """The figure of an item; None where nothing was measured. With one panel, methods that no claim sets against
+    `baseline` are set against it too, where the item is about accuracies.
+    """
+    panels = [panel for panel in results.panels if results.methods(panel)]
+    if not panels:
+        return None
+    column = SERIES.get(figure_of_report or "", "accuracy")
+    shown = panels if len(results.methods(panels[0])) <= MOST_METHODS else []
+    measured = [outcome for outcome in outcomes if outcome.estimate is not None]
+    lines = contrast_rows([outcome for outcome in measured if outcome.claim.is_of_accuracy])
+    if baseline and len(panels) == 1 and column == "accuracy":
+        lines += _unclaimed(results, panels[0], baseline, measured)
+    others = [outcome for outcome in measured if not outcome.claim.is_of_accuracy]
+    blocks = [_accuracies(lines)] if lines else []
+    return _figure(results, shown, column, [*blocks, *(_of_score(outcome) for outcome in others)])
+
+
+def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
+    """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
+    contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
+    return (
+        _figure(results, panels, "accuracy", [_accuracies(contrast_rows(contrasts))]) if contrasts else None
+    )
+
+
+def _accuracies(lines: Sequence[Line]) -> Block:
+    return Block("difference of final accuracy, points (95%)", lines, 0.01, MARGIN, points, MOST_POINTS)
+
+
+def _of_score(outcome: Outcome) -> Block:
+    claim = outcome.claim
+    less = f" {MINUS} {claim.than:g}" if claim.than else ""
+    label = f"{claim.score.replace('_', ' ')}{less} (95%)"
+    name = _name(claim.treatment, claim.baseline)
+    return Block(label, [_line(name, True, outcome)], 1.0, claim.margin, signed)
+
+
+def _line(name: str, is_contrast: bool, outcome: Outcome) -> Line:
+    """The row of an outcome. One that another sweep tests on more seeds has that one's verdict."""
+    seen = outcome.estimate
+    remark = (
+        "" if seen is None else f"n = {seen.n}" + (f" of {outcome.planned}" if outcome.is_interim else "")
+    )
+    return Line(name, is_contrast, seen, _VERDICT_COLOR[outcome.verdict], remark=remark)
+
+
+def _figure(
+    results: ResultFile, panels: Sequence[str], column: str, blocks: Sequence[Block]
+) -> Figure | None:
+    if not panels and not blocks:
+        return None
+    down = math.ceil(len(panels) / MOST_ACROSS)
+    across = math.ceil(len(panels) / down) if down else 0
+    # A row of curves is about as high as its axes are wide.
+    curves = 0.3 + 2.7 * down
+    heights = [0.75 + 0.25 * len(block.lines) for block in blocks]
+    is_beside = len(panels) == 1
+    methods = list(dict.fromkeys(row["method"] for row in results.rows))
+    looks = style.looks_of(methods)
+    with style.house_style():
+        figure = style.sheet(WIDTH, 0.5 + (max(3.0, sum(heights)) if is_beside else curves + sum(heights)))
+        if is_beside:
+            halves = figure.add_gridspec(1, 2, width_ratios=[1.0, 1.15])
+        else:
+            halves = figure.add_gridspec(
+                2, 1, height_ratios=[curves if panels else 0.01, sum(heights) or 0.01]
+            )
+        left, right = halves[0], halves[1]
+        if panels:
+            _panels(figure, left.subgridspec(down, across), results, panels, column, looks)
+        if blocks:
+            grid = right.subgridspec(len(blocks), 1, height_ratios=heights)
+            for place, block in enumerate(blocks):
+                _contrasts(figure.add_subplot(grid[place]), block, with_key=place == 0)
+        style.name_methods(figure, style.line_handles(methods, looks), columns=5)
+        return figure
+
+
+def _panels(
+    figure: Figure,
+    grid: GridSpecFromSubplotSpec,
+    results: ResultFile,
+    panels: Sequence[str],
+    column: str,
+    looks: dict[str, style.Look],
+) -> None:
+    first: Axes | None = None
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[place // grid.ncols, place % grid.ncols], sharey=first)
+        _curves(axes, results, panel, column, looks)
+        first = first or axes
+    if first is not None and column != "accuracy":
+        # Last, since it ends the scaling to what is drawn.
+        first.set_ylim(bottom=0.0)
+
+
+def contrast_rows(contrasts: Sequence[Outcome]) -> list[Line]:
+    """The rows from top to bottom: a contrast that was measured in panels has a heading, and a row for each."""
+    names = [_name(outcome.claim.treatment, outcome.claim.baseline) for outcome in contrasts]
+    rows: list[Line] = []
+    for name in dict.fromkeys(names):
+        same = [outcome for outcome, its in zip(contrasts, names, strict=True) if its == name]
+        in_panels = any(outcome.panel for outcome in same)
+        rows += [Line(name, True)] if in_panels else []
+        rows += [_line(outcome.panel if in_panels else name, not in_panels, outcome) for outcome in same]
+    return rows
+
+
+def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequence[Outcome]) -> list[Line]:
+    """The methods that no claim sets against `baseline`, set against it."""
+    claimed = [{outcome.claim.treatment, outcome.claim.baseline} for outcome in contrasts]
+    found = {
+        method: difference(results, panel, method, baseline)
+        for method in results.methods(panel)
+        if method != baseline and {method, baseline} not in claimed
+    }
+    seen = {method: estimate for method, estimate in found.items() if estimate}
+    only = len(seen) == 1
+    rows = [
+        Line(
+            _name(method, baseline) if only else method,
+            only,
+            estimate,
+            is_claimed=False,
+            remark=f"n = {estimate.n}",
+        )
+        for method, estimate in seen.items()
+    ]
+    return rows if only or not rows else [Line(f"less {baseline}", True, is_claimed=False), *rows]
+
+
+def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
+    last = 0.0
+    for method, rows in shared(results, panel).items():
+        look = looks[method]
+        x, y = mean_series(rows, column)
+        if len(x):
+            last = max(last, float(x[-1]))
+            axes.plot(
+                x,
+                y,
+                color=look.color,
+                linestyle=look.linestyle,
+                linewidth=1.9,
+                marker=look.marker,
+                markevery=max(1, len(x) // 5),
+                markersize=4.5,
+                markeredgecolor=style.PAPER,
+                markeredgewidth=0.6,
+            )
+    across, up = _LABELS[column]
+    style.panel_title(axes, panel, 30)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if column == "accuracy":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+    if column != "deviation":
+        style.step_axis(axes, last)
+    else:
+        # Where the halves meet that the score sets against each other.
+        axes.axvline(0.5, color=style.SOFT_INK, linewidth=1.0, linestyle=":", zorder=1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+
+
+def shared(results: ResultFile, panel: str) -> dict[str, list[Row]]:
+    """The runs of every method of a panel from those seeds and starting policies that all of them have, so that their
+    means compare; all its runs where there are no such seeds.
+    """
+    rows = {method: results.of(panel, method) for method in results.methods(panel)}
+    common = set.intersection(*({(seeds_of(row), policy_of(row)) for row in each} for each in rows.values()))
+    return {
+        method: [row for row in each if not common or (seeds_of(row), policy_of(row)) in common]
+        for method, each in rows.items()
+    }
+
+
+def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places and means over the runs. A run that diverged goes on at the last accuracy it had, so that the mean does
+    not rise because a run is missing; other series have its values up to its end alone.
+    """
+    series = [read_series(row.get(column, "")) for row in rows]
+    places = sorted({float(at) for ats, _ in series for at in ats})
+    means = []
+    for place in places:
+        values = [
+            float(of[np.searchsorted(at, place, side="right") - 1])
+            for at, of in series
+            if len(at) and at[0] <= place and (column == "accuracy" or place in at)
+        ]
+        means.append(np.mean(values))
+    return np.array(places), np.array(means)
+
+
+def _contrasts(axes: Axes, block: Block, with_key: bool) -> None:
+    lines = block.lines
+    if block.band:
+        edge = block.band / block.unit
+        axes.axvspan(-edge, edge, color=style.RULE, alpha=0.45, linewidth=0, zorder=0)
+    axes.axvline(0.0, color=style.SOFT_INK, linewidth=1.0, zorder=1)
+    ends = [1.6 * block.band / block.unit]
+    for row, line in enumerate(lines):
+        if line.seen is None:
+            continue
+        _, low, high = _on_axis(line.seen, block.unit)
+        axes.plot(
+            [low, high], [row, row], color=line.color, linewidth=2.4 if line.is_claimed else 1.4, zorder=3
+        )
+        ends += [abs(low), abs(high)]
+        style.margin_notes(axes, row, block.written(line.seen.mean), line.remark)
+    limit = min(block.most, 1.08 * max(ends))
+    axes.set_xlim(-limit, limit)
+    for row, line in enumerate(lines):
+        _mark(axes, row, line, limit, block.unit)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.tick_params(axis="y", labelsize=8.0, labelcolor=style.INK)
+    for label, line in zip(axes.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if line.is_contrast and line.is_claimed else "normal")
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(block.label)
+    if with_key:
+        _key(axes)
+
+
+def _key(axes: Axes) -> None:
+    """What the colours of the contrasts say of the paper's claims."""
+    handles = [
+        Line2D([], [], color=color, linewidth=2.4, marker="o", markersize=5.5, label=verdict)
+        for verdict, color in _VERDICT_COLOR.items()
+    ]
+    axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=7.5, borderpad=0.2
+    )
+
+
+def _on_axis(seen: Estimate, unit: float) -> tuple[float, float, float]:
+    """Mean and ends of an estimate in units of the axis; without an interval the ends are the mean."""
+    mean = seen.mean / unit
+    return (mean, seen.low / unit, seen.high / unit) if seen.has_interval else (mean, mean, mean)
+
+
+def _mark(axes: Axes, row: int, line: Line, limit: float, unit: float) -> None:
+    """The dot of an estimate, and an arrow at the edge of the scale where it or its interval goes on beyond it."""
+    if line.seen is None:
+        return
+    mean, low, high = _on_axis(line.seen, unit)
+    for edge, marker, is_beyond in ((-limit, "<", low < -limit), (limit, ">", high > limit)):
+        if is_beyond:
+            axes.plot(0.98 * edge, row, marker, color=line.color, markersize=6.0, zorder=4)
+    if abs(mean) <= limit:
+        axes.plot(
+            mean,
+            row,
+            "o",
+            color=line.color if line.is_claimed else style.PAPER,
+            markersize=6.5,
+            markeredgecolor=style.PAPER if line.is_claimed else line.color,
+            zorder=4,
+        )
+
+
+def _name(treatment: str, baseline: str | None) -> str:
+    """A contrast on one line, or on two where it is long."""
+    if not baseline:
+        return treatment
+    break_ = "\n" if len(treatment) + len(baseline) > LONGEST_NAME else " "
+    return f"{treatment}{break_}{MINUS} {baseline}"
+
+
+def shown_in_words(figure_of_report: str | None) -> str:
+    """What the figure of an item shows."""
+    _, up = _LABELS[SERIES.get(figure_of_report or "", "accuracy")]
+    return f"{up} (means over the seeds that all methods have)"
+
+
+def is_measured(results: ResultFile) -> bool:
+    """Whether any run of the item has a final accuracy."""
+    return any(row["final"] and math.isfinite(float(row["final"])) for row in results.rows)

@@ -1,0 +1,81 @@
+"""The sweeps of the paper's tables and figures, each with what it measured and what became of its claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from cppo_lab.analysis.claim_tests import Outcome, answerable, outcomes, together
+from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.load.result_files import ResultFile, read_results
+from cppo_lab.analysis.reproductions.planned import planned_runs
+from cppo_lab.errors import UserError
+from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
+
+ORDER = (
+    "table1",
+    "fig2",
+    "fig5_mechanisms",
+    "fig5_ordering",
+    "fig5_soft",
+    "fig6_sensitivity",
+    "fig6_kl",
+    "fig6_binary",
+    "fig7_budget",
+    "staleness",
+    "horizon",
+    "schedules",
+    "budgets",
+    "equal_share",
+    "aa",
+)
+PAPER_SCALE = "paper"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sweep with what it measured and what became of its claims."""
+
+    sweep: SweepFile
+    results: ResultFile
+    outcomes: tuple[Outcome, ...]
+
+
+def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
+    """The sweep `name` and its result file in `folder`."""
+    sweep = read_sweep(name, scale)
+    results = read_results(folder / f"{sweep.slug}.csv")
+    claims, planned = read_claims(name, sweep.claims), planned_runs(sweep)
+    if scale == PAPER_SCALE:
+        # Some are about the embedded task or the testbed's regimes, which only exist at laptop scale.
+        claims = [claim for claim in claims if answerable(claim, planned)]
+    return Item(sweep, results, tuple(outcomes(claims, results, planned)))
+
+
+def read_items(folder: Path) -> list[Item]:
+    """Every sweep of the paper at laptop scale, and after it at the paper's, where it was run. Raises UserError where
+    there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"results={folder}: no such folder; `cppo-lab results NAME` writes the files it should hold."
+        )
+    items = []
+    for name in ORDER:
+        items.append(read_item(name, folder))
+        published = read_item(name, folder, PAPER_SCALE)
+        items += [published] if published.results.rows else []
+    found = iter(together([outcome for item in items for outcome in item.outcomes]))
+    return [replace(item, outcomes=tuple(islice(found, len(item.outcomes)))) for item in items]
+
+
+def heading(item: Item) -> str:
+    """The title of the item's section."""
+    return item.sweep.title + (", at the paper's scale" if item.sweep.scale == PAPER_SCALE else "")
+
+
+def anchor(item: Item) -> str:
+    """What links to the item's section, as GitHub makes it."""
+    kept = "".join(c for c in heading(item).lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")

@@ -1,0 +1,67 @@
+"""The runs that a sweep file plans, as its result file will name them, without composing any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cppo_lab.analysis.claim_tests import Planned
+from cppo_lab.analysis.grouping import Grouping, group_runs
+from cppo_lab.analysis.summary import baseline_of
+from cppo_lab.errors import UserError, one_of
+from cppo_lab.sweeps.expansion import Combination, axis_names, combinations
+from cppo_lab.sweeps.sweep import Sweep
+from cppo_lab.sweeps.sweep_file import SweepFile
+
+OPEN = "?"
+"""Stands for what the overrides of a run do not say."""
+
+
+def planned_runs(file: SweepFile) -> list[Planned]:
+    """Every run of the sweep with its panel, method and seeds. Raises UserError for an axis that a grid leaves open."""
+    found = combinations(file, [])
+    axes = axis_names(file, found)
+    for axis in axes:
+        if any(run.value(axis) is None for run in found):
+            raise UserError(
+                f"sweep {file.slug}: axes: {axis}: every grid must set it, since another one varies it; one leaves it "
+                "to the configuration."
+            )
+    values = _on_axes(found, axes)
+    members = _grouped(found, values).membership
+    return [
+        Planned(members[key].panel, members[key].method, members[key].seeds, on_axes)
+        for key, on_axes in values.items()
+    ]
+
+
+def check_baseline(place: str, sweep: Sweep) -> None:
+    """Raise UserError where a sweep's file compares with what it never plans. The command line may leave it out."""
+    wanted = sweep.file.baseline
+    runs = {run.folder.path.name: run for run in sweep.runs}
+    planned = group_runs(
+        sweep.axes,
+        {name: run.axes for name, run in runs.items()},
+        {name: run.config.algo.name for name, run in runs.items()},
+    )
+    if wanted is None or _is_there(wanted, planned):
+        return
+    found = combinations(sweep.file, [])
+    in_file = _grouped(found, _on_axes(found, axis_names(sweep.file, found)))
+    if OPEN not in in_file.methods and not _is_there(wanted, in_file):
+        raise one_of(f"{place}: baseline", wanted, {*planned.methods, *in_file.methods})
+
+
+def _is_there(wanted: str, grouping: Grouping) -> bool:
+    return any(baseline_of(group, grouping.groups, wanted) for group in grouping.groups)
+
+
+def _on_axes(found: Sequence[Combination], axes: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The values of every combination, by its number; OPEN where only composing it would tell."""
+    return {str(number): {axis: run.value(axis) or OPEN for axis in axes} for number, run in enumerate(found)}
+
+
+def _grouped(found: Sequence[Combination], values: Mapping[str, Mapping[str, str]]) -> Grouping:
+    axes = list(next(iter(values.values())))
+    order = {axis: list(dict.fromkeys(on_axes[axis] for on_axes in values.values())) for axis in axes}
+    methods = {str(number): run.value("algo") or OPEN for number, run in enumerate(found)}
+    return group_runs(order, values, methods)
