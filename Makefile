@@ -11,7 +11,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint contract types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -89,14 +89,17 @@ lint: $(INSTALLED) ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+contract: $(INSTALLED) ## Which package may import which (pyproject.toml, tool.importlinter)
+	$(BIN)/lint-imports --no-logo
+
 types: $(INSTALLED) ## Types
 	$(BIN)/mypy
 
-check: lint types test ## What every commit must pass
+check: lint contract types test ## What every commit must pass
 
 format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments and caches; outputs stay
-	rm -rf $(VENV) .venv-verl .venv-trl .venv-vllm .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-verl .venv-trl .venv-vllm .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .grimp_cache .import_linter_cache .ruff_cache .hypothesis build dist
