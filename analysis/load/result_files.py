@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.load.result_sets import Added, Row, add_rows, one_per_run
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import ACCURACY, MethodResult, RunResult
 from cppo_lab.analysis.summary import Findings
@@ -32,16 +33,19 @@ DIGITS = 7
 _SCORES = tuple(f.name for f in dataclasses.fields(RunResult) if f.name not in ("run_id", "pair"))
 _NEEDED = ("run_id", "panel", "method", "status", "starting_policy", "accuracy", "budget", "deviation")
 PRETRAINED = " (pretrained)"
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """The rows of a result file, in the order of the sweep; `axes` are the columns of the sweep's axes."""
+    """The rows of a result file, one per run, in the order of the sweep; `axes` are the columns of the sweep's axes.
+
+    `set_aside` are further rows of the same runs, measured on other machines or at other commits.
+    """
 
     name: str
     axes: tuple[str, ...]
     rows: tuple[Row, ...]
+    set_aside: tuple[Row, ...] = ()
 
     @property
     def panels(self) -> tuple[str, ...]:
@@ -182,9 +186,9 @@ def seeds_of(row: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in row.items() if is_seed_axis(key))
 
 
-def merged(old: ResultFile, new: ResultFile) -> ResultFile:
-    """The rows of both, those of `new` in place of rows of the same run; in the order of panels and methods met."""
-    by_run = {row["run_id"]: row for row in (*old.rows, *new.rows)}
+def merged(old: ResultFile, new: ResultFile, *, replace: bool = False) -> tuple[ResultFile, Added]:
+    """The rows of both, in the order of panels and methods met, and what was added; see `add_rows`."""
+    added = add_rows((*old.rows, *old.set_aside), new.rows, replace=replace)
     panels = list(dict.fromkeys(row["panel"] for row in (*new.rows, *old.rows)))
     methods = list(dict.fromkeys(row["method"] for row in (*new.rows, *old.rows)))
     axes = tuple(dict.fromkeys((*new.axes, *old.axes)))
@@ -194,16 +198,23 @@ def merged(old: ResultFile, new: ResultFile) -> ResultFile:
         seeds = tuple((len(row.get(axis, "")), row.get(axis, "")) for axis in axes if is_seed_axis(axis))
         return panels.index(row["panel"]), methods.index(row["method"]), seeds
 
-    return ResultFile(new.name, axes, tuple(sorted(by_run.values(), key=rank)))
+    return _file(new.name, axes, sorted(added.rows, key=rank)), added
+
+
+def _file(name: str, axes: tuple[str, ...], rows: Sequence[Row]) -> ResultFile:
+    blocks = [f"{row['panel']} {seeds_of(row)}" for row in rows]
+    used, others = one_per_run(rows, blocks, [policy_of(row) for row in rows])
+    return ResultFile(name, axes, tuple(used), tuple(others))
 
 
 def write_results(path: Path, results: ResultFile) -> None:
-    """Replace the file at `path`."""
-    columns = list(dict.fromkeys(key for row in results.rows for key in row))
+    """Replace the file at `path`; rows that are set aside stand behind all others."""
+    rows = (*results.rows, *results.set_aside)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(results.rows)
+    writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
 
@@ -226,7 +237,7 @@ def read_results(path: Path) -> ResultFile:
     rows = tuple(dict(zip(columns, line, strict=True)) for line in lines)
     _numbers_only(path, rows)
     axes = columns[columns.index("method") + 1 : columns.index("status")]
-    return ResultFile(path.stem, tuple(axes), rows)
+    return _file(path.stem, tuple(axes), rows)
 
 
 def _numbers_only(path: Path, rows: Sequence[Row]) -> None:

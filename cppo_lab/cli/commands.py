@@ -78,12 +78,17 @@ def results(
     ],
     overrides: Overrides = None,
     folder: Annotated[Path, typer.Option("--to", help="The folder of result files.")] = Path("results"),
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Replace committed rows of the same runs that have other numbers."),
+    ] = False,
     config_dir: ConfigDir = None,
     output: Output = None,
 ) -> None:
-    """Keep what the finished runs of a sweep measured: one row per run in results/NAME.csv.
+    """Add the results of a sweep's finished runs to results/NAME.csv, one row per run.
 
-    Rows that are there already stay: runs of one sweep may be made on several machines, a block of seeds on each.
+    Rows that are there already stay. A run measured again with other numbers, on another machine or at another
+    commit, gets a row of its own beside them.
 
     Examples:
 
@@ -92,7 +97,7 @@ def results(
     """
     from cppo_lab.cli.results import write_result_file
 
-    write_result_file(name, _with_output(overrides, output), folder, config_dir)
+    write_result_file(name, _with_output(overrides, output), folder, config_dir, replace)
 
 
 def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Output = None) -> None:

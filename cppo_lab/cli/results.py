@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from cppo_lab.analysis.load.result_files import ResultFile
 
 
-def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None) -> None:
-    """Add the runs of the sweep that are done to `folder`/NAME.csv, in place of rows of the same runs.
+def write_result_file(
+    name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None, replace: bool = False
+) -> None:
+    """Add the finished runs of the sweep to `folder`/NAME.csv, beside rows of the same runs measured elsewhere.
+
+    With `replace` they take the place of such rows.
 
     A sweep with overrides is another one, and has a file of its own, named as its folder is. Raises UserError, and
     writes nothing, where none of its runs is done, or the file holds rows of runs that are not the sweep's.
@@ -41,20 +45,31 @@ def write_result_file(name: str, overrides: Sequence[str], folder: Path, config_
     study = load_study(sweep.output, sweep.name)
     measured = rows_of(study, find(study))
     with _alone_with(path):
-        results = merged(read_results(path), measured)
-        write_results(path, results)
+        results, added = merged(read_results(path), measured, replace=replace)
+        if added.added or added.replaced:
+            write_results(path, results)
     waiting = len(study.runs) - len(measured.rows)
-    console().print(
-        f"{path}: {plural(len(results.rows), 'run')}, {len(measured.rows)} of them from {sweep.output}"
-        + (f"; {plural(waiting, 'run')} of the sweep not done there." if waiting else "."),
-        soft_wrap=True,
-    )
+    told = [
+        f"{path}: {plural(len(results.rows), 'run')}; {plural(added.added, 'row')} added from {sweep.output}"
+    ]
+    if added.reproduced:
+        told.append(f"{added.reproduced} gave the numbers of their committed rows")
+    if added.replaced:
+        told.append(f"{added.replaced} replaced committed rows")
+    if results.set_aside:
+        told.append(
+            f"{plural(len(results.set_aside), 'row')} of runs measured more than once "
+            f"{'is' if len(results.set_aside) == 1 else 'are'} kept and not used in reports"
+        )
+    if waiting:
+        told.append(f"{plural(waiting, 'run')} of the sweep not done there")
+    console().print("; ".join(told) + ".", soft_wrap=True)
 
 
 def refuse_strangers(sweep: Sweep, path: Path, known: ResultFile) -> None:
     """Raise UserError where the file at `path` holds rows of runs that the sweep plans on no machine."""
     planned = set().union(*(run_ids(run.config) for run in sweep.runs))
-    strangers = [row for row in known.rows if row["run_id"] not in planned]
+    strangers = [row for row in (*known.rows, *known.set_aside) if row["run_id"] not in planned]
     if not strangers:
         return
     from cppo_lab.analysis.load.result_files import seeds_of

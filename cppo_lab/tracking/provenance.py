@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -63,10 +64,27 @@ def uncommitted_diff() -> str:
     return (_git("diff", "HEAD") or "")[:_DIFF_LIMIT]
 
 
+def processor() -> str:
+    """The kind of processor, which decides how sums are rounded: "x86_64 AuthenticAMD 25/17 AVX512".
+
+    Architecture; vendor, family and model where the system tells them; the instructions that torch uses.
+    """
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    told = dict(
+        re.findall(r"^(vendor_id|cpu family|model)\s*:\s*(.+)$", text.partition("\n\n")[0], re.MULTILINE)
+    )
+    family = "/".join(told[key] for key in ("cpu family", "model") if key in told)
+    parts = (platform.machine(), told.get("vendor_id"), family, torch.backends.cpu.get_cpu_capability())
+    return " ".join(part for part in parts if part)
+
+
 def device_name(device: str) -> str:
-    """A readable name of the device a run used."""
+    """The name of a GPU, or the kind of processor."""
     if device == "cuda":
         import torch
 
         return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()
+    return processor()

@@ -74,19 +74,75 @@ def test_series_hold_what_the_runs_recorded(tmp_path: Path) -> None:
     np.testing.assert_allclose(values, wanted, rtol=1e-3)
 
 
-def test_blocks_of_seeds_are_joined_and_a_run_made_again_replaces_its_row(tmp_path: Path) -> None:
+def finals(results: ResultFile) -> dict[tuple[str, str], str]:
+    return {(row["method"], row["seed"]): row["final"] for row in results.rows}
+
+
+def elsewhere(results: ResultFile, **changes: str) -> ResultFile:
+    """The same runs with other numbers, from another kind of machine."""
+    other = {"accuracy": "0:0.25 2:0.5", "final": "0.5", "start": "0.25", "device": "cpu (other)"} | changes
+    return ResultFile(results.name, results.axes, tuple({**row, **other} for row in results.rows))
+
+
+def test_blocks_of_seeds_are_joined_and_no_row_is_overwritten(tmp_path: Path) -> None:
     first, second = measured(tmp_path / "one", (10, 2)), measured(tmp_path / "other", (2, 3))
-    assert {row["run_id"] for row in first.rows} & {row["run_id"] for row in second.rows}
-    changed = ResultFile("x", second.axes, tuple({**row, "final": "0.5"} for row in second.rows))
-    joined = merged(first, changed)
+    joined, added = merged(first, elsewhere(second))
+    assert (added.added, added.reproduced, added.replaced) == (4, 0, 0)
     assert [(row["method"], row["seed"]) for row in joined.rows] == [
         (algo, seed) for algo in COMPARED for seed in ("2", "3", "10")
     ]
-    finals = {(row["method"], row["seed"]): row["final"] for row in joined.rows}
-    assert finals["cppo", "2"] == "0.5"
-    assert finals["cppo", "10"] == next(
-        row["final"] for row in first.rows if (row["method"], row["seed"]) == ("cppo", "10")
+    assert finals(first).items() <= finals(joined).items(), "among equals the first in the file is used"
+    assert [(row["method"], row["seed"], row["final"]) for row in joined.set_aside] == [
+        (algo, "2", "0.5") for algo in COMPARED
+    ]
+    write_results(tmp_path / "x.csv", joined)
+    assert read_results(tmp_path / "x.csv").rows == joined.rows
+    assert len(read_results(tmp_path / "x.csv").set_aside) == 2
+
+
+def test_rows_that_a_machine_reproduces_are_left_as_they_are(tmp_path: Path) -> None:
+    results = measured(tmp_path)
+    # Scores within a panel change with the runs beside it, and the time with everything.
+    again = elsewhere(results, commit="0123456789ab", reached_at="4", duration_s="9")
+    again = ResultFile(
+        again.name,
+        again.axes,
+        tuple(
+            {**row, **{key: old[key] for key in ("accuracy", "final", "start")}}
+            for row, old in zip(again.rows, results.rows, strict=True)
+        ),
     )
+    joined, added = merged(results, again)
+    assert joined.rows == results.rows
+    assert (added.added, added.reproduced) == (0, len(results.rows))
+
+
+def test_other_numbers_from_the_same_machine_and_commit_are_refused(tmp_path: Path) -> None:
+    results = measured(tmp_path)
+    with pytest.raises(UserError, match=r"other numbers than its committed row.*give --replace"):
+        merged(results, elsewhere(results, device=results.rows[0]["device"]))
+
+
+def test_rows_are_replaced_on_request_alone(tmp_path: Path) -> None:
+    results = measured(tmp_path)
+    joined, added = merged(results, elsewhere(results), replace=True)
+    assert (added.added, added.replaced) == (0, len(results.rows))
+    assert set(finals(joined).values()) == {"0.5"}
+    assert not joined.set_aside
+
+
+def test_of_a_seed_the_machine_with_most_methods_is_used(tmp_path: Path) -> None:
+    results = measured(tmp_path, (0, 1))
+    lacking = ResultFile(
+        results.name,
+        results.axes,
+        tuple(r for r in results.rows if (r["method"], r["seed"]) != ("cppo", "0")),
+    )
+    joined, _ = merged(lacking, elsewhere(results))
+    assert len(joined.rows) == 4
+    devices = {(row["method"], row["seed"]): row["device"] for row in joined.rows}
+    assert {devices[method, "0"] for method in COMPARED} == {"cpu (other)"}, "both methods from one machine"
+    assert {devices[method, "1"] for method in COMPARED} == {results.rows[0]["device"]}
 
 
 def test_runs_that_do_not_count_have_no_row(tmp_path: Path) -> None:

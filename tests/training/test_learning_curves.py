@@ -7,7 +7,6 @@ machine, and leaves all others as they are.
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import torch
 from tiny_runs import tiny_config
 
+from cppo_lab.tracking.provenance import processor
 from cppo_lab.training.run import run
 
 PINNED = Path(__file__).parents[1] / "pinned" / "learning_curves.json"
@@ -23,13 +23,9 @@ METHODS = ("grpo", "dppo_topk_tv", "cppo")
 Curve = list[dict[str, Any]]
 
 
-def processor() -> str:
-    """What the bits depend on: the instructions and the vendor, by which kernels are chosen, and torch's version."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    vendor = next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
-    parts = (platform.machine(), vendor, torch.backends.cpu.get_cpu_capability())
-    return " ".join([*filter(None, parts), f"torch {torch.__version__}"])
+def machine() -> str:
+    """What the bits depend on besides the code."""
+    return f"{processor()}, torch {torch.__version__}"
 
 
 def curve(method: str, output: Path) -> Curve:
@@ -40,9 +36,9 @@ def curve(method: str, output: Path) -> Curve:
 @pytest.mark.parametrize("method", METHODS)
 def test_first_steps_are_the_pinned_ones_to_the_bit(method: str, output: Path) -> None:
     pinned = json.loads(PINNED.read_text(encoding="utf-8"))
-    if processor() not in pinned:
-        pytest.skip(f"no curves are pinned for {processor()}; pinned are {', '.join(sorted(pinned))}")
-    expected = pinned[processor()][method]
+    if machine() not in pinned:
+        pytest.skip(f"no curves are pinned for {machine()}; pinned are {', '.join(sorted(pinned))}")
+    expected = pinned[machine()][method]
     assert len(expected) == 4
     for step, (was, now) in enumerate(zip(expected, curve(method, output), strict=True)):
         assert now == was, f"step {step}"
@@ -53,4 +49,4 @@ if __name__ == "__main__":
     known = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         mine = {method: curve(method, Path(folder)) for method in METHODS}
-    PINNED.write_text(json.dumps({processor(): mine} | known, indent=1) + "\n", encoding="utf-8")
+    PINNED.write_text(json.dumps({machine(): mine} | known, indent=1) + "\n", encoding="utf-8")
