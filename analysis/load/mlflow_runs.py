@@ -25,6 +25,7 @@ from cppo_lab.analysis.load.rebuilt import has_ended, manifest_of, rebuild
 from cppo_lab.analysis.load.sources import NothingToReport, join, read_picked, read_sweep
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.errors import UserError, near_miss
+from cppo_lab.files import write_atomically
 from cppo_lab.tracking.mlflow_store import (
     KIND_TAG,
     METHOD_TAG,
@@ -34,7 +35,6 @@ from cppo_lab.tracking.mlflow_store import (
     quiet_client,
     sqlite_problem,
 )
-from cppo_lab.tracking.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

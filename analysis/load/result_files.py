@@ -25,7 +25,7 @@ from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import ACCURACY, MethodResult, RunResult
 from cppo_lab.analysis.summary import Findings
 from cppo_lab.errors import UserError
-from cppo_lab.tracking.run_folder import write_atomically
+from cppo_lab.files import write_atomically
 
 # Scores that are counts; all others are printed with DIGITS significant digits.
 _WHOLE = ("best_step",)

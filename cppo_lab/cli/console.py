@@ -20,7 +20,8 @@ def console() -> Console:
 
 def print_json(content: Any) -> None:
     """One JSON document on standard output."""
-    from cppo_lab.tracking.run_folder import jsonable, jsonable_config
+    from cppo_lab.files import jsonable
+    from cppo_lab.tracking.run_folder import jsonable_config
 
     print(json.dumps(jsonable(jsonable_config(content)), indent=2))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json
 from cppo_lab.errors import UserError
+from cppo_lab.files import json_lines
 from cppo_lab.paths import output_root
 from cppo_lab.tracking.find_run import find_run
 
@@ -69,7 +69,7 @@ def _step_rows(folder: Path, step: int | None) -> tuple[int, list[dict[str, Any]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return json_lines(path.read_text(encoding="utf-8"))
 
 
 def _is_wished(row: dict[str, Any], wish: Wish, prompts: list[str]) -> bool:

@@ -10,10 +10,11 @@ from rich.text import Text
 from cppo_lab.cli.console import console, count, print_json, seconds, table
 from cppo_lab.config.compose import compose_tree, group_options
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.files import read_object
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
-from cppo_lab.tracking.run_folder import RunFolder, read_object
+from cppo_lab.tracking.run_folder import RunFolder
 
 
 def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from cppo_lab.files import file_sha256
 from cppo_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ def digest(content: Any) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal. A file of unchanged size and time is read once per process."""
-    found = path.stat()
-    return _sha256(path.resolve(), found.st_size, found.st_mtime_ns)
-
-
-@functools.cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hashes(folder: Path) -> list[str]:

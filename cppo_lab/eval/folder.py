@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from cppo_lab.errors import UserError
 from cppo_lab.eval.engines import Request, Response
-from cppo_lab.tracking.run_folder import LOCK_FILE, jsonable, read_lines, write_atomically
+from cppo_lab.files import jsonable, read_log, read_object, write_atomically
+from cppo_lab.tracking.run_folder import LOCK_FILE
 
 RESPONSES, PROBLEMS, RESULTS, TIMINGS = "responses.jsonl", "problems.jsonl", "results.json", "timings.json"
 
@@ -55,12 +56,11 @@ class EvaluationFolder:
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file's content; empty where there is no such file."""
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_object(self.path / name)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The complete lines of a JSONL file."""
-        return read_lines(self.path / name)
+        return read_log(self.path / name)
 
     def responses(self) -> dict[tuple[int, int], Response]:
         """What was sampled so far, by problem and sample."""

@@ -178,7 +178,7 @@ class EvaluationRequest:
 
     def data_source(self) -> dict[str, Any]:
         """Where the problems are from: the bytes of a file, a pinned revision, or the lab's own generator."""
-        from cppo_lab.config.identity import file_sha256
+        from cppo_lab.files import file_sha256
 
         if self.task == CHAIN:
             return {"generator": "chain", "steps": self.steps or _CHAIN_STEPS}

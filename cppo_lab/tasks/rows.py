@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError
+from cppo_lab.files import json_lines
 
 
 def local_rows(path: Path) -> list[Any]:
@@ -17,14 +19,11 @@ def local_rows(path: Path) -> list[Any]:
             import pandas as pd
 
             return pd.read_parquet(path).to_dict("records")
-        import json
-
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             rows = json.loads(text)
             return rows if isinstance(rows, list) else [rows]
-        # A JSON text may hold U+2028 and its like unescaped; only a newline ends a row.
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+        return json_lines(text)
     except (ValueError, OSError) as error:
         # pyarrow's errors derive from ValueError, as do json's and those of decoding.
         first = (str(error).splitlines() or [type(error).__name__])[0]

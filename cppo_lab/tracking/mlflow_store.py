@@ -19,8 +19,9 @@ import yaml
 from filelock import FileLock
 
 from cppo_lab.errors import UserError
+from cppo_lab.files import write_atomically
 from cppo_lab.paths import conf_dir
-from cppo_lab.tracking.run_folder import RunFolder, write_atomically
+from cppo_lab.tracking.run_folder import RunFolder
 
 MIRROR_FILE = "mlflow.json"
 _ALONE = "none"

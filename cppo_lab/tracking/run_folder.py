@@ -13,8 +13,6 @@ checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Fa
 from __future__ import annotations
 
 import json
-import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from cppo_lab.errors import UserError
+from cppo_lab.files import jsonable, read_log, read_object, write_atomically
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 
@@ -31,48 +29,6 @@ LOCK_FILE = ".lock"
 """Held by the process that works on a run."""
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file's content; a reader or a crash sees the old or the new text, never a part."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
-
-
-def jsonable(value: Any) -> Any:
-    """`value` with non-finite numbers as None, for strict JSON."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: jsonable(item) for key, item in value.items()}
-    return [jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none. Raises UserError for one that is not a JSON object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(
-            f"{path}: is not a JSON object, as this file must be; restore it, or remove {path.parent}."
-        )
-    return found
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; a last line that a crash left unfinished is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and line.strip():
-            rows.append(json.loads(line))
-    return rows
 
 
 class RunFolder:
@@ -132,7 +88,7 @@ class RunFolder:
 
     def rows(self, log: str) -> list[dict[str, Any]]:
         """The complete lines of a log."""
-        return read_lines(self.path / log)
+        return read_log(self.path / log)
 
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the graded responses of a step."""

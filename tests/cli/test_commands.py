@@ -12,8 +12,8 @@ import pytest
 from tiny_runs import TINY, UNTRAINED, one_run_folder, starting, tiny_config
 
 from cppo_lab.config.compose import group_options
+from cppo_lab.files import jsonable
 from cppo_lab.sweeps.sweep_file import sweep_names
-from cppo_lab.tracking.run_folder import jsonable
 from cppo_lab.training.checkpoint import save_checkpoint
 
 Invoke = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cppo_lab.tracking.run_folder import RunFolder, read_lines, write_atomically
+from cppo_lab.tracking.run_folder import RunFolder
 from cppo_lab.training.checkpoint import write_folder
 
 
@@ -37,7 +37,6 @@ def test_half_written_last_line_is_left_out_and_the_rest_is_read(folder: RunFold
 
 def test_missing_log_has_no_rows(folder: RunFolder) -> None:
     assert folder.rows("metrics.jsonl") == []
-    assert read_lines(folder.path / "absent.jsonl") == []
 
 
 def test_non_finite_values_are_null_in_strict_json(folder: RunFolder) -> None:
@@ -125,10 +124,3 @@ def test_dropping_checkpoints_leaves_the_best_one(folder: RunFolder) -> None:
         "best_step_000001",
         "step_000004",
     ]
-
-
-def test_atomic_write_leaves_no_other_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a.txt", "one")
-    write_atomically(tmp_path / "a.txt", "two")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "two"

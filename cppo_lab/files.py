@@ -1,0 +1,71 @@
+"""Files that every part reads and writes: JSON, JSON lines, and the hash of a file's bytes. Standard library only."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cppo_lab.errors import UserError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file's content; a reader or a crash sees the old or the new text, never a part."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with non-finite numbers as None, for strict JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty if there is none. Raises UserError for one that is not a JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: is not a JSON object, as this file must be; restore it, or remove {path.parent}."
+        )
+    return found
+
+
+def json_lines(text: str) -> list[Any]:
+    """The rows of JSON lines. Raises ValueError for a line that is not JSON."""
+    # JSON may hold U+2028 and its like unescaped; only a newline ends a row.
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that is still being written: a last line without its newline is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return json_lines(text[: text.rfind("\n") + 1])
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. A file of unchanged size and time is read once per process."""
+    found = path.stat()
+    return _sha256(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
