@@ -27,7 +27,8 @@ def one_run(tree: DictConfig) -> float | None:
     from cppo_lab.config.identity import run_folder
     from cppo_lab.quiet import quiet_libraries
     from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
-    from cppo_lab.training.run import run, writable
+    from cppo_lab.training.preflight import writable
+    from cppo_lab.training.run import run
 
     content = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     assert isinstance(content, dict)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import tiny_config, trainer_for
+from tiny_runs import loop_for, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,7 +17,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("algo", ["cppo", "dapo", "ppo", "cppo_shuffled"])
 def test_methods_take_steps_on_the_device(algo: str, output: Path) -> None:
-    trainer = trainer_for(tiny_config(output, f"algo={algo}", "trainer.device=cuda"))
-    metrics, _ = trainer._train_step()
-    assert next(trainer.parts.policy.network.parameters()).is_cuda
+    loop = loop_for(tiny_config(output, f"algo={algo}", "trainer.device=cuda"))
+    metrics, _ = loop._train_step()
+    assert next(loop.policy.network.parameters()).is_cuda
     assert math.isfinite(metrics["rollout/length_mean"])

@@ -20,7 +20,8 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.tasks.build import build_task
-from cppo_lab.training.loop import Parts, Trainer
+from cppo_lab.training.loop import TrainingLoop
+from cppo_lab.training.run import training_loop
 from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
 # One-step problems: a policy of 120 warm-up updates solves about a tenth of them, so that most groups of eight
@@ -65,14 +66,14 @@ def engine_for(policy: Policy, **settings: Any) -> NativeEngine:
     return NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token, **settings)
 
 
-def trainer_for(config: RunConfig) -> Trainer:
-    """A trainer in this process, at its first step, with a run folder in which logs can be written."""
+def loop_for(config: RunConfig) -> TrainingLoop:
+    """A training loop in this process, at its first step, with a run folder in which logs can be written."""
     policy = starting(config)
     engine = engine_for(policy, weights=config.engine.weights, batch_size=config.engine.batch_size)
-    judge = engine if config.engine.weights == "same" else engine_for(policy)
+    eval_engine = engine if config.engine.weights == "same" else engine_for(policy)
     folder = run_folder(config)
     folder.create(config.model_dump(mode="python"))
-    return Trainer(config, Parts(build_task(config.task), policy, engine, judge, folder))
+    return training_loop(config, build_task(config.task), policy, engine, eval_engine, folder)
 
 
 def same_weights(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:

@@ -223,7 +223,11 @@ def _effort(results: ResultFile) -> str:
     devices = ", ".join(sorted({row["device"] for row in results.rows if row["device"]}))
     commits = ", ".join(sorted({row["commit"] for row in results.rows if row["commit"]}))
     others = len(results.set_aside)
-    unused = f" {plural(others, 'further row')} of the same runs, measured elsewhere, not used here." if others else ""
+    unused = (
+        f" {plural(others, 'further row')} of the same runs, measured elsewhere, not used here."
+        if others
+        else ""
+    )
     return (
         f"{plural(len(results.rows), 'run')}, {seconds(float(np.median(took)))} each (median), {took.sum() / 3600:.1f} "
         f"hours together, without the starting policies ({devices}; commit {commits}). Runs that two sweeps share are "

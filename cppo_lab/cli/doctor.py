@@ -105,7 +105,7 @@ def _extras() -> list[Finding]:
 
 
 def _folders(output: Path) -> list[Finding]:
-    from cppo_lab.training.run import writable
+    from cppo_lab.training.preflight import writable
 
     findings: list[Finding] = []
     for what, path in (("conf", conf_dir()), ("sweeps", sweeps_dir())):

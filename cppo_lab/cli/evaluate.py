@@ -13,7 +13,7 @@ from cppo_lab.eval.folder import TIMINGS
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.run import Finished, evaluate_request
 from cppo_lab.paths import output_root
-from cppo_lab.training.run import check_device, writable
+from cppo_lab.training.preflight import check_device, writable
 
 
 def evaluate_model(

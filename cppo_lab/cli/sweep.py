@@ -19,7 +19,7 @@ from cppo_lab.sweeps.expansion import hydra_settings
 from cppo_lab.sweeps.sweep import PlannedRun, Sweep
 from cppo_lab.sweeps.worker_pool import Event, Outcome, default_jobs, jobs_for, run_jobs
 from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
-from cppo_lab.training.run import check_inputs, check_memory, writable
+from cppo_lab.training.preflight import check_inputs, check_memory, writable
 
 _STOP_S = 20.0
 

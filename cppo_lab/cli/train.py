@@ -13,7 +13,8 @@ from cppo_lab.config.identity import run_folder
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.sweeps.worker_pool import Event
 from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
-from cppo_lab.training.run import check_inputs, check_memory, run, writable
+from cppo_lab.training.preflight import check_inputs, check_memory, writable
+from cppo_lab.training.run import run
 
 
 def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Experience: a graded rollout with its learning signal, ready to learn from."""
+"""Experience: a graded rollout with its advantages, ready for updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.token_traces import TokenRecorder, token_texts
 from cppo_lab.rng import Stream, numpy_stream
 from cppo_lab.rollouts.rollout import Rollout
@@ -19,9 +19,9 @@ from cppo_lab.tasks.problem import Problem
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout of N prompts x G responses (B = N G rows, a group's rows are neighbours) and what was made of it.
+    """A graded rollout of N prompts x G responses (B = N G rows; the rows of a group are adjacent).
 
-    `rewards` [N, G] after shaping; `live` [N] bool, the groups to learn from; `loss_mask` [B, T] bool, the response
+    `rewards` [N, G] after shaping; `live` [N] bool, the groups to train on; `loss_mask` [B, T] bool, the response
     mask less filtered rows; `advantages` [B, T]; `old_logp` [B, T] log-probabilities of the sampled tokens under the
     weights that sampled, as the trainer computes them; `reference_logp` [B, T] those of the frozen reference;
     `values` and `returns` [B, T] the critic's estimates and targets; `weight_order` [B, T] sort keys of shuffled
@@ -64,7 +64,7 @@ class Experience:
     def sample_rows(
         self, count: int, tokenizer: Any, recorder: TokenRecorder | None = None
     ) -> list[dict[str, Any]]:
-        """The first `count` responses as readable rows, with what was decided of their tokens where that is known."""
+        """The first `count` responses as rows to read, with their token traces where there are any."""
         picked = self.rollout.rows(torch.arange(min(count, len(self.verdicts))))
         group = self.rewards.shape[1]
         lengths = picked.lengths.clamp(min=1)
@@ -99,10 +99,12 @@ def shallow(instance: Any) -> dict[str, Any]:
     return {field.name: getattr(instance, field.name) for field in fields(instance)}
 
 
-def minibatch_order(config: RunConfig, groups: Sequence[int], step: int, epoch: int) -> Iterator[Tensor]:
+def minibatch_order(
+    settings: Trainer, seed: int, groups: Sequence[int], step: int, epoch: int
+) -> Iterator[Tensor]:
     """The rows of each minibatch [n]: whole groups, in an order drawn anew for every epoch."""
-    rng = numpy_stream(config.seeds.minibatches, Stream.MINIBATCHES, step, epoch)
+    rng = numpy_stream(seed, Stream.MINIBATCHES, step, epoch)
     order = [groups[i] for i in rng.permutation(len(groups))]
-    size, group = config.trainer.prompts_per_minibatch, config.trainer.group_size
+    size, group = settings.prompts_per_minibatch, settings.group_size
     for start in range(0, len(order), size):
         yield torch.tensor([g * group + i for g in order[start : start + size] for i in range(group)])

@@ -1,67 +1,77 @@
-"""The training loop: sample, grade, learn, evaluate, checkpoint."""
+"""The training loop: rollouts, updates, evaluations, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-
-from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.schema import HeldoutSampling, Trainer
 from cppo_lab.diagnostics.mask_overlap import AgreementCounter
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import RolloutEngine
-from cppo_lab.tasks.problem import Task
+from cppo_lab.tasks.problem import Problem
 from cppo_lab.tracking.run_folder import RunFolder
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
 from cppo_lab.training.experience import Experience
-from cppo_lab.training.rollout_phase import Collector
+from cppo_lab.training.rollout_phase import RolloutPhase
 from cppo_lab.training.update import Learner, Metrics, profile_rows
 
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
 
-@dataclass
-class Parts:
-    """What a run is made of besides its configuration.
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out evaluation of a run: `engine` samples at full precision, whatever the rollouts are sampled with."""
 
-    `judge` samples from the policy at full precision; `reference` is the frozen policy of KL regularisers.
-    """
-
-    task: Task
-    policy: Policy
     engine: RolloutEngine
-    judge: RolloutEngine
-    folder: RunFolder
-    reference: nn.Module | None = None
+    policy: Policy
+    problems: Sequence[Problem]
+    response_limit: int
+    temperature: float
+    sampling: HeldoutSampling
 
-
-class Trainer:
-    """Owns one policy on one device, and the state that a checkpoint must hold."""
-
-    def __init__(self, config: RunConfig, parts: Parts, on_step: OnStep | None = None) -> None:
-        self.config, self.parts, self._on_step = config, parts, on_step
-        self.learner = Learner(config, parts.policy)
-        self.collector = Collector(
-            config,
-            self.learner.algo,
-            parts.task,
-            parts.policy,
-            parts.engine,
-            parts.reference,
-            self.learner.critic,
+    def evaluate(self, version: int) -> Evaluation:
+        """Evaluate the policy's present weights, which are `version`."""
+        self.engine.load_weights(self.policy.network, version)
+        evaluation = evaluate(
+            self.engine,
+            self.policy,
+            self.problems,
+            max_new_tokens=self.response_limit,
+            temperature=self.temperature,
+            top_p=self.sampling.top_p,
+            samples=self.sampling.samples,
         )
+        self.engine.rest()
+        return evaluation
+
+
+class TrainingLoop:
+    """Rollouts, updates, evaluations and checkpoints of one run, with the state that a checkpoint must hold."""
+
+    def __init__(
+        self,
+        settings: Trainer,
+        learner: Learner,
+        rollouts: RolloutPhase,
+        held_out: HeldOut,
+        folder: RunFolder,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.settings, self.learner, self.rollouts = settings, learner, rollouts
+        self.held_out, self.folder, self._on_step = held_out, folder, on_step
+        self.policy = learner.policy
         self.step = 0
         self.sampled_tokens = 0
         self.best_accuracy = -math.inf
-        # Rollouts sampled but not yet learnt from: one, and as many more as the staleness.
+        # Rollouts sampled but not yet trained on: one, and as many more as the staleness.
         self.pending: deque[Experience] = deque()
 
     def run(self) -> None:
@@ -69,27 +79,27 @@ class Trainer:
         if not self._resume():
             self._log(0, self._evaluate_and_keep_best(), {})
             self._checkpoint()
-        while self.step < self.config.trainer.steps:
+        while self.step < self.settings.steps:
             metrics, timings = self._train_step()
             self._log(self.step, metrics, timings)
-            if self.step % self.config.trainer.checkpoint_every == 0 or self._is_last():
+            if self.step % self.settings.checkpoint_every == 0 or self._is_last():
                 self._checkpoint()
 
     def _is_last(self) -> bool:
-        return self.step == self.config.trainer.steps
+        return self.step == self.settings.steps
 
     def _train_step(self) -> tuple[Metrics, dict[str, float]]:
         """One step: a rollout, its updates, and an evaluation where one is due."""
         clock = _Clock()
-        ahead = min(self.config.trainer.staleness, self.config.trainer.steps - 1 - self.step)
+        ahead = min(self.settings.staleness, self.settings.steps - 1 - self.step)
         while len(self.pending) <= ahead:
             self._sample_ahead(self.step + len(self.pending))
         experience = self.pending.popleft()
         clock.lap("rollout_s")
         evaluates = self._evaluation_due(self.step + 1)
         profiler = PositionProfiler() if evaluates else None
-        # Token by token a response is many numbers: as seldom as the profiles.
-        recorder = TokenRecorder(range(self.config.trainer.samples_per_step)) if evaluates else None
+        # Token traces are large: recorded as seldom as the profiles.
+        recorder = TokenRecorder(range(self.settings.samples_per_step)) if evaluates else None
         agreement = AgreementCounter(self.learner.algo) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
@@ -98,8 +108,8 @@ class Trainer:
         self.step += 1
         if profiler is not None and agreement is not None:
             for row in profile_rows(profiler, self.step):
-                self.parts.folder.append("profiles.jsonl", row)
-            self.parts.folder.append("agreement.jsonl", {"step": self.step, **asdict(agreement.result())})
+                self.folder.append("profiles.jsonl", row)
+            self.folder.append("agreement.jsonl", {"step": self.step, **asdict(agreement.result())})
             metrics |= self._evaluate_and_keep_best()
             clock.lap("eval_s")
         self._write_samples(experience, recorder)
@@ -109,57 +119,35 @@ class Trainer:
         }
 
     def _sample_ahead(self, step: int) -> None:
-        """Sample the rollout that training step `step` will learn from, with the weights of now."""
-        self.parts.engine.load_weights(self.parts.policy.network, self.learner.updates)
-        experience = self.collector.collect(step)
+        """Sample the rollout that training step `step` trains on, with the present weights."""
+        experience = self.rollouts.collect(step, self.learner.updates)
         self.sampled_tokens += experience.sampled_tokens
         self.pending.append(experience)
 
-    # Looking at the policy, and keeping it.
-
     def _evaluation_due(self, step: int) -> bool:
-        return step % self.config.trainer.evaluate_every == 0 or step == self.config.trainer.steps
+        return step % self.settings.evaluate_every == 0 or step == self.settings.steps
 
     def _evaluate_and_keep_best(self) -> Metrics:
-        evaluation = self._evaluate()
+        evaluation = self.held_out.evaluate(self.learner.updates)
         if evaluation.accuracy > self.best_accuracy:
             self.best_accuracy = evaluation.accuracy
-            folder = self.parts.folder
-            save_checkpoint(folder.path / "checkpoints" / f"best_step_{self.step:06d}", self.parts.policy)
-            folder.drop_checkpoints_before(self.step, "best_step_")
+            save_checkpoint(self.folder.path / "checkpoints" / f"best_step_{self.step:06d}", self.policy)
+            self.folder.drop_checkpoints_before(self.step, "best_step_")
         return evaluation.metrics("heldout")
 
-    def _evaluate(self) -> Evaluation:
-        """Sampled accuracy of the training policy itself on the held-out set."""
-        self.parts.judge.load_weights(self.parts.policy.network, self.learner.updates)
-        sampling, trained = self.config.task.heldout_sampling, self.config.trainer.temperature
-        problems = self.parts.task.heldout_problems()[: self.config.trainer.evaluation_problems]
-        evaluation = evaluate(
-            self.parts.judge,
-            self.parts.policy,
-            problems,
-            max_new_tokens=self.config.task.response_limit,
-            temperature=trained if sampling.temperature is None else sampling.temperature,
-            top_p=sampling.top_p,
-            samples=sampling.samples,
-        )
-        self.parts.judge.rest()
-        return evaluation
-
     def _write_samples(self, experience: Experience, recorder: TokenRecorder | None) -> None:
-        count = self.config.trainer.samples_per_step
+        count = self.settings.samples_per_step
         if count:
-            rows = experience.sample_rows(count, self.parts.policy.tokenizer, recorder)
-            self.parts.folder.write_samples(self.step, rows)
+            rows = experience.sample_rows(count, self.policy.tokenizer, recorder)
+            self.folder.write_samples(self.step, rows)
 
     def _log(self, step: int, metrics: Metrics, timings: Mapping[str, float]) -> None:
-        folder = self.parts.folder
         row = {"step": step, **dict(sorted(metrics.items()))}
         if timings:
-            folder.append("timings.jsonl", {"step": step, **timings})
-        folder.append("metrics.jsonl", row)
+            self.folder.append("timings.jsonl", {"step": step, **timings})
+        self.folder.append("metrics.jsonl", row)
         tokens = {"sampled": self.sampled_tokens, "trained": self.learner.trained_tokens}
-        folder.update_info(steps_done=step, updates=self.learner.updates, tokens=tokens)
+        self.folder.update_info(steps_done=step, updates=self.learner.updates, tokens=tokens)
         if self._on_step:
             self._on_step(step, row)
 
@@ -171,15 +159,14 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "pending": [experience.state_dict() for experience in self.pending],
         }
-        folder = self.parts.folder
-        save_checkpoint(folder.path / "checkpoints" / f"step_{self.step:06d}", self.parts.policy, state)
-        folder.drop_checkpoints_before(self.step)
+        save_checkpoint(self.folder.path / "checkpoints" / f"step_{self.step:06d}", self.policy, state)
+        self.folder.drop_checkpoints_before(self.step)
 
     def _resume(self) -> bool:
-        """Take up the last checkpoint, whose weights the policy already has. False if there is none."""
-        checkpoints = self.parts.folder.checkpoints()
+        """Restore the last checkpoint, whose weights the policy already has. False if there is none."""
+        checkpoints = self.folder.checkpoints()
         if not checkpoints:
-            self.parts.folder.rewind(-1)
+            self.folder.rewind(-1)
             return False
         step, path = checkpoints[-1]
         state = load_state(path)
@@ -187,7 +174,7 @@ class Trainer:
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]
         self.pending = deque(map(Experience.from_state_dict, state["pending"]))
-        self.parts.folder.rewind(step)
+        self.folder.rewind(step)
         return True
 
 

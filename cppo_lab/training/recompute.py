@@ -1,9 +1,8 @@
-"""Reading a rollout again without gradients, as the trainer's own networks see it."""
+"""Log-probabilities and values of a rollout, recomputed by the trainer's own networks without gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,42 +13,38 @@ from cppo_lab.models.value_head import Critic
 from cppo_lab.rollouts.rollout import Rollout
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads `rows_at_once` responses at a time, in the precision that `policy` computes in."""
+def recompute_logp(
+    network: nn.Module, policy: Policy, rollout: Rollout, *, temperature: float, batch_size: int
+) -> Tensor:
+    """Log-probabilities [B, T] of a rollout's tokens under `network`, float32, 0 at padding.
 
-    policy: Policy
-    temperature: float
-    rows_at_once: int
+    `batch_size` responses at a time, in the precision that `policy` computes in.
+    """
 
-    def logp(self, network: nn.Module, rollout: Rollout) -> Tensor:
-        """Log-probabilities [B, T] of a rollout's tokens under `network`, float32, 0 at padding."""
+    def of(part: Rollout) -> Tensor:
+        inputs = (part.tokens, part.attention_mask, part.prompt_width)
+        return token_statistics(network, *inputs, temperature=temperature).logp
 
-        def read(part: Rollout) -> Tensor:
-            return token_statistics(
-                network,
-                part.tokens,
-                part.attention_mask,
-                part.prompt_width,
-                temperature=self.temperature,
-            ).logp
+    return _in_batches(policy, rollout, batch_size, of)
 
-        return self._read(rollout, read)
 
-    def values(self, critic: Critic, rollout: Rollout) -> Tensor:
-        """The critic's values [B, T] of a rollout's states, float32, 0 at padding."""
+def recompute_values(critic: Critic, policy: Policy, rollout: Rollout, *, batch_size: int) -> Tensor:
+    """The critic's values [B, T] of a rollout's states, float32, 0 at padding."""
 
-        def read(part: Rollout) -> Tensor:
-            return critic.values(self.policy.network, part.tokens, part.attention_mask, part.prompt_width)
+    def of(part: Rollout) -> Tensor:
+        return critic.values(policy.network, part.tokens, part.attention_mask, part.prompt_width)
 
-        return self._read(rollout, read)
+    return _in_batches(policy, rollout, batch_size, of)
 
-    @torch.no_grad()
-    def _read(self, rollout: Rollout, read: Callable[[Rollout], Tensor]) -> Tensor:
-        found = torch.zeros_like(rollout.logp)
-        for rows in torch.arange(len(found)).split(self.rows_at_once):
-            part = rollout.rows(rows)
-            with self.policy.computing():
-                values = read(part)
-            found[rows, : values.shape[1]] = torch.where(part.response_mask, values, 0.0)
-        return found
+
+@torch.no_grad()
+def _in_batches(
+    policy: Policy, rollout: Rollout, batch_size: int, compute: Callable[[Rollout], Tensor]
+) -> Tensor:
+    found = torch.zeros_like(rollout.logp)
+    for rows in torch.arange(len(found)).split(batch_size):
+        part = rollout.rows(rows)
+        with policy.computing():
+            values = compute(part)
+        found[rows, : values.shape[1]] = torch.where(part.response_mask, values, 0.0)
+    return found

@@ -1,4 +1,4 @@
-"""Collecting experience: sample, grade, and turn rewards into a learning signal."""
+"""The rollout phase of a training step: sample, grade, and turn rewards into advantages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.schema import Seeds, Trainer
 from cppo_lab.diagnostics.metrics import mismatch
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.value_head import Critic
@@ -23,15 +23,15 @@ from cppo_lab.tasks.grade_responses import grade_responses
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
 from cppo_lab.tasks.problem import Problem, Task
 from cppo_lab.training.experience import Experience
-from cppo_lab.training.recompute import Reader
+from cppo_lab.training.recompute import recompute_logp, recompute_values
 
-# Responses read again at once where the updates set no bound by `microbatch_sequences`.
-_ROWS_AT_ONCE = 256
+# Responses of a forward pass without gradients where `microbatch_sequences` sets no bound.
+_RECOMPUTED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class GradedRollout:
-    """A rollout of N prompts x G responses, its rewards [N, G] after shaping, and who was right, bool [N, G]."""
+    """A rollout of N prompts x G responses: rewards [N, G] after shaping, and which responses are correct, bool [N, G]."""
 
     rollout: Rollout
     problems: Sequence[Problem]
@@ -40,7 +40,7 @@ class GradedRollout:
     correct: Tensor
 
     def groups(self, kept: Tensor) -> GradedRollout:
-        """The groups of `kept` [n] (numbers), whole."""
+        """The groups with the indices `kept` [n]."""
         size = self.rewards.shape[1]
         rows = (kept.unsqueeze(-1) * size + torch.arange(size, device=kept.device)).flatten()
         return GradedRollout(
@@ -53,10 +53,16 @@ class GradedRollout:
 
 
 @dataclass(frozen=True)
-class Collector:
-    """Makes the experience of one training step after the other. `reference` and `critic` only where needed."""
+class RolloutPhase:
+    """Samples and grades the rollout of one training step after the other.
 
-    config: RunConfig
+    `algo` has its horizon filled in; `response_limit` is in tokens; `reference` and `critic` only where needed.
+    """
+
+    settings: Trainer
+    seeds: Seeds
+    response_limit: int
+    top_p: float
     algo: AlgoSpec
     task: Task
     policy: Policy
@@ -64,16 +70,17 @@ class Collector:
     reference: nn.Module | None = None
     critic: Critic | None = None
 
-    def collect(self, step: int) -> Experience:
-        """The experience of `step` (from 0), sampled with the engine's present weights."""
+    def collect(self, step: int, version: int) -> Experience:
+        """The experience of `step` (from 0), sampled with the policy's present weights, which are `version`."""
+        self.engine.load_weights(self.policy.network, version)
         graded, sampled_tokens, metrics = self._sample_live(step)
         self.engine.rest()
         rollout = graded.rollout
-        trainer = self.config.trainer
-        reader = Reader(self.policy, trainer.temperature, trainer.microbatch_sequences or _ROWS_AT_ONCE)
-        old_logp = reader.logp(self.policy.network, rollout)
-        reference_logp = None if self.reference is None else reader.logp(self.reference, rollout)
-        values = None if self.critic is None else reader.values(self.critic, rollout)
+        old_logp = self._recomputed(self.policy.network, rollout)
+        reference_logp = None if self.reference is None else self._recomputed(self.reference, rollout)
+        values = None
+        if self.critic is not None:
+            values = recompute_values(self.critic, self.policy, rollout, batch_size=self._batch_size)
         regulariser = self.algo.regulariser
         kl = None
         if reference_logp is not None and regulariser.kl_where == "reward":
@@ -100,28 +107,41 @@ class Collector:
         )
 
     def _sample_live(self, step: int) -> tuple[GradedRollout, int, dict[str, float]]:
-        """The groups to keep, the tokens sampled for them, and the metrics of everything that was sampled."""
+        """The groups to keep, the number of sampled tokens, and metrics over everything that was sampled."""
         sampling = self.algo.dynamic_sampling
         if sampling.kind != "refill":
             graded = self._sample(step)
             return graded, int(graded.rollout.response_mask.sum()), rollout_metrics([graded])
-        wanted = self.config.trainer.prompts_per_step
+        wanted = self.settings.prompts_per_step
         rounds: list[GradedRollout] = []
         kept: list[GradedRollout] = []
         while len(rounds) < sampling.max_rounds and sum(len(k.problems) for k in kept) < wanted:
             # The first round has the prompts that every method has at this step; later ones come from beyond the run.
-            graded = self._sample(step + len(rounds) * self.config.trainer.steps)
+            graded = self._sample(step + len(rounds) * self.settings.steps)
             rounds.append(graded)
             live = self._live(graded).nonzero().flatten()
             kept.append(graded.groups(live[: wanted - sum(len(k.problems) for k in kept)]))
         kept = [k for k in kept if k.problems]
         tokens = sum(int(r.rollout.response_mask.sum()) for r in rounds)
         metrics = rollout_metrics(rounds) | {"train/sampling_rounds": float(len(rounds))}
-        # With nothing to learn from, the last round is taken as it is: its advantages are all zero.
+        # Without a live group the last round is used as it is: its advantages are all zero.
         return (_together(kept, self.policy.pad_token) if kept else rounds[-1]), tokens, metrics
 
+    def _recomputed(self, network: nn.Module, rollout: Rollout) -> Tensor:
+        return recompute_logp(
+            network,
+            self.policy,
+            rollout,
+            temperature=self.settings.temperature,
+            batch_size=self._batch_size,
+        )
+
+    @property
+    def _batch_size(self) -> int:
+        return self.settings.microbatch_sequences or _RECOMPUTED_AT_ONCE
+
     def _live(self, graded: GradedRollout) -> Tensor:
-        """The groups to learn from, bool [N]: all, or those in which the method's metric varies."""
+        """The groups to train on, bool [N]: all, or those in which the method's metric varies."""
         sampling = self.algo.dynamic_sampling
         if sampling.kind == "none":
             return torch.ones_like(graded.rewards[:, 0], dtype=torch.bool)
@@ -129,23 +149,23 @@ class Collector:
 
     def _sample(self, position: int) -> GradedRollout:
         """Sample and grade the prompts at `position` of the prompt stream."""
-        trainer, seeds = self.config.trainer, self.config.seeds
-        problems = self.task.training_problems(position, trainer.prompts_per_step, seeds.prompts)
+        settings, seeds = self.settings, self.seeds
+        problems = self.task.training_problems(position, settings.prompts_per_step, seeds.prompts)
         prompts = [self.policy.prompt_ids(p.prompt, p.is_chat) for p in problems]
-        limit = self.config.task.response_limit
-        settings = SamplingSettings(
+        limit = self.response_limit
+        sampling = SamplingSettings(
             max_new_tokens=limit,
-            temperature=trainer.temperature,
-            top_p=self.config.engine.top_p,
+            temperature=settings.temperature,
+            top_p=self.top_p,
             topk=self.algo.requirements.needs_topk or 0,
             full=self.algo.requirements.needs_full_distribution,
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
         )
-        repeated = [prompt for prompt in prompts for _ in range(trainer.group_size)]
-        rollout = self.engine.sample(repeated, settings)
-        asked = [problem for problem in problems for _ in range(trainer.group_size)]
+        repeated = [prompt for prompt in prompts for _ in range(settings.group_size)]
+        rollout = self.engine.sample(repeated, sampling)
+        asked = [problem for problem in problems for _ in range(settings.group_size)]
         verdicts = grade_responses(rollout.texts(self.policy.tokenizer), asked)
-        shape, device = (-1, trainer.group_size), rollout.logp.device
+        shape, device = (-1, settings.group_size), rollout.logp.device
         earned = torch.tensor([v.reward for v in verdicts], device=device)
         shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)
         return GradedRollout(rollout, problems, verdicts, shaped.view(shape), (earned > 0).view(shape))
@@ -153,10 +173,10 @@ class Collector:
     def _weight_order(self, rollout: Rollout, step: int) -> Tensor | None:
         if not self.algo.requirements.needs_weight_order:
             return None
-        generator = torch_stream(self.config.seeds.shuffled_weights, Stream.SHUFFLED_WEIGHTS, step)
+        generator = torch_stream(self.seeds.shuffled_weights, Stream.SHUFFLED_WEIGHTS, step)
         rows, width = rollout.response_mask.shape
         # Drawn for the longest possible response: a row's keys depend on no other row's length.
-        keys = torch.rand((rows, self.config.task.response_limit), generator=generator)
+        keys = torch.rand((rows, self.response_limit), generator=generator)
         return keys[:, :width].to(rollout.logp.device)
 
 

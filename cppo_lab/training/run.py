@@ -1,24 +1,26 @@
-"""From a configuration to a finished run folder: the only place that knows every part."""
+"""From a configuration to a finished run folder: the one place that wires every part of a run."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, resolved_device, run_folder, run_id
-from cppo_lab.config.schema import PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.models.folders import check_model_folder, is_local
-from cppo_lab.sweeps.cost import cost_key, parameter_count, state_bytes
+from cppo_lab.sweeps.cost import cost_key
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
 
 if TYPE_CHECKING:
-    from cppo_lab.training.loop import OnStep
+    from torch import nn
+
+    from cppo_lab.models.loading import Policy
+    from cppo_lab.rollouts.rollout import RolloutEngine
+    from cppo_lab.tasks.problem import Task
+    from cppo_lab.training.loop import OnStep, TrainingLoop
     from cppo_lab.training.warmup import Progress
 
 
@@ -33,11 +35,11 @@ def run(
     on_start: Callable[[], None] = lambda: None,
     wait: bool = False,
 ) -> RunFolder:
-    """Do the run, or what is left of it. A finished run is returned as it is.
+    """Train one run; resumes an interrupted one, and returns a finished one as it is.
 
-    Another process that works on the same run is waited for with `wait`, and otherwise refused (UserError).
-    `on_start` is called once the run folder tells of the attempt. Raises what stopped the run, after run.json says
-    FAILED (with the reason) or INTERRUPTED.
+    While another process works on the run, waits for it with `wait`, and raises UserError otherwise. `on_start` is
+    called once run.json records the attempt. Whatever stops the run is raised, after run.json says FAILED (with the
+    reason) or INTERRUPTED.
     """
     from filelock import FileLock, Timeout
 
@@ -135,7 +137,6 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     from cppo_lab.rollouts.build import engines
     from cppo_lab.tasks.build import build_task
     from cppo_lab.tasks.dapo_math import DapoMathTask
-    from cppo_lab.training.loop import Parts, Trainer
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
     torch.set_num_threads(config.trainer.threads)
@@ -153,80 +154,49 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     reference = None
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
-    with engines(config, policy, start.path) as (engine, judge):
-        Trainer(config, Parts(task, policy, engine, judge, folder, reference), on_step).run()
+    with engines(config, policy, start.path) as (engine, eval_engine):
+        training_loop(config, task, policy, engine, eval_engine, folder, reference, on_step).run()
 
 
-def check_inputs(config: RunConfig) -> None:
-    """Refuse local data files and model folders that cannot be read, before any work starts.
+def training_loop(
+    config: RunConfig,
+    task: Task,
+    policy: Policy,
+    engine: RolloutEngine,
+    eval_engine: RolloutEngine,
+    folder: RunFolder,
+    reference: nn.Module | None = None,
+    on_step: OnStep | None = None,
+) -> TrainingLoop:
+    """The loop of a run, each part with what it needs of the configuration.
 
-    Raises UserError. What the hub holds is checked when it is loaded.
+    `eval_engine` samples from the policy at full precision; `reference` is the frozen policy of KL regularisers.
     """
-    from cppo_lab.tasks.build import check_local_files
+    from cppo_lab.training.loop import HeldOut, TrainingLoop
+    from cppo_lab.training.rollout_phase import RolloutPhase
+    from cppo_lab.training.update import Learner
 
-    check_device("trainer.device", config.trainer.device)
-    check_engine(config)
-    model = config.model
-    if isinstance(model, PretrainedModel) and is_local(model.path):
-        check_model_folder(model.path)
-    check_local_files(config.task)
-
-
-def check_engine(config: RunConfig) -> None:
-    """Refuse vLLM where it is not installed, or cannot serve the model."""
-    if isinstance(config.engine, VllmEngine):
-        from cppo_lab.rollouts.vllm.support import check_run
-
-        check_run(config, config.engine)
-
-
-def check_device(key: str, device: str) -> None:
-    """Refuse a device that this machine does not have."""
-    if device != "cuda":
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
-
-
-# Below this no machine that runs the lab is asked what it has.
-_SMALL_BYTES = 4 << 30
-
-
-def check_memory(config: RunConfig) -> None:
-    """Refuse a model whose weights, gradients and moments alone are more than this machine's device holds."""
-    needed = state_bytes(config)
-    if needed is None or needed < _SMALL_BYTES:
-        return
-    device = resolved_device(config.trainer.device)
-    there = device_bytes(device)
-    if needed > there:
-        parameters = parameter_count(config) or 0
-        key = f"model.path={config.model.path}" if isinstance(config.model, PretrainedModel) else "model"
-        raise UserError(
-            f"{key}: training {parameters / 1e9:.1f} billion parameters by {config.algo.name} holds "
-            f"{needed / 2**30:.0f} GiB of weights, gradients and moments, on one device; {device} has "
-            f"{there / 2**30:.0f} GiB here, enough for {parameters * there / needed / 1e9:.1f} billion at most."
-        )
-
-
-def device_bytes(device: str) -> int:
-    """All memory of the device that the lab would use."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def writable(output: Path) -> None:
-    """Refuse an output folder that cannot be written, before any work starts."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".write-test"
-        probe.write_text("", encoding="utf-8")
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"paths.output={output}: cannot be written ({reason.lower()}).") from error
+    trainer, limit = config.trainer, config.task.response_limit
+    algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
+    learner = Learner(policy, algo, trainer, config.seeds.minibatches)
+    rollouts = RolloutPhase(
+        settings=trainer,
+        seeds=config.seeds,
+        response_limit=limit,
+        top_p=config.engine.top_p,
+        algo=algo,
+        task=task,
+        policy=policy,
+        engine=engine,
+        reference=reference,
+        critic=learner.critic,
+    )
+    held_out = HeldOut(
+        engine=eval_engine,
+        policy=policy,
+        problems=task.heldout_problems()[: trainer.evaluation_problems],
+        response_limit=limit,
+        temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
+        sampling=sampling,
+    )
+    return TrainingLoop(trainer, learner, rollouts, held_out, folder, on_step)

@@ -1,4 +1,4 @@
-"""What the policy learns from one rollout: the minibatch updates of a training step."""
+"""The update phase of a training step: minibatch updates of the policy, and of a critic, from one rollout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import AgreementCounter
 from cppo_lab.diagnostics.metrics import Diagnostics
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
@@ -22,7 +22,7 @@ from cppo_lab.objectives.advantages import value_loss
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.objective import token_objective
-from cppo_lab.objectives.spec import AggregationSpec
+from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
 from cppo_lab.objectives.thresholds import MaskedShareController
 from cppo_lab.training.experience import Experience, minibatch_order
 
@@ -36,29 +36,31 @@ class Diverged(Exception):
 
 
 class Learner:
-    """Owns the optimizer and the critic, and the counts and factors that a checkpoint must hold."""
+    """The optimizer and the critic, and the counts and factors that a checkpoint must hold.
 
-    def __init__(self, config: RunConfig, policy: Policy) -> None:
-        self.config, self.policy = config, policy
-        self.algo = config.algo.with_horizon(config.task.response_limit)
+    `algo` has its horizon filled in; `minibatch_seed` seeds the order of minibatches.
+    """
+
+    def __init__(self, policy: Policy, algo: AlgoSpec, settings: Trainer, minibatch_seed: int) -> None:
+        self.policy, self.algo, self.settings, self._minibatch_seed = policy, algo, settings, minibatch_seed
         self.critic: Critic | None = None
-        if self.algo.requirements.needs_values:
-            self.critic = Critic(policy.network, self.algo.critic.backbone)
+        if algo.requirements.needs_values:
+            self.critic = Critic(policy.network, algo.critic.backbone)
         self.optimizer = self._make_optimizer()
         self.updates = 0
         self.trained_tokens = 0
-        region = self.algo.trust_region
+        region = algo.trust_region
         controlled = region.schedule if region.schedule.kind == "target_share" else region.budget.schedule
         self._controller = MaskedShareController(controlled)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        trainer = self.config.trainer
-        groups = [{"params": list(self.policy.network.parameters()), "base_lr": trainer.lr}]
+        settings = self.settings
+        groups = [{"params": list(self.policy.network.parameters()), "base_lr": settings.lr}]
         if self.critic is not None:
-            rate = self.algo.critic.learning_rate or trainer.lr
+            rate = self.algo.critic.learning_rate or settings.lr
             groups.append({"params": self.critic_parameters(), "base_lr": rate})
         return torch.optim.AdamW(
-            groups, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
+            groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
 
     def critic_parameters(self) -> list[torch.nn.Parameter]:
@@ -80,12 +82,12 @@ class Learner:
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder)
         live = experience.live.nonzero().flatten().tolist()
-        for epoch in range(self.config.trainer.epochs):
-            taken.agreement = agreement if epoch == self.config.trainer.epochs - 1 else None
-            for rows in minibatch_order(self.config, live, step, epoch):
+        for epoch in range(self.settings.epochs):
+            taken.agreement = agreement if epoch == self.settings.epochs - 1 else None
+            for rows in minibatch_order(self.settings, self._minibatch_seed, live, step, epoch):
                 self._update(experience, rows, step, taken)
         network.eval()
-        metrics = taken.diagnostics.result() | taken.metrics(self.config.trainer.grad_clip or math.inf)
+        metrics = taken.diagnostics.result() | taken.metrics(self.settings.grad_clip or math.inf)
         if self.algo.requirements.needs_threshold_controller:
             metrics["mask/threshold_factor"] = self._controller.factor
             self._controller.update(metrics["mask/share"])
@@ -93,13 +95,13 @@ class Learner:
 
     def _update(self, experience: Experience, rows: Tensor, step: int, taken: _Updates) -> None:
         """One optimizer update on the responses `rows` [N]."""
-        trainer = self.config.trainer
+        settings = self.settings
         mask = experience.loss_mask[rows]
         policy_whole = denominator(mask, self.algo.aggregation)
         value_whole = denominator(mask, _TOKEN_MEAN)
         self.optimizer.zero_grad(set_to_none=True)
         total = value_total = 0.0
-        for part in rows.split(trainer.microbatch_sequences or len(rows)):
+        for part in rows.split(settings.microbatch_sequences or len(rows)):
             loss, value = self._losses(experience, part, step, policy_whole, value_whole, taken)
             if value is None:
                 loss.backward()
@@ -139,7 +141,7 @@ class Learner:
         objective = token_objective(
             batch,
             self.algo,
-            progress=step / max(1, self.config.trainer.steps - 1),
+            progress=step / max(1, self.settings.steps - 1),
             step=step,
             threshold_factor=self._controller.factor,
         )
@@ -169,11 +171,11 @@ class Learner:
 
     def _clipped_norm(self, parameters: Iterable[torch.nn.Parameter]) -> float:
         """Global L2 norm of the gradients before clipping; they are clipped in place."""
-        limit = self.config.trainer.grad_clip or math.inf
+        limit = self.settings.grad_clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
     def _warmup_factor(self) -> float:
-        warmup = self.config.trainer.lr_warmup_updates
+        warmup = self.settings.lr_warmup_updates
         return min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
 
     def token_batch(
@@ -197,7 +199,7 @@ class Learner:
             self.policy.network,
             hidden,
             rollout.responses,
-            temperature=self.config.trainer.temperature,
+            temperature=self.settings.temperature,
             chosen=rollout.topk_ids if needs.needs_topk else None,
             full=needs.needs_full_distribution,
             entropy_gradient=needs.needs_entropy,

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from cppo_lab.errors import near_miss
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
-from cppo_lab.training.run import device_bytes
+from cppo_lab.training.preflight import device_bytes
 
 Invoke = Callable[..., tuple[int, str, str]]
 

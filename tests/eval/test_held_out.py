@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny_runs import tiny_config, trainer_for
+from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.eval.held_out import Evaluation, Graded, evaluate
 from cppo_lab.tasks.grading.verdict import judged
@@ -14,16 +14,16 @@ from cppo_lab.tasks.problem import Problem
 
 
 def test_different_problems_have_different_draws(output: Path) -> None:
-    parts = trainer_for(tiny_config(output)).parts
-    problem = parts.task.heldout_problems()[0]
-    found = evaluate(parts.judge, parts.policy, [problem] * 16, max_new_tokens=18)
+    held_out = loop_for(tiny_config(output)).held_out
+    problem = held_out.problems[0]
+    found = evaluate(held_out.engine, held_out.policy, [problem] * 16, max_new_tokens=18)
     assert len({graded.completion for graded in found.graded}) > 1
 
 
 def test_every_verdict_is_counted(output: Path) -> None:
-    parts = trainer_for(tiny_config(output)).parts
-    problems = list(parts.task.heldout_problems())[:8]
-    metrics = evaluate(parts.judge, parts.policy, problems, max_new_tokens=18).metrics("heldout")
+    held_out = loop_for(tiny_config(output)).held_out
+    problems = list(held_out.problems)[:8]
+    metrics = evaluate(held_out.engine, held_out.policy, problems, max_new_tokens=18).metrics("heldout")
     counts = [metrics[f"eval/heldout/grader/{kind}"] for kind in ("correct", "wrong", "unparsable")]
     assert sum(counts) == 8
     assert counts[0] / 8 == metrics["eval/heldout/accuracy"]
@@ -31,19 +31,19 @@ def test_every_verdict_is_counted(output: Path) -> None:
 
 
 def test_the_first_of_several_samples_is_the_one_that_is_drawn_alone(output: Path) -> None:
-    parts = trainer_for(tiny_config(output)).parts
-    problems = list(parts.task.heldout_problems())[:6]
-    alone = evaluate(parts.judge, parts.policy, problems, max_new_tokens=18)
-    several = evaluate(parts.judge, parts.policy, problems, max_new_tokens=18, samples=3)
+    held_out = loop_for(tiny_config(output)).held_out
+    problems = list(held_out.problems)[:6]
+    alone = evaluate(held_out.engine, held_out.policy, problems, max_new_tokens=18)
+    several = evaluate(held_out.engine, held_out.policy, problems, max_new_tokens=18, samples=3)
     assert [g.completion for g in several.graded[::3]] == [g.completion for g in alone.graded]
     assert [g.problem for g in several.graded] == [problem for problem in problems for _ in range(3)]
     assert any(a.completion != b.completion for a, b in zip(several.graded, several.graded[1:], strict=False))
 
 
 def test_a_small_nucleus_leaves_the_likeliest_token_alone(output: Path) -> None:
-    parts = trainer_for(tiny_config(output)).parts
-    problem = parts.task.heldout_problems()[0]
-    found = evaluate(parts.judge, parts.policy, [problem], max_new_tokens=18, top_p=1e-6, samples=8)
+    held_out = loop_for(tiny_config(output)).held_out
+    problem = held_out.problems[0]
+    found = evaluate(held_out.engine, held_out.policy, [problem], max_new_tokens=18, top_p=1e-6, samples=8)
     assert len({graded.completion for graded in found.graded}) == 1
 
 

@@ -19,7 +19,7 @@ from cppo_lab.config.schema import VllmEngine
 from cppo_lab.errors import UserError
 from cppo_lab.rollouts.vllm import installation, offline, support
 from cppo_lab.rollouts.vllm.offline import OfflineEngine, OfflineSettings
-from cppo_lab.training.run import check_inputs
+from cppo_lab.training.preflight import check_inputs
 
 Invoke = Callable[..., tuple[int, str, str]]
 

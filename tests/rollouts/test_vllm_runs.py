@@ -25,7 +25,8 @@ from cppo_lab.models.loading import load_policy
 from cppo_lab.rollouts.vllm.offline import OfflineEngine
 from cppo_lab.sweeps.worker_pool import _do
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.training.run import check_inputs, run
+from cppo_lab.training.preflight import check_inputs
+from cppo_lab.training.run import run
 from cppo_lab.training.update import Learner
 
 pytestmark = pytest.mark.vllm

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_runs import tiny_config, trainer_for
+from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.cli.plan import left_in_words, time_left
 from cppo_lab.config.compose import compose_run
@@ -89,11 +89,11 @@ def test_separate_critic_needs_weights_gradients_and_moments_of_its_own() -> Non
 @pytest.mark.parametrize("algo", ["cppo", "ppo"])
 def test_states_are_what_training_holds_throughout(algo: str, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, f"algo={algo}", "algo.dynamic_sampling.kind=none", "trainer.steps=1")
-    trainer = trainer_for(config)
-    trainer.run()
-    learner = trainer.learner
+    loop = loop_for(config)
+    loop.run()
+    learner = loop.learner
     held = 0
-    for parameter in [*trainer.parts.policy.network.parameters(), *learner.critic_parameters()]:
+    for parameter in [*loop.policy.network.parameters(), *learner.critic_parameters()]:
         moments = learner.optimizer.state[parameter]
         for tensor in (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"]):
             assert tensor is not None

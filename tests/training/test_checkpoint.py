@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_training_runs import interrupted_after
-from tiny_runs import tiny_config, trainer_for
+from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.errors import UserError
 from cppo_lab.training.checkpoint import STATE_FILE, load_state
@@ -27,9 +27,8 @@ class Hostile:
 
 
 def test_a_waiting_rollout_comes_back_from_tensors_and_plain_data(output: Path, tmp_path: Path) -> None:
-    trainer = trainer_for(tiny_config(output, "algo=cppo_shuffled", "trainer.staleness=1"))
-    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
-    experience = trainer.collector.collect(0)
+    loop = loop_for(tiny_config(output, "algo=cppo_shuffled", "trainer.staleness=1"))
+    experience = loop.rollouts.collect(0, version=0)
     torch.save(experience.state_dict(), tmp_path / "state.pt")
     loaded = Experience.from_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert loaded.rollout.responses.equal(experience.rollout.responses)

@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import tiny_config, trainer_for
+from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.config.compose import group_options
 from cppo_lab.errors import UserError
 from cppo_lab.tasks.grading.rules import grade
 from cppo_lab.training.experience import Experience, minibatch_order
-from cppo_lab.training.loop import Trainer
+from cppo_lab.training.loop import TrainingLoop
 
 
 def streams_of(output: Path, *overrides: str) -> dict[str, Any]:
     """What each random stream of a run decides in its first two steps."""
-    trainer = trainer_for(tiny_config(output, "algo=cppo_shuffled", *overrides))
-    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
+    loop = loop_for(tiny_config(output, "algo=cppo_shuffled", *overrides))
     found: dict[str, Any] = {"prompts": [], "sampling": [], "minibatches": [], "shuffled_weights": []}
     for step in range(2):
-        experience = trainer.collector.collect(step)
+        experience = loop.rollouts.collect(step, version=0)
         found["prompts"].append([problem.prompt for problem in experience.problems])
         # Uniform numbers cannot be seen, responses can; they also depend on the prompts.
-        found["sampling"].append(experience.rollout.texts(trainer.parts.policy.tokenizer))
+        found["sampling"].append(experience.rollout.texts(loop.policy.tokenizer))
+        seed = loop.rollouts.seeds.minibatches
         found["minibatches"].append(
-            [[m.tolist() for m in minibatch_order(trainer.config, range(6), step, e)] for e in range(2)]
+            [[m.tolist() for m in minibatch_order(loop.settings, seed, range(6), step, e)] for e in range(2)]
         )
         order = experience.weight_order
         assert order is not None
@@ -63,12 +63,14 @@ def test_each_seed_changes_its_own_stream_alone(seed: str, changed: set[str], ou
 def test_minibatches_hold_whole_groups_and_each_group_once_an_epoch(output: Path) -> None:
     config = tiny_config(output, "trainer.prompts_per_minibatch=4")
     for epoch in range(3):
-        batches = list(minibatch_order(config, [0, 2, 3, 4, 5], 7, epoch))
+        batches = list(minibatch_order(config.trainer, 0, [0, 2, 3, 4, 5], 7, epoch))
         assert [len(rows) for rows in batches] == [4 * 8, 8]
         assert sorted(torch.cat(batches).tolist()) == [g * 8 + i for g in (0, 2, 3, 4, 5) for i in range(8)]
         for rows in batches:
             assert (rows.view(-1, 8) // 8 == rows.view(-1, 8)[:, :1] // 8).all()
-    orders = {tuple(torch.cat(list(minibatch_order(config, range(6), 7, e))).tolist()) for e in range(3)}
+    orders = {
+        tuple(torch.cat(list(minibatch_order(config.trainer, 0, range(6), 7, e))).tolist()) for e in range(3)
+    }
     assert len(orders) == 3
 
 
@@ -76,33 +78,33 @@ def test_minibatches_hold_whole_groups_and_each_group_once_an_epoch(output: Path
 def test_rollouts_are_as_old_as_the_staleness_says(
     staleness: int, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_for(tiny_config(output, "trainer.steps=5", f"trainer.staleness={staleness}"))
+    loop = loop_for(tiny_config(output, "trainer.steps=5", f"trainer.staleness={staleness}"))
     updates_before, versions, prompts = [], [], []
-    learn = trainer.learner.learn
+    learn = loop.learner.learn
 
     def recorded(experience: Experience, step: int, *rest: Any) -> Any:
-        updates_before.append(trainer.learner.updates)
+        updates_before.append(loop.learner.updates)
         versions.append(experience.rollout.policy_version)
         prompts.append([problem.prompt for problem in experience.problems])
         return learn(experience, step, *rest)
 
-    monkeypatch.setattr(trainer.learner, "learn", recorded)
+    monkeypatch.setattr(loop.learner, "learn", recorded)
     for _ in range(5):
-        trainer._train_step()
+        loop._train_step()
     assert versions == [updates_before[max(0, step - staleness)] for step in range(5)]
     assert len(set(updates_before)) == 5, "every step took updates"
-    assert not trainer.pending, "nothing is sampled that no step learns from"
+    assert not loop.pending, "nothing is sampled that no step learns from"
     expected = [
-        [p.prompt for p in trainer.parts.task.training_problems(step, 6, trainer.config.seeds.prompts)]
+        [p.prompt for p in loop.rollouts.task.training_problems(step, 6, loop.rollouts.seeds.prompts)]
         for step in range(5)
     ]
     assert prompts == expected, "whatever the staleness, step k learns from the k-th prompts"
 
 
-def learnt(output: Path, *overrides: str) -> tuple[Trainer, dict[str, float]]:
-    trainer = trainer_for(tiny_config(output, "trainer.prompts_per_minibatch=6", *overrides))
-    metrics, _ = trainer._train_step()
-    return trainer, metrics
+def learnt(output: Path, *overrides: str) -> tuple[TrainingLoop, dict[str, float]]:
+    loop = loop_for(tiny_config(output, "trainer.prompts_per_minibatch=6", *overrides))
+    metrics, _ = loop._train_step()
+    return loop, metrics
 
 
 @pytest.mark.parametrize("algo", ["cppo", "gspo", "dr_grpo", "ppo"])
@@ -119,7 +121,7 @@ def test_micro_batches_change_nothing_but_rounding(algo: str, microbatch: int, o
         else:
             assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
     for (name, left), right in zip(
-        whole.parts.policy.network.named_parameters(), cut.parts.policy.network.parameters(), strict=True
+        whole.policy.network.named_parameters(), cut.policy.network.parameters(), strict=True
     ):
         # The first step of Adam is the sign of the gradient: entries without one may go either way.
         close = (left - right).abs() < 1e-6
@@ -127,44 +129,40 @@ def test_micro_batches_change_nothing_but_rounding(algo: str, microbatch: int, o
 
 
 def test_groups_without_variance_are_dropped_when_asked_and_kept_otherwise(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output, "algo=cppo", "trainer.prompts_per_step=16"))
-    assert trainer.learner.algo.dynamic_sampling.kind == "skip"
-    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
-    experience = trainer.collector.collect(0)
+    loop = loop_for(tiny_config(output, "algo=cppo", "trainer.prompts_per_step=16"))
+    assert loop.learner.algo.dynamic_sampling.kind == "skip"
+    experience = loop.rollouts.collect(0, version=0)
     varied = [g for g, rewards in enumerate(experience.rewards) if rewards.min() != rewards.max()]
     assert 0 < len(varied) < 16
     assert experience.live.nonzero().flatten().tolist() == varied
     assert (experience.advantages.view(16, -1)[[g for g in range(16) if g not in varied]] == 0).all()
-    metrics = trainer.learner.learn(experience, 0)
+    metrics = loop.learner.learn(experience, 0)
     assert metrics["train/updates"] == math.ceil(len(varied) / 2)
     assert experience.metrics["train/zero_variance_groups"] == pytest.approx(1 - len(varied) / 16)
-    keeps = trainer_for(tiny_config(output, "algo=grpo", "trainer.prompts_per_step=16"))
-    keeps.parts.engine.load_weights(keeps.parts.policy.network, 0)
-    assert keeps.collector.collect(0).live.all()
+    keeps = loop_for(tiny_config(output, "algo=grpo", "trainer.prompts_per_step=16"))
+    assert keeps.rollouts.collect(0, version=0).live.all()
 
 
 def test_refilled_steps_hold_as_many_live_groups_as_asked(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output, "algo=dapo", "algo.dynamic_sampling.max_rounds=8"))
-    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
-    experience = trainer.collector.collect(0)
+    loop = loop_for(tiny_config(output, "algo=dapo", "algo.dynamic_sampling.max_rounds=8"))
+    experience = loop.rollouts.collect(0, version=0)
     assert len(experience.rewards) == len(experience.problems) == 6
     right = torch.tensor([v.correct for v in experience.verdicts]).view(6, 8)
     assert (right.any(-1) & ~right.all(-1)).all(), "every kept group has right and wrong responses"
     assert experience.metrics["train/sampling_rounds"] > 1
-    first_round = {p.prompt for p in trainer.parts.task.training_problems(0, 6, 0)}
+    first_round = {p.prompt for p in loop.rollouts.task.training_problems(0, 6, 0)}
     kept = {p.prompt for p in experience.problems}
     assert kept & first_round, "the first round has the prompts of every method at this step"
     assert kept - first_round
     assert experience.sampled_tokens > int(experience.rollout.response_mask.sum())
-    for row, text in enumerate(experience.rollout.texts(trainer.parts.policy.tokenizer)):
+    for row, text in enumerate(experience.rollout.texts(loop.policy.tokenizer)):
         problem = experience.problems[row // 8]
         assert grade(text, problem.answer) == experience.verdicts[row]
 
 
 def test_old_logp_is_that_of_the_weights_that_sampled(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output))
-    trainer.parts.engine.load_weights(trainer.parts.policy.network, 0)
-    experience = trainer.collector.collect(0)
+    loop = loop_for(tiny_config(output))
+    experience = loop.rollouts.collect(0, version=0)
     inside = experience.rollout.response_mask
     torch.testing.assert_close(
         experience.old_logp[inside], experience.rollout.logp[inside], rtol=0, atol=1e-4
@@ -174,16 +172,16 @@ def test_old_logp_is_that_of_the_weights_that_sampled(output: Path) -> None:
 
 def test_gradient_norm_is_clipped_to_the_bound(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    trainer = trainer_for(tiny_config(output, "trainer.grad_clip=1e-3"))
-    step = trainer.learner.optimizer.step
+    loop = loop_for(tiny_config(output, "trainer.grad_clip=1e-3"))
+    step = loop.learner.optimizer.step
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
-        gradients = [p.grad for p in trainer.parts.policy.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in loop.policy.network.parameters() if p.grad is not None]
         seen.append(float(torch.stack([g.norm() for g in gradients]).norm()))
         return step(*args, **kwargs)
 
-    monkeypatch.setattr(trainer.learner.optimizer, "step", recorded)
-    metrics, _ = trainer._train_step()
+    monkeypatch.setattr(loop.learner.optimizer, "step", recorded)
+    metrics, _ = loop._train_step()
     assert seen
     assert max(seen) <= 1.01e-3
     assert metrics["train/grad_norm"] > 1e-3, "what is logged is the norm before clipping"
@@ -191,11 +189,11 @@ def test_gradient_norm_is_clipped_to_the_bound(output: Path, monkeypatch: pytest
 
 
 def test_learning_rate_rises_over_the_warm_up_updates(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output, "trainer.lr_warmup_updates=1000", "trainer.lr=1e-3"))
-    metrics, _ = trainer._train_step()
-    updates = trainer.learner.updates
+    loop = loop_for(tiny_config(output, "trainer.lr_warmup_updates=1000", "trainer.lr=1e-3"))
+    metrics, _ = loop._train_step()
+    updates = loop.learner.updates
     assert updates > 0
-    assert trainer.learner.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * updates / 1000)
+    assert loop.learner.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * updates / 1000)
     assert metrics["train/lr"] < 1e-3
 
 
@@ -207,27 +205,27 @@ def test_every_method_takes_two_steps(name: str, output: Path) -> None:
         if "critic" in str(error):
             pytest.skip("needs a critic")
         raise
-    trainer = trainer_for(config)
-    before = [p.detach().clone() for p in trainer.parts.policy.network.parameters()]
+    loop = loop_for(config)
+    before = [p.detach().clone() for p in loop.policy.network.parameters()]
     for step in range(2):
-        metrics, timings = trainer._train_step()
-        assert trainer.step == step + 1
+        metrics, timings = loop._train_step()
+        assert loop.step == step + 1
         assert math.isfinite(metrics["train/loss"])
         assert metrics["train/updates"] > 0
         assert timings["tokens_per_s"] > 0
-    after = list(trainer.parts.policy.network.parameters())
+    after = list(loop.policy.network.parameters())
     assert all(p.isfinite().all() for p in after)
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_evaluation_is_fixed_and_leaves_training_untouched(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output))
-    first = trainer._evaluate()
+    loop = loop_for(tiny_config(output))
+    first = loop.held_out.evaluate(0)
     state: Callable[[], list[torch.Tensor]] = lambda: [  # noqa: E731
-        p.detach().clone() for p in trainer.parts.policy.network.parameters()
+        p.detach().clone() for p in loop.policy.network.parameters()
     ]
     before = state()
-    second = trainer._evaluate()
+    second = loop.held_out.evaluate(0)
     assert first.graded == second.graded
     assert len(first.graded) == 32
     assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
@@ -243,7 +241,7 @@ def parameters_of(module: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("backbone", ["separate", "shared"])
 def test_the_critics_warm_up_moves_the_critic_and_nothing_of_the_policy(backbone: str, output: Path) -> None:
-    trainer = trainer_for(
+    loop = loop_for(
         tiny_config(
             output,
             "algo=ppo",
@@ -252,35 +250,35 @@ def test_the_critics_warm_up_moves_the_critic_and_nothing_of_the_policy(backbone
             "trainer.weight_decay=0.1",
         )
     )
-    assert trainer.learner.critic is not None
-    policy, critic = trainer.parts.policy.network, trainer.learner.critic
+    assert loop.learner.critic is not None
+    policy, critic = loop.policy.network, loop.learner.critic
     before, values_before = parameters_of(policy), parameters_of(critic)
-    trainer._train_step()
+    loop._train_step()
     assert torch.equal(parameters_of(policy), before)
     assert not torch.equal(parameters_of(critic), values_before)
-    trainer._train_step()
+    loop._train_step()
     assert not torch.equal(parameters_of(policy), before)
 
 
 def test_the_logged_learning_rate_is_the_one_used(output: Path) -> None:
-    trainer = trainer_for(tiny_config(output, "trainer.lr=1e-3", "trainer.lr_warmup_updates=1000"))
-    metrics, _ = trainer._train_step()
+    loop = loop_for(tiny_config(output, "trainer.lr=1e-3", "trainer.lr_warmup_updates=1000"))
+    metrics, _ = loop._train_step()
     assert metrics["train/lr"] == pytest.approx(1e-3 * metrics["train/updates"] / 1000)
 
 
 def test_ratios_are_also_logged_against_the_old_policy_where_methods_use_it(output: Path) -> None:
-    grpo, _ = trainer_for(tiny_config(output, "algo=grpo", "engine.weights=int4"))._train_step()
+    grpo, _ = loop_for(tiny_config(output, "algo=grpo", "engine.weights=int4"))._train_step()
     assert grpo["policy/ratio_max_vs_old"] != grpo["policy/ratio_max_vs_rollout"]
-    cppo, _ = trainer_for(tiny_config(output, "algo=cppo"))._train_step()
+    cppo, _ = loop_for(tiny_config(output, "algo=cppo"))._train_step()
     assert "policy/ratio_max_vs_old" not in cppo
 
 
 def test_a_tenth_of_a_thousandth_of_a_weight_survives_a_bfloat16_models_update(output: Path) -> None:
-    start = trainer_for(tiny_config(output))
+    start = loop_for(tiny_config(output))
     path = output / "model"
-    start.parts.policy.network.save_pretrained(path)
-    start.parts.policy.tokenizer.save_pretrained(path)
-    trainer = trainer_for(
+    start.policy.network.save_pretrained(path)
+    start.policy.tokenizer.save_pretrained(path)
+    loop = loop_for(
         tiny_config(
             output,
             "model=pretrained",
@@ -290,11 +288,11 @@ def test_a_tenth_of_a_thousandth_of_a_weight_survives_a_bfloat16_models_update(o
             "trainer.lr=1e-6",
         )
     )
-    network = trainer.parts.policy.network
-    assert trainer.parts.policy.dtype == "bfloat16"
+    network = loop.policy.network
+    assert loop.policy.dtype == "bfloat16"
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     before = parameters_of(network)
-    metrics, _ = trainer._train_step()
+    metrics, _ = loop._train_step()
     moved = (parameters_of(network) - before).abs()
     assert 0 < float(moved.max()) < 1e-4
     assert float((moved > 0).float().mean()) > 0.9
@@ -307,9 +305,9 @@ def test_the_engine_rests_while_the_policy_learns(
     staleness: int, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between `rest` and the next `load_weights` an engine on a GPU has neither weights nor cache."""
-    trainer = trainer_for(tiny_config(output, f"trainer.staleness={staleness}", "trainer.evaluate_every=1"))
+    loop = loop_for(tiny_config(output, f"trainer.staleness={staleness}", "trainer.evaluate_every=1"))
     awake: list[bool] = [False]
-    engine, learner = trainer.parts.engine, trainer.learner
+    engine, learner = loop.rollouts.engine, loop.learner
     load, sample, learn = engine.load_weights, engine.sample, learner.learn
 
     def wake(*arguments: Any) -> None:
@@ -328,6 +326,6 @@ def test_the_engine_rests_while_the_policy_learns(
     monkeypatch.setattr(engine, "sample", sampled)
     monkeypatch.setattr(engine, "rest", lambda: awake.__setitem__(0, False))
     monkeypatch.setattr(learner, "learn", learning)
-    trainer.run()
-    assert trainer.step == 3
+    loop.run()
+    assert loop.step == 3
     assert not awake[0]

@@ -1,0 +1,87 @@
+"""Checks before any work starts: data and model files, the device, the engine, memory, and the output folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cppo_lab.config.identity import resolved_device
+from cppo_lab.config.schema import PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.errors import UserError
+from cppo_lab.models.folders import check_model_folder, is_local
+from cppo_lab.sweeps.cost import parameter_count, state_bytes
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Refuse local data files and model folders that cannot be read, before any work starts.
+
+    Raises UserError. What the hub holds is checked when it is loaded.
+    """
+    from cppo_lab.tasks.build import check_local_files
+
+    check_device("trainer.device", config.trainer.device)
+    check_engine(config)
+    model = config.model
+    if isinstance(model, PretrainedModel) and is_local(model.path):
+        check_model_folder(model.path)
+    check_local_files(config.task)
+
+
+def check_engine(config: RunConfig) -> None:
+    """Refuse vLLM where it is not installed, or cannot serve the model."""
+    if isinstance(config.engine, VllmEngine):
+        from cppo_lab.rollouts.vllm.support import check_run
+
+        check_run(config, config.engine)
+
+
+def check_device(key: str, device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
+
+
+# Below this no machine that runs the lab is asked what it has.
+_SMALL_BYTES = 4 << 30
+
+
+def check_memory(config: RunConfig) -> None:
+    """Refuse a model whose weights, gradients and moments alone are more than this machine's device holds."""
+    needed = state_bytes(config)
+    if needed is None or needed < _SMALL_BYTES:
+        return
+    device = resolved_device(config.trainer.device)
+    there = device_bytes(device)
+    if needed > there:
+        parameters = parameter_count(config) or 0
+        key = f"model.path={config.model.path}" if isinstance(config.model, PretrainedModel) else "model"
+        raise UserError(
+            f"{key}: training {parameters / 1e9:.1f} billion parameters by {config.algo.name} holds "
+            f"{needed / 2**30:.0f} GiB of weights, gradients and moments, on one device; {device} has "
+            f"{there / 2**30:.0f} GiB here, enough for {parameters * there / needed / 1e9:.1f} billion at most."
+        )
+
+
+def device_bytes(device: str) -> int:
+    """All memory of the device that the lab would use."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def writable(output: Path) -> None:
+    """Refuse an output folder that cannot be written, before any work starts."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".write-test"
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"paths.output={output}: cannot be written ({reason.lower()}).") from error
