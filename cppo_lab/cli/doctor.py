@@ -16,8 +16,6 @@ from cppo_lab.rollouts.vllm.installation import HOW_TO_INSTALL, VERSIONS, instal
 
 _EXTRAS = {
     "openai": "openai",
-    "verl": "verl",
-    "trl": "trl",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
     "ray": "ray",
 }
