@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from cppo_lab.cli.eval_command import evaluate
-from cppo_lab.cli.options import AsJson, ConfigDir, Force, Output, Overrides
+from cppo_lab.cli.options import AsJson, ConfigDir, Force, Output, Overrides, Plugins
 from cppo_lab.errors import UserError
+from cppo_lab.plugins import load_plugins
 
 
 class Listed(StrEnum):
@@ -23,10 +24,12 @@ class Listed(StrEnum):
     runs = "runs"
 
 
-def _with_output(overrides: list[str] | None, output: Path | None) -> list[str]:
-    # Quoted, since a path may hold characters of Hydra's grammar.
-    extra = [] if output is None else ["paths.output='{}'".format(str(output).replace("'", "\\'"))]
-    return [*(overrides or []), *extra]
+def _request(overrides: list[str] | None, output: Path | None, plugins: list[str] | None) -> list[str]:
+    """The overrides, with what --output and --plugins say as overrides."""
+    from cppo_lab.config.overrides import quoted, with_plugins
+
+    extra = [] if output is None else [f"paths.output={quoted(output)}"]
+    return with_plugins(plugins or [], [*(overrides or []), *extra])
 
 
 def sweep(
@@ -50,6 +53,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
     config_dir: ConfigDir = None,
+    plugins: Plugins = None,
     output: Output = None,
 ) -> None:
     """Do every run of a sweep that is not done yet, several at a time.
@@ -67,9 +71,9 @@ def sweep(
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
-        show_plan(name, _with_output(overrides, output), config_dir, as_json=False, jobs=jobs)
+        show_plan(name, _request(overrides, output, plugins), config_dir, as_json=False, jobs=jobs)
         return
-    run_sweep(name, _with_output(overrides, output), config_dir, jobs, report)
+    run_sweep(name, _request(overrides, output, plugins), config_dir, jobs, report)
 
 
 def results(
@@ -83,6 +87,7 @@ def results(
         typer.Option("--replace", help="Replace committed rows of the same runs that have other numbers."),
     ] = False,
     config_dir: ConfigDir = None,
+    plugins: Plugins = None,
     output: Output = None,
 ) -> None:
     """Add the results of a sweep's finished runs to results/NAME.csv, one row per run.
@@ -97,10 +102,15 @@ def results(
     """
     from cppo_lab.cli.results import write_result_file
 
-    write_result_file(name, _with_output(overrides, output), folder, config_dir, replace)
+    write_result_file(name, _request(overrides, output, plugins), folder, config_dir, replace)
 
 
-def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Output = None) -> None:
+def train(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
+    output: Output = None,
+) -> None:
     """Do one run, or what is left of it.
 
     Examples:
@@ -112,7 +122,7 @@ def train(overrides: Overrides = None, config_dir: ConfigDir = None, output: Out
     """
     from cppo_lab.cli.train import train_one
 
-    train_one(_with_output(overrides, output), config_dir)
+    train_one(_request(overrides, output, plugins), config_dir)
 
 
 def report(
@@ -157,6 +167,7 @@ def report(
     aa: Annotated[
         bool, typer.Option("--aa", help="Compare every method with itself: no difference must come out.")
     ] = False,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -174,6 +185,7 @@ def report(
     from cppo_lab.cli.report import Request, check_aa, show_verdict, write
     from cppo_lab.paths import output_root
 
+    load_plugins(plugins or [])
     if terminal and aa:
         raise UserError("--terminal, --aa: give one of them.")
     if destination is not None and (terminal or aa):
@@ -192,6 +204,7 @@ def report(
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs, by name or ID.")],
     force: Force = False,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -202,6 +215,7 @@ def compare(
     from cppo_lab.cli.report import compare_runs
     from cppo_lab.paths import output_root
 
+    load_plugins(plugins or [])
     compare_runs(runs, output or output_root(), force, as_json)
 
 
@@ -236,6 +250,7 @@ def plan(
     name: Annotated[str, typer.Argument(help="A sweep of the lab, a YAML file, or the first override.")],
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -245,7 +260,7 @@ def plan(
     """
     from cppo_lab.cli.plan import show_plan
 
-    show_plan(name, _with_output(overrides, output), config_dir, as_json)
+    show_plan(name, _request(overrides, output, plugins), config_dir, as_json)
 
 
 def list_(
@@ -256,6 +271,8 @@ def list_(
             "--diff", help="methods: print only the coordinates in which two differ.", show_default=False
         ),
     ] = None,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -269,12 +286,14 @@ def list_(
     """
     from cppo_lab.cli.listing import show_list
 
-    show_list(what.value, diff, output, as_json)
+    load_plugins(plugins or [])
+    show_list(what.value, diff, config_dir, output, as_json)
 
 
 def config(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -284,17 +303,17 @@ def config(
     """
     from cppo_lab.cli.show_config import show_config
 
-    show_config(_with_output(overrides, output), config_dir, as_json)
+    show_config(_request(overrides, output, plugins), config_dir, as_json)
 
 
-def doctor(output: Output = None, as_json: AsJson = False) -> None:
-    """Check versions, device, extras, writable folders and the tracking store.
+def doctor(plugins: Plugins = None, output: Output = None, as_json: AsJson = False) -> None:
+    """Check versions, device, extras, plug-ins, writable folders and the tracking store.
 
     Example: `cppo-lab doctor`
     """
     from cppo_lab.cli.doctor import examine
 
-    examine(output, as_json)
+    examine(plugins or [], output, as_json)
 
 
 def register(app: typer.Typer) -> None:

@@ -6,12 +6,14 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+from cppo_lab.plugins import installed_plugins, load_plugins
 from cppo_lab.rollouts.vllm.installation import HOW_TO_INSTALL, VERSIONS, installed_version, is_known
 
 _EXTRAS = {
@@ -37,10 +39,18 @@ Finding = tuple[str, str, str]
 """What was looked at, `ok`, `missing` or `problem`, and details with the remedy."""
 
 
-def examine(output: Path | None, as_json: bool) -> None:
+def examine(plugins: Sequence[str], output: Path | None, as_json: bool) -> None:
     """Print the findings; exit code 1 when something that every run needs is wrong."""
     root = output or output_root()
-    findings = [*_python(), *_packages(), _device(), *_extras(), *_folders(root), _store(root)]
+    findings = [
+        *_python(),
+        *_packages(),
+        _device(),
+        *_extras(),
+        *_plugins(plugins),
+        *_folders(root),
+        _store(root),
+    ]
     if as_json:
         print_json([dict(zip(("what", "state", "details"), finding, strict=True)) for finding in findings])
     else:
@@ -100,6 +110,21 @@ def _extras() -> list[Finding]:
         details = "installed" if found else f"not installed; pip install 'cppo-lab\\[{extra}]'"
         findings.append((f"extra {extra}", "ok" if found else "missing", details))
     return findings
+
+
+def _plugins(names: Sequence[str]) -> list[Finding]:
+    findings: list[Finding] = []
+    for name in names:
+        try:
+            (plugin,) = load_plugins([name])
+            findings.append((f"plug-in {plugin.name}", "ok", f"{plugin.path}, SHA-256 {plugin.sha256}"))
+        except UserError as error:
+            findings.append((f"plug-in {name}", "problem", str(error)))
+    others = [name for name in installed_plugins() if name not in names]
+    return [
+        *findings,
+        *((f"plug-in {name}", "missing", f"installed; --plugins {name} loads it") for name in others),
+    ]
 
 
 def _folders(output: Path) -> list[Finding]:

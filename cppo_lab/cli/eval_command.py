@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cppo_lab.cli.options import AsJson, Output
+from cppo_lab.cli.options import AsJson, Output, Plugins
 from cppo_lab.errors import UserError
+from cppo_lab.plugins import load_plugins
 
 
 def evaluate(
@@ -134,6 +135,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -148,6 +150,7 @@ def evaluate(
     * `cppo-lab eval custom --data mine.jsonl --question-column problem --answer-column answer --model my-model`
     * `cppo-lab eval --compare gsm8k-a-0123456789ab gsm8k-b-ba9876543210`
     """
+    load_plugins(plugins or [])
     if compare is not None:
         if task is not None or model is not None or run is not None:
             raise UserError("--compare: takes two finished evaluations, and neither a task nor a model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +10,35 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, seconds, table
 from cppo_lab.config.compose import compose_tree, group_options
+from cppo_lab.config.overrides import with_plugins
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.files import read_object
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.paths import conf_dir, output_root, sweeps_dir
+from cppo_lab.paths import output_root
+from cppo_lab.plugins import conf_dirs, loaded_plugins, sweep_dirs
 from cppo_lab.tracking.run_folder import RunFolder
 
 
-def show_list(what: str, diff: tuple[str, str] | None, output: Path | None, as_json: bool) -> None:
-    """Print one of the lists."""
+def show_list(
+    what: str, diff: tuple[str, str] | None, config_dir: Path | None, output: Path | None, as_json: bool
+) -> None:
+    """Print one of the lists; `config_dir` holds further configuration groups."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder.")
     if diff is not None and what != "methods":
         raise UserError(f"--diff {' '.join(diff)}: only 'list methods' can compare two.")
     if what == "methods" and diff:
-        _show_difference(*diff, as_json=as_json)
+        _show_difference(*diff, config_dir, as_json)
     elif what == "methods":
-        _show(methods(), "Methods", as_json)
+        _show(methods(config_dir), "Methods", as_json)
     elif what == "runs":
         _show(runs(output or output_root()), "Runs", as_json)
     elif what == "models":
-        _show(models(), "Models", as_json)
+        _show(models(config_dir), "Models", as_json)
     else:
-        folder = sweeps_dir() if what == "sweeps" else conf_dir() / "task"
-        rows = [{"name": path.stem, "about": _about(path)} for path in sorted(folder.glob("[!_]*.yaml"))]
+        folders = sweep_dirs() if what == "sweeps" else [folder / "task" for folder in conf_dirs(config_dir)]
+        rows = [{"name": name, "about": _about(path)} for name, path in _files(folders).items()]
         _show(rows, what.capitalize(), as_json)
 
 
@@ -48,6 +55,12 @@ def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
     console().print(shown)
 
 
+def _files(folders: Sequence[Path]) -> dict[str, Path]:
+    """The YAML files of folders by name, sorted; files that start with an underscore are parts of others."""
+    paths = {path.stem: path for folder in reversed(folders) for path in folder.glob("[!_]*.yaml")}
+    return dict(sorted(paths.items()))
+
+
 def _about(path: Path) -> str:
     """The title of a sweep file, or the first comment line of a configuration file."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -58,30 +71,30 @@ def _about(path: Path) -> str:
     return comments[0] if comments else ""
 
 
-def _algo(name: str) -> AlgoSpec:
-    known = group_options("algo")
+def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
+    known = group_options("algo", config_dir)
     if name not in known:
         raise one_of("method", name, known)
-    return method(name)
+    return method(name, config_dir=config_dir)
 
 
-def methods() -> list[dict[str, Any]]:
+def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """Every named method by its coordinates."""
     from cppo_lab.objectives.describe import summary
     from cppo_lab.objectives.weights import admitted
 
     rows = []
-    for name in group_options("algo"):
-        algo = _algo(name)
+    for name in group_options("algo", config_dir):
+        algo = _algo(name, config_dir)
         coordinates = {key.replace("_", " "): value for key, value in summary(algo).items()}
         rows.append({"name": name, **coordinates, "theorem 1": admitted(algo), "paper": algo.paper})
     return rows
 
 
-def _show_difference(first: str, second: str, as_json: bool) -> None:
+def _show_difference(first: str, second: str, config_dir: Path | None, as_json: bool) -> None:
     from cppo_lab.objectives.describe import difference
 
-    found = difference(_algo(first), _algo(second))
+    found = difference(_algo(first, config_dir), _algo(second, config_dir))
     rows = [{"coordinate": key, first: left, second: right} for key, (left, right) in found.items()]
     if as_json:
         print_json(rows)
@@ -92,18 +105,19 @@ def _show_difference(first: str, second: str, as_json: bool) -> None:
         _show(shown, f"{first} → {second}", False)
 
 
-def models() -> list[dict[str, Any]]:
+def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """The models of the ladder and those of the hub that have a name here, with their sizes."""
     from cppo_lab.config.schema import ScratchModel
     from cppo_lab.models.shapes import SHAPES
     from cppo_lab.sweeps.cost import scratch_parameters
 
     rows = []
-    for name in group_options("model"):
-        about = _about(conf_dir() / "model" / f"{name}.yaml")
+    plugins = [plugin.reference for plugin in loaded_plugins()]
+    for name, file in _files([folder / "model" for folder in conf_dirs(config_dir)]).items():
+        about = _about(file)
         parameters = ""
         if name != "pretrained":
-            tree = compose_tree([f"model={name}"])["model"]
+            tree = compose_tree(with_plugins(plugins, [f"model={name}"]), config_dir)["model"]
             if tree["kind"] == "scratch":
                 parameters = count(scratch_parameters(ScratchModel.model_validate(tree), 45))
             elif tree["path"] in SHAPES:

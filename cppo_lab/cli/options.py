@@ -15,6 +15,16 @@ ConfigDir = Annotated[
     Path | None,
     typer.Option("--config-dir", help="A folder with configuration groups of your own.", show_default=False),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugins",
+        metavar="PATH|NAME",
+        help="Load rules, tasks, engines and figures of your own: a Python file, a folder, or the name of an installed "
+        "plug-in. Repeatable.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from pathlib import Path
 from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, plural
 from cppo_lab.cli.progress import SweepProgress
+from cppo_lab.config.compose import search_path
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.cost import state_bytes
@@ -141,8 +142,8 @@ def _through_hydra(sweep: Sweep, grids: Sequence[Sequence[str]], config_dir: Pat
 
 
 def _multirun(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    command = [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *overrides]
-    return [*command, "--config-dir", str(config_dir)] if config_dir else command
+    searched = search_path(overrides, config_dir)
+    return [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *searched, *overrides]
 
 
 def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from cppo_lab.config.overrides import plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.paths import conf_dir
+from cppo_lab.plugins import conf_dirs, load_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,28 +23,41 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config"
 
 
-def group_options(group: str) -> list[str]:
-    """The choices of a configuration group; files that start with an underscore are parts, not choices."""
-    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml") if not p.name.startswith("_"))
+def group_options(group: str, config_dir: Path | None = None) -> list[str]:
+    """The choices of a configuration group, those of loaded plug-ins among them.
+
+    Files whose names start with an underscore are parts of others.
+    """
+    files = [path for folder in conf_dirs(config_dir) for path in (folder / group).glob("[!_]*.yaml")]
+    return sorted({path.stem for path in files})
 
 
-@functools.cache
-def groups() -> list[str]:
-    """The configuration groups."""
-    return sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
+def groups(config_dir: Path | None = None) -> list[str]:
+    """The configuration groups, those of loaded plug-ins among them."""
+    return sorted(
+        {path.name for folder in conf_dirs(config_dir) for path in folder.iterdir() if path.is_dir()}
+    )
+
+
+def search_path(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
+    """Hydra's override for the folders of configuration groups besides the lab's, if there are any."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder.")
+    folders = [config_dir.resolve()] if config_dir else []
+    folders += [plugin.conf for plugin in load_plugins(plugins_named(overrides)) if plugin.conf]
+    if not folders:
+        return []
+    return [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"]
 
 
 @contextmanager
-def _hydra(config_dir: Path | None) -> Iterator[list[str]]:
+def _hydra() -> Iterator[None]:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir}: no such folder.")
     GlobalHydra.instance().clear()
-    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield extra
+        yield
 
 
 def compose_tree(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
@@ -62,17 +76,17 @@ def compose_trees(
 
     composed: dict[tuple[str, ...], DictConfig] = {}
     trees = []
-    with _hydra(config_dir) as extra:
-        own = [path.name for path in config_dir.iterdir()] if config_dir else []
-        chosen_from = {*groups(), *own}
+    with _hydra():
         for overrides in combinations:
+            searched = search_path(overrides, config_dir)
+            chosen_from = groups(config_dir)
             _refuse_parts(overrides)
             values = [override for override in overrides if _is_value(override, chosen_from)]
-            choices = tuple(override for override in overrides if override not in values)
+            choices = (*searched, *(override for override in overrides if override not in values))
             with _in_one_sentence(overrides):
                 if choices not in composed:
                     _refuse_nameless(choices)
-                    composed[choices] = compose(CONFIG_NAME, overrides=[*extra, *choices])
+                    composed[choices] = compose(CONFIG_NAME, overrides=list(choices))
                 config = copy.deepcopy(composed[choices])
                 _set_values(config, values)
                 tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -143,7 +157,10 @@ def compose_runs(combinations: Sequence[Sequence[str]], config_dir: Path | None 
 
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:
-    """Check a resolved tree against the schema."""
+    """Check a resolved tree against the schema, with the plug-ins that it names loaded."""
+    plugins = tree.get("plugins")
+    if isinstance(plugins, list | tuple) and all(isinstance(each, str) for each in plugins):
+        tree = {**tree, "plugins": [plugin.reference for plugin in load_plugins(plugins)]}
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

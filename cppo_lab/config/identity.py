@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from cppo_lab.files import file_sha256
+from cppo_lab.plugins import loaded
 from cppo_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -167,6 +168,9 @@ def run_id(config: RunConfig) -> str:
             holder = holder[key]
         holder.pop(last)
     content["trainer"]["device"] = resolved_device(config.trainer.device)
+    if "plugins" in content:
+        # The bytes that are executed, wherever they are.
+        content["plugins"] = [plugin.sha256 for plugin in loaded(config.plugins)]
     named = _without_local_paths(content)
     return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
 

@@ -304,6 +304,7 @@ class RunConfig(Group):
     trainer: Trainer
     tracking: Tracking
     paths: Paths
+    plugins: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RunConfig:

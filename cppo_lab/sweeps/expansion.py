@@ -8,20 +8,9 @@ from functools import cache
 from itertools import permutations
 from typing import Any
 
+from cppo_lab.config.overrides import parse
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep_file import Grid, SweepFile
-
-
-def parse(overrides: Sequence[str]) -> Any:
-    """Hydra's reading of overrides. Raises UserError for one that is not in its grammar."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        reason = " ".join(str(error).split()).partition(" See https")[0]
-        raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
 
 
 def hydra_settings(overrides: Sequence[str]) -> list[str]:

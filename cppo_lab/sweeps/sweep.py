@@ -12,6 +12,7 @@ from typing import Any
 
 from cppo_lab.config.compose import compose_runs
 from cppo_lab.config.identity import digest, run_folder
+from cppo_lab.config.overrides import with_plugins
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
@@ -116,6 +117,7 @@ def _now() -> str:
 
 def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | None = None) -> Sweep:
     """Compose and validate every run of the sweep. Raises UserError before any of them starts."""
+    overrides = with_plugins(file.plugins, overrides)
     overrides = [o for o in overrides if o not in hydra_settings(overrides)]
     found = combinations(file, overrides)
     axes = axis_names(file, found)
@@ -133,9 +135,9 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
 
 
 def _telling(overrides: Sequence[str]) -> list[str]:
-    """Those that make a sweep another one: not where it is written and tracked, nor what does its runs."""
+    """Those that make a sweep another one: not where it is written and tracked, what does its runs, or plug-ins."""
     others = hydra_settings(overrides)
-    return [o for o in overrides if not o.startswith(("paths.", "tracking")) and o not in others]
+    return [o for o in overrides if not o.startswith(("paths.", "tracking", "plugins=")) and o not in others]
 
 
 def _refuse_two_in_one(file: SweepFile, runs: Sequence[PlannedRun]) -> None:
@@ -191,13 +193,15 @@ def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> 
     those of the file.
     """
     if "=" in name:
-        overrides = [name, *overrides]
-        if split_scale(overrides)[1] != overrides:
+        overrides = with_plugins([], [name, *overrides])
+        if split_scale(overrides)[1] != list(overrides):
             raise UserError("scale: only a sweep file has scales; name one, such as table1 scale=paper.")
         file = adhoc_sweep(_telling(overrides))
     else:
-        scale, overrides = split_scale(overrides)
+        # A plug-in may bring the sweep along.
+        scale, overrides = split_scale(with_plugins([], overrides))
         file = read_sweep(name, scale)
+        overrides = with_plugins(file.plugins, overrides)
     return plan_sweep(file, overrides, config_dir), merged_grids(file, overrides)
 
 

@@ -11,13 +11,13 @@ import yaml
 
 from cppo_lab.config.identity import digest
 from cppo_lab.errors import UserError, near_miss, one_of
-from cppo_lab.paths import sweeps_dir
+from cppo_lab.plugins import sweep_dirs
 
 DEFAULT_SCALE = "lab"
 FIGURES = ("ablations", "budgets", "differences", "position_profiles")
 """The figures of the report that a sweep may name as its answer."""
 _SCALE_KEYS = {"overrides", "axes", "window"}
-_KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", *_SCALE_KEYS}
+_KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", "plugins", *_SCALE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class SweepFile:
     scale: str = DEFAULT_SCALE
     scales: tuple[str, ...] = (DEFAULT_SCALE,)
     claims: tuple[Mapping[str, Any], ...] = field(default=())
+    plugins: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -57,21 +58,28 @@ class SweepFile:
 
 
 def sweep_names() -> list[str]:
-    """The sweeps that ship with the lab."""
-    return sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
+    """The sweeps of the lab and of the loaded plug-ins."""
+    return sorted({path.stem for folder in sweep_dirs() for path in folder.glob("*.yaml")})
+
+
+def sweep_path(name: str) -> Path | None:
+    """The file of a sweep by its name; None where neither the lab nor a loaded plug-in has it."""
+    paths = (folder / f"{name}.yaml" for folder in sweep_dirs())
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_sweep(name_or_file: str, scale: str = DEFAULT_SCALE) -> SweepFile:
     """The sweep of that name, or in that file, at `scale`. Raises UserError when it is missing or not a sweep."""
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
-        path = sweeps_dir() / f"{name_or_file}.yaml"
-        if not path.is_file():
+        known = sweep_path(name_or_file)
+        if known is None:
             names = sweep_names()
             raise UserError(
                 f"sweep {name_or_file}: unknown; allowed are {', '.join(names)}, or the path of a YAML file."
                 f"{near_miss(name_or_file, names)}"
             )
+        path = known
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -113,7 +121,11 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         name=path.stem,
         title=str(content.get("title", path.stem)),
         question=" ".join(str(content.get("question", "")).split()),
-        overrides=(*_overrides(path, content, ""), *_overrides(path, at_scale, f"scales.{scale}.")),
+        overrides=(
+            *_overrides(path, content, ""),
+            *_overrides(path, at_scale, f"scales.{scale}."),
+        ),
+        plugins=_plugins(path, content),
         grids=tuple(grids),
         baseline=_text(path, "baseline", content.get("baseline")),
         window=_window(path, at_scale.get("window", content.get("window"))),
@@ -206,6 +218,17 @@ def _overrides(path: Path, content: Mapping[str, Any], place: str) -> tuple[str,
     if not isinstance(given, list):
         raise UserError(f"{path}: {place}overrides: must be a list of overrides such as trainer.lr=1e-4.")
     return tuple(str(item) for item in given)
+
+
+def _plugins(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The plug-ins of the file: paths from its folder, or names of installed ones."""
+    given = content.get("plugins") or []
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise UserError(
+            f"{path}: plugins={given}: must be a list of Python files, folders or installed plug-ins."
+        )
+    beside = [(each, path.parent / each) for each in given]
+    return tuple(str(file.resolve()) if file.exists() else each for each, file in beside)
 
 
 def _axis(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,9 @@ from typing import Any, Literal
 
 from cppo_lab.config.identity import resolved_device, run_folder
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.errors import UserError
 from cppo_lab.interrupts import heed_one_interrupt
+from cppo_lab.plugins import load_again, loaded
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.training.starting_policy import cache_folder, is_ready
 
@@ -133,7 +136,8 @@ class _Scheduler:
         """Give the job to an idle worker; False when that died since its last one: the job waits for another."""
         worker.job = job
         try:
-            worker.connection.send((job.kind, job.config))
+            # A plug-in's classes can be unpickled once it is loaded.
+            worker.connection.send((job.kind, loaded(job.config.plugins), pickle.dumps(job.config)))
         except OSError:
             # Where no worker can start, every one takes a job with it: else there would be no end of them.
             if worker.has_worked:
@@ -223,8 +227,13 @@ def _work(connection: Connection, parent: int) -> None:
     heed_one_interrupt()
     try:
         while True:
-            kind, config = connection.recv()
-            _do(connection, kind, config)
+            kind, plugins, content = connection.recv()
+            try:
+                load_again(plugins)
+            except UserError as error:
+                connection.send(("failed", str(error)))
+                continue
+            _do(connection, kind, pickle.loads(content))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return
 

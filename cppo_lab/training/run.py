@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, resolved_device, run_folder, run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.plugins import loaded
 from cppo_lab.sweeps.cost import cost_key
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
 
@@ -126,6 +127,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         theorem_1=admitted(config.algo),
         result_version=RESULT_VERSION,
         inputs=named_inputs(config),
+        plugins=[plugin.described() for plugin in loaded(config.plugins)],
         versions=versions(),
         git=git_state(),
     )

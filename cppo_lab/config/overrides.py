@@ -1,0 +1,51 @@
+"""Overrides in Hydra's grammar, and the plug-ins that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cppo_lab.errors import UserError
+from cppo_lab.plugins import load_plugins
+
+
+def parse(overrides: Sequence[str]) -> list[Any]:
+    """Hydra's `Override` of each. Raises UserError for one that is not in its grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return list(OverridesParser.create().parse_overrides(list(overrides)))
+    except OverrideParseException as error:
+        reason = " ".join(str(error).split()).partition(" See https")[0]
+        raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
+
+
+def quoted(value: object) -> str:
+    """A text as a value in Hydra's grammar."""
+    return "'{}'".format(str(value).replace("'", "\\'"))
+
+
+def plugins_named(overrides: Sequence[str]) -> list[str]:
+    """The plug-ins that overrides name; the last `plugins=[…]` holds. Raises UserError for one that is not a list."""
+    given = [override for override in overrides if override.startswith("plugins=")]
+    if not given:
+        return []
+    (override,) = parse(given[-1:])
+    names = None if override.is_sweep_override() else override.value()
+    if not isinstance(names, list):
+        raise UserError(f"{given[-1]}: must be a list, such as plugins=[my_rules.py].")
+    return [str(name) for name in names]
+
+
+def with_plugins(names: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """`overrides` with one `plugins=[…]` that joins these plug-ins and its own, as references that hold anywhere.
+
+    Loads them. Raises UserError for one that cannot be loaded.
+    """
+    loaded = load_plugins([*names, *plugins_named(overrides)])
+    if not loaded:
+        return list(overrides)
+    others = [override for override in overrides if not override.startswith("plugins=")]
+    references = dict.fromkeys(quoted(plugin.reference) for plugin in loaded)
+    return [*others, f"plugins=[{','.join(references)}]"]
