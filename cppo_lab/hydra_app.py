@@ -24,9 +24,9 @@ PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
 
 def one_run(tree: DictConfig) -> float | None:
     """Validate and do one run; a finished one only gives its result again."""
-    from cppo_lab.config.identity import run_folder
     from cppo_lab.quiet import quiet_libraries
     from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
+    from cppo_lab.tracking.run_folder import run_folder
     from cppo_lab.training.preflight import writable
     from cppo_lab.training.run import run
 

@@ -15,11 +15,11 @@ import torch
 
 import cppo_lab
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import run_folder
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.tasks.build import build_task
+from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.loop import TrainingLoop
 from cppo_lab.training.run import training_loop
 from cppo_lab.training.starting_policy import load_starting_policy, starting_policy

@@ -9,10 +9,10 @@ from typing import Any
 from cppo_lab.cli.console import console
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import run_folder
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.sweeps.worker_pool import Event
 from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
+from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.preflight import check_inputs, check_memory, writable
 from cppo_lab.training.run import run
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from cppo_lab.files import file_sha256
 from cppo_lab.plugins import loaded
-from cppo_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     # The report asks which keys determine a result, and needs no torch.
@@ -183,11 +182,6 @@ def run_ids(config: RunConfig) -> set[str]:
         for each in (("cpu", "cuda") if device == "auto" else (device,))
     ]
     return {run_id(config.model_copy(update={"trainer": trainer})) for trainer in trainers}
-
-
-def run_folder(config: RunConfig) -> RunFolder:
-    """The folder of the run that `config` describes."""
-    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")
 
 
 def starting_policy_id(config: RunConfig) -> str:

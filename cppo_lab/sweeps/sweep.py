@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.config.compose import compose_runs
-from cppo_lab.config.identity import digest, run_folder
+from cppo_lab.config.identity import digest
 from cppo_lab.config.overrides import with_plugins
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
 from cppo_lab.sweeps.expansion import axis_names, combinations, hydra_settings, merged_grids, values_set
 from cppo_lab.sweeps.sweep_file import SweepFile, adhoc_sweep, read_sweep, split_scale
-from cppo_lab.tracking.run_folder import RunFolder, jsonable_config
+from cppo_lab.tracking.run_folder import RunFolder, jsonable_config, run_folder
 
 
 @dataclass(frozen=True)

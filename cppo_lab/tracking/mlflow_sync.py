@@ -6,13 +6,39 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from cppo_lab.config.schema import RunConfig, Tracking
-from cppo_lab.sweeps.sweep import Sweep
 from cppo_lab.tracking.mlflow_store import Store, first_line, tracking_uri
 from cppo_lab.tracking.run_folder import RunFolder
+
+
+class TrackedRun(Protocol):
+    """A planned run: its folder, and its method with the other axis values."""
+
+    @property
+    def folder(self) -> RunFolder: ...
+    @property
+    def label(self) -> str: ...
+
+
+class TrackedSweep(Protocol):
+    """What of a sweep is tracked; `cppo_lab.sweeps.sweep.Sweep` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def runs(self) -> Sequence[TrackedRun]: ...
+    @property
+    def axes(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def output(self) -> Path: ...
+    @property
+    def manifest_path(self) -> Path: ...
+    def read_manifest(self) -> Mapping[str, Any]: ...
+    def write_manifest(self, **extra: Any) -> Path: ...
 
 
 class NoMirror:
@@ -94,7 +120,7 @@ class _Mirror(ABC):
 class SweepMirror(_Mirror):
     """Mirrors all runs of a sweep, nested under one parent run, which the sweep's manifest names."""
 
-    def __init__(self, sweep: Sweep, tracking: Tracking) -> None:
+    def __init__(self, sweep: TrackedSweep, tracking: Tracking) -> None:
         super().__init__(tracking, sweep.output)
         self._sweep = sweep
         known = sweep.read_manifest()
@@ -109,11 +135,7 @@ class SweepMirror(_Mirror):
             tracking_uri=self.store.uri, tracking_store=self.store.name, mlflow_run_id=self.run_id
         )
         # At once: who looks at the store sees which runs are still to come, whatever happens to this process.
-        self._forgiving(lambda: self.store.describe_parent(self.run_id, [self._manifest]))
-
-    @property
-    def _manifest(self) -> Path:
-        return self._sweep.folder / "sweep.json"
+        self._forgiving(lambda: self.store.describe_parent(self.run_id, [self._sweep.manifest_path]))
 
     def runs(self) -> list[tuple[RunFolder, str]]:
         """All runs, by their axis values."""
@@ -128,7 +150,7 @@ class SweepMirror(_Mirror):
         """Send the rest, and end the parent run."""
         super().close(succeeded)
         self._sweep.write_manifest()
-        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, [self._manifest]))
+        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, [self._sweep.manifest_path]))
 
 
 class RunMirror(_Mirror):

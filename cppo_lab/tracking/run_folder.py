@@ -1,4 +1,4 @@
-"""The run folder, the source of truth of a run. It can be killed at any moment and read at any other.
+"""The run folder: the record of a run, complete whenever its process is killed, readable while it runs.
 
 config.yaml     the resolved configuration
 run.json        identity, status, starting policy, versions, counts
@@ -16,12 +16,17 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
 
+from cppo_lab.config.identity import run_id
 from cppo_lab.files import jsonable, read_log, read_object, write_atomically
+
+if TYPE_CHECKING:
+    # The schema loads PyTorch; readers of run folders need none of it.
+    from cppo_lab.config.schema import RunConfig
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 
@@ -133,3 +138,8 @@ def jsonable_config(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [jsonable_config(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """The folder of the run that `config` describes."""
+    return RunFolder(config.paths.output / "runs" / f"{config.algo.name}-{run_id(config)}")

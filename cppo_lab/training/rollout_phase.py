@@ -31,7 +31,7 @@ _RECOMPUTED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class GradedRollout:
-    """A rollout of N prompts x G responses: rewards [N, G] after shaping, and which responses are correct, bool [N, G]."""
+    """A rollout of N prompts x G responses: rewards [N, G] after shaping, and correct [N, G], bool."""
 
     rollout: Rollout
     problems: Sequence[Problem]

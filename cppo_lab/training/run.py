@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config.identity import RESULT_VERSION, named_inputs, resolved_device, run_folder, run_id
+from cppo_lab.config.identity import RESULT_VERSION, named_inputs, resolved_device, run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.plugins import loaded
 from cppo_lab.sweeps.cost import cost_key
-from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
+from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder, run_folder
 
 if TYPE_CHECKING:
     from torch import nn

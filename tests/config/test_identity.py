@@ -17,12 +17,12 @@ from cppo_lab.config.identity import (
     RESULT_VERSION,
     determines_result,
     named_inputs,
-    run_folder,
     run_id,
     starting_policy_id,
 )
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.loading import Policy
+from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.checkpoint import save_checkpoint
 
 DETERMINES_THE_RESULT: dict[str, Any] = {

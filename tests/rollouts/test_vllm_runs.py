@@ -19,12 +19,11 @@ import torch
 from tiny_runs import TINY, one_run_folder, same_weights, start_lab, tiny_config, wait_for
 from vllm_models import OneEngine
 
-from cppo_lab.config.identity import run_folder
 from cppo_lab.errors import UserError
 from cppo_lab.models.loading import load_policy
 from cppo_lab.rollouts.vllm.offline import OfflineEngine
 from cppo_lab.sweeps.worker_pool import _do
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.preflight import check_inputs
 from cppo_lab.training.run import run
 from cppo_lab.training.update import Learner

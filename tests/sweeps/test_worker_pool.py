@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import run_folder
 from cppo_lab.sweeps import worker_pool
 from cppo_lab.sweeps.worker_pool import Event, Job, default_jobs, jobs_for, run_jobs
+from cppo_lab.tracking.run_folder import run_folder
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from tiny_runs import files_with_times
 from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import run_folder
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import plan_sweep
@@ -26,7 +25,7 @@ from cppo_lab.sweeps.sweep_file import adhoc_sweep
 from cppo_lab.tracking import mlflow_store as tracking
 from cppo_lab.tracking.mlflow_store import STARTING_POLICY_TAG, store_name, tracking_uri
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.run_folder import RunFolder, run_folder
 
 
 @pytest.fixture(scope="module")
