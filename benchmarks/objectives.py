@@ -190,7 +190,7 @@ def training_step_seconds(model: str, rows: int, width: int, measured_rows: int 
     update.
     """
     from cppo_lab.config.compose import compose_run
-    from cppo_lab.config.schema import ScratchModel
+    from cppo_lab.models.config import ScratchModel
     from cppo_lab.models.logprobs import token_statistics
     from cppo_lab.models.scratch import scratch_policy
     from cppo_lab.models.tokenizers import vocabulary_tokenizer

@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import resolved_device
-from cppo_lab.config.schema import RunConfig, ScratchModel
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.context import context_length
+from cppo_lab.models.device import resolved_device
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer

@@ -11,6 +11,11 @@ class UserError(Exception):
     """One sentence that names the key, the value and what is allowed. The CLI prints it and exits with 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def near_miss(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'grpo'?` when a known name is close to `word`, else an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticKnownError
 
 from cppo_lab.registry import Registry
@@ -33,9 +33,11 @@ AnyGroup = TypeVar("AnyGroup", bound=Group)
 
 
 def by_kind(registry: Registry[type[AnyGroup]]) -> Any:
-    """Metadata of a field whose class is registered under the value of its key `kind`; see `ByKind`.
+    """Metadata of a field whose class is registered under the value of its key `kind`.
 
-    Plug-ins may register further classes until the field is validated. Errors are located as in a discriminated union.
+    As in `engine: Annotated[SerializeAsAny[EngineConfig], by_kind(engines)]`; without `SerializeAsAny`, pydantic would
+    dump the keys of the base class alone. Plug-ins may register further classes until the field is validated. Errors
+    have the locations and types of a discriminated union.
     """
 
     def validate(value: Any) -> Any:
@@ -53,8 +55,3 @@ def by_kind(registry: Registry[type[AnyGroup]]) -> Any:
         return registry[kind].model_validate(value)
 
     return PlainValidator(validate)
-
-
-# How a field of such a class is annotated: `engine: Annotated[ByKind[EngineConfig], by_kind(engines)]`. Without it,
-# pydantic would dump the keys of the base class alone.
-ByKind = SerializeAsAny

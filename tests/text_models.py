@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from cppo_lab.config.schema import ScratchModel
-from cppo_lab.models.loading import Policy
+from cppo_lab.eval.local_engine import LocalTextEngine
+from cppo_lab.models.config import ScratchModel
+from cppo_lab.models.loading import ModelSource, Policy
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import trained_tokenizer
+from cppo_lab.rollouts.native_config import NativeConfig
+from cppo_lab.rollouts.serving import serve_policy
 
 BYTES = 300
 """The smallest vocabulary: nearly every token is a byte."""
@@ -57,3 +60,9 @@ def random_policy(
                 if parameter.dim() > 1:
                     parameter.mul_(gain)
     return Policy(network, tokenizer)
+
+
+def native_text_engine(policy: Policy, batch_size: int = 64) -> LocalTextEngine:
+    """The native engine as evaluation uses it."""
+    config = NativeConfig.for_evaluation(batch_size)
+    return LocalTextEngine("native", policy.dtype, serve_policy(config, policy, ModelSource("in memory")))

@@ -12,8 +12,9 @@ from cppo_lab.errors import UserError
 from cppo_lab.eval.folder import TIMINGS
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.run import Finished, evaluate_request
+from cppo_lab.models.device import check_device
 from cppo_lab.paths import output_root
-from cppo_lab.training.preflight import check_device, writable
+from cppo_lab.training.preflight import writable
 
 
 def evaluate_model(

@@ -107,7 +107,7 @@ def _show_difference(first: str, second: str, config_dir: Path | None, as_json: 
 
 def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """The models of the ladder and those of the hub that have a name here, with their sizes."""
-    from cppo_lab.config.schema import ScratchModel
+    from cppo_lab.models.config import ScratchModel
     from cppo_lab.models.shapes import SHAPES
     from cppo_lab.sweeps.cost import scratch_parameters
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from cppo_lab.files import file_sha256
+from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
 
 if TYPE_CHECKING:
@@ -146,15 +147,6 @@ def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
     if path and Path(path).is_dir():
         model |= {key: "folder" for key in ("path", "name") if model[key] == path}
     return {**content, "task": task, "model": model}
-
-
-def resolved_device(device: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run_id(config: RunConfig) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from cppo_lab.fields import Count, Group, NotNegative, Positive, Revision, Seed, Share
+from cppo_lab.fields import Count, Group, NotNegative, Positive, Revision, Seed, Share, by_kind
+from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.rollouts.formats import WeightFormat
+from cppo_lab.rollouts.engine_config import EngineConfig, engines
 
 
 class Seeds(Group):
@@ -21,51 +22,6 @@ class Seeds(Group):
     sampling: Seed
     minibatches: Seed
     shuffled_weights: Seed
-
-
-class ScratchModel(Group):
-    """A Qwen3 model built from nothing; with `experts`, a mixture of them. Widths are in units."""
-
-    kind: Literal["scratch"]
-    name: str
-    width: Count
-    layers: Count
-    heads: Count
-    kv_heads: Count
-    # vLLM's CPU build serves no others, and the policy must fit every engine.
-    head_dim: Literal[32, 64, 80, 96, 112, 128]
-    feed_forward: Count
-    experts: Annotated[int, Field(ge=0)]
-    experts_per_token: Annotated[int, Field(ge=0)]
-    expert_feed_forward: Annotated[int, Field(ge=0)]
-    context: Count
-    vocabulary: Annotated[int, Field(ge=300)]
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> ScratchModel:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads = {self.kv_heads}: must divide heads = {self.heads}")
-        if self.experts and not 1 <= self.experts_per_token <= self.experts:
-            raise ValueError(
-                f"experts_per_token = {self.experts_per_token}: must be between 1 and experts = {self.experts}"
-            )
-        if self.experts and not self.expert_feed_forward:
-            raise ValueError("expert_feed_forward = 0: must be at least 1 in a model with experts")
-        return self
-
-
-class PretrainedModel(Group):
-    """A model of the Hugging Face hub (pin its revision), or a local folder in its format.
-
-    `dtype` is what forward and backward passes compute in; weights, gradients and moments are float32.
-    """
-
-    kind: Literal["pretrained"]
-    name: str
-    path: str
-    revision: str | None
-    dtype: Literal["float32", "bfloat16"]
-    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -213,31 +169,6 @@ class Warmup(Group):
         return self
 
 
-class NativeEngine(Group):
-    """The lab's own engine. `weights` is the format its copy of the policy is held in."""
-
-    top_p: ClassVar[float] = 1.0
-
-    kind: Literal["native"]
-    weights: WeightFormat
-    batch_size: Count
-
-
-class VllmEngine(Group):
-    """vLLM in the training process. `weights` is what its copy of the policy is held, and computed with, in.
-
-    `kv_cache_gib` is the size of its cache on a CPU; on a GPU, `gpu_memory_utilization` is its share of the memory.
-    """
-
-    kind: Literal["vllm"]
-    weights: Literal["same", "bfloat16"]
-    batch_size: Count
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    kv_cache_gib: Positive
-    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]
-    enforce_eager: bool | None
-
-
 class Trainer(Group):
     """The loop: what a step is, and how the optimizer (AdamW) takes it."""
 
@@ -297,10 +228,10 @@ class RunConfig(Group):
     seed: Seed
     seeds: Seeds
     algo: AlgoSpec
-    model: Annotated[ScratchModel | PretrainedModel, Field(discriminator="kind")]
+    model: Annotated[ModelConfig, Field(discriminator="kind")]
     warmup: Warmup
     task: Annotated[ChainTask | Gsm8kTask | DapoMathTask, Field(discriminator="kind")]
-    engine: Annotated[NativeEngine | VllmEngine, Field(discriminator="kind")]
+    engine: Annotated[SerializeAsAny[EngineConfig], by_kind(engines)]
     trainer: Trainer
     tracking: Tracking
     paths: Paths
@@ -319,12 +250,8 @@ class RunConfig(Group):
                 f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
                 f"algo.dynamic_sampling.kind = {self.algo.dynamic_sampling.kind}, or every group would be dropped"
             )
-        if self.engine.top_p < 1 and (self.algo.anchor == "rollout" or self.algo.correction.kind != "none"):
-            raise ValueError(
-                f"engine.top_p = {self.engine.top_p}: must be 1 for a method whose ratio, or its correction, has the "
-                "rollout policy in its denominator: a truncated distribution is not that policy's"
-            )
-        if isinstance(self.model, PretrainedModel) and self.warmup.steps:
+        self._check_engine()
+        if self.model.is_pretrained and self.warmup.steps:
             raise ValueError(
                 f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model"
             )
@@ -341,3 +268,22 @@ class RunConfig(Group):
                     f"for task.steps = {self.task.steps}"
                 )
         return self
+
+    def _check_engine(self) -> None:
+        """Raise ValueError where the method needs rollouts that the engine does not give."""
+        top_p, needs = self.engine.sampling_top_p, self.algo.requirements
+        if top_p < 1 and (self.algo.anchor == "rollout" or self.algo.correction.kind != "none"):
+            raise ValueError(
+                f"engine.top_p = {top_p}: must be 1 for a method whose ratio, or its correction, has the rollout "
+                "policy in its denominator: a truncated distribution is not that policy's"
+            )
+        if needs.needs_topk and not self.engine.gives_topk:
+            raise ValueError(
+                f"engine.kind = {self.engine.kind}: does not record top-K log-probabilities, which "
+                f"algo.name = {self.algo.name} needs"
+            )
+        if needs.needs_full_distribution and not self.engine.gives_distribution:
+            raise ValueError(
+                f"engine.kind = {self.engine.kind}: does not record whole distributions, which "
+                f"algo.name = {self.algo.name} needs"
+            )

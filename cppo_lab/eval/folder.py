@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cppo_lab.errors import UserError
-from cppo_lab.eval.engines import Request, Response
+from cppo_lab.eval.text_engine import Request, Response
 from cppo_lab.files import jsonable, read_log, read_object, write_atomically
 from cppo_lab.tracking.run_folder import LOCK_FILE
 

@@ -45,11 +45,6 @@ class ModelSettings:
     not_applied: tuple[str, ...] = ()
 
 
-def model_settings(network: Any) -> ModelSettings:
-    """The settings of a transformers model."""
-    return settings_in(getattr(network, "generation_config", None))
-
-
 def settings_in(config: Any) -> ModelSettings:
     """The settings in a transformers `GenerationConfig`; None holds none."""
     ends = getattr(config, "eos_token_id", None)

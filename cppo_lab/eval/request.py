@@ -10,7 +10,7 @@ from typing import Any
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.eval.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.models.folders import check_model_folder, is_local
-from cppo_lab.rollouts.vllm.installation import require_vllm
+from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
 from cppo_lab.tasks.chain import ChainTask
 from cppo_lab.tracking.find_run import find_run
@@ -18,7 +18,8 @@ from cppo_lab.tracking.run_folder import RunFolder
 
 CHAIN = "chain"
 TASKS = (CHAIN, *BENCHMARKS)
-ENGINES = ("native", "vllm", "openai")
+SERVER = "openai"
+"""The engine that is a server with the OpenAI completions API; the others are the registered rollout engines."""
 CHECKPOINTS = ("last", "best")
 PAPER_TEMPERATURE, PAPER_TOP_P = 0.7, 0.95
 _CHAIN_PROBLEMS = 1024
@@ -82,7 +83,7 @@ class EvaluationRequest:
         """Refuse what makes no sense together. Raises UserError."""
         for key, value, known in (
             ("task", self.task, TASKS),
-            ("--engine", self.engine, ENGINES),
+            ("--engine", self.engine, (*engines, SERVER)),
             ("--checkpoint", self.checkpoint, CHECKPOINTS),
             ("--dtype", self.dtype, ("float32", "bfloat16")),
             ("--device", self.device, ("auto", "cpu", "cuda")),
@@ -96,7 +97,7 @@ class EvaluationRequest:
     def _check_model(self) -> None:
         if (self.model is None) == (self.run is None):
             raise UserError("--model, --run: give one of them, a model to evaluate or a run of the lab.")
-        if self.engine == "openai":
+        if self.engine == SERVER:
             if self.base_url is None:
                 raise UserError("--base-url: needed for --engine openai, such as http://localhost:8000/v1.")
             if self.run is not None:
@@ -104,16 +105,16 @@ class EvaluationRequest:
                     f"--run {self.run}: a server is asked by the name of its model; give --model."
                 )
         for key, value in (("--base-url", self.base_url), ("--tokenizer", self.tokenizer)):
-            if value is not None and self.engine != "openai":
+            if value is not None and self.engine != SERVER:
                 raise UserError(f"{key} {value}: only --engine openai asks a server.")
         for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
-            if value != usual and self.engine == "openai":
+            if value != usual and self.engine == SERVER:
                 raise UserError(f"{key} {value}: a server decides that itself; leave it out.")
-        if self.engine == "vllm":
-            require_vllm("--engine vllm")
+        if self.engine != SERVER:
+            engines[self.engine].check_installed(f"--engine {self.engine}")
         if self.run is None and self.checkpoint != "last":
             raise UserError(f"--checkpoint {self.checkpoint}: only a --run has checkpoints to choose from.")
-        is_hub = self.engine != "openai" and self.model is not None and not is_local(self.model)
+        is_hub = self.engine != SERVER and self.model is not None and not is_local(self.model)
         if self.revision is not None and not is_hub:
             raise UserError(f"--revision {self.revision}: only a model of the hub has revisions.")
 
@@ -204,7 +205,7 @@ def checkpoint_of(folder: RunFolder, which: str) -> Path:
 def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
     """The request with a run's checkpoint as its model, and with the difficulty that a run of the chain task had."""
     if request.run is None:
-        if request.engine != "openai" and request.model is not None and is_local(request.model):
+        if request.engine != SERVER and request.model is not None and is_local(request.model):
             check_model_folder(request.model)
         return request
     import yaml
@@ -223,7 +224,7 @@ def model_identity(request: EvaluationRequest) -> dict[str, Any]:
     from cppo_lab.config.identity import folder_hashes
 
     assert request.model is not None
-    if request.engine == "openai":
+    if request.engine == SERVER:
         return {"name": request.model, "base_url": request.base_url}
     if Path(request.model).is_dir():
         return {"files": folder_hashes(Path(request.model))}

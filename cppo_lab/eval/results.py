@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cppo_lab.eval.engines import Response
 from cppo_lab.eval.protocols import Prompt, Score
 from cppo_lab.eval.statistics import (
     bootstrap,
@@ -21,6 +20,7 @@ from cppo_lab.eval.statistics import (
     powers_of_two,
     wilson,
 )
+from cppo_lab.eval.text_engine import Response
 from cppo_lab.tasks.benchmarks import Question
 from cppo_lab.tasks.grading.verdict import Outcome
 

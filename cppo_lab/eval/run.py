@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from cppo_lab.config.identity import digest, resolved_device
-from cppo_lab.errors import UserError
-from cppo_lab.eval.engines import Decoding, Response, TextEngine
+from cppo_lab.config.identity import digest
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.eval.folder import RESULTS, EvaluationFolder
 from cppo_lab.eval.generation_config import ModelSettings
 from cppo_lab.eval.native import ChatTemplate, NativeProtocol
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
-from cppo_lab.eval.request import CHAIN, EvaluationRequest, model_identity, resolved, shown_questions
+from cppo_lab.eval.request import CHAIN, SERVER, EvaluationRequest, model_identity, resolved, shown_questions
 from cppo_lab.eval.results import Scored
 from cppo_lab.eval.sampling import OnBatch, sample_missing
+from cppo_lab.eval.text_engine import Decoding, Response, TextEngine
 from cppo_lab.eval.writing import about_evaluation, write_results
+from cppo_lab.models.config import Dtype
+from cppo_lab.models.device import resolved_device
+from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.tasks.benchmarks import Question
 
 if TYPE_CHECKING:
@@ -128,33 +131,19 @@ def _decoding(request: EvaluationRequest, protocol: EvaluationProtocol, own: Mod
 
 def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizerBase | None]:
     assert request.model is not None
-    if request.engine == "openai":
-        from cppo_lab.eval.openai_engine import OpenAITextEngine
+    if request.engine == SERVER:
+        from cppo_lab.eval.openai_client import OpenAIClient
 
         assert request.base_url is not None
-        return OpenAITextEngine(request.base_url, request.model, request.batch_size), _tokenizer(
-            request.tokenizer
-        )
-    if request.engine == "vllm":
-        from cppo_lab.eval.vllm_engine import VllmTextEngine
+        client = OpenAIClient(request.base_url, request.model, request.batch_size)
+        return client, _tokenizer(request.tokenizer)
+    from cppo_lab.eval.local_engine import LocalTextEngine
+    from cppo_lab.models.loading import ModelSource
 
-        device = resolved_device(request.device)
-        served = VllmTextEngine(
-            request.model,
-            request.revision,
-            request.dtype,  # type: ignore[arg-type]
-            device,
-            request.batch_size,
-        )
-        return served, served.tokenizer
-    from dataclasses import replace
-
-    from cppo_lab.eval.native_engine import NativeTextEngine
-    from cppo_lab.models.loading import load_policy
-
-    policy = load_policy(request.model, revision=request.revision, device=resolved_device(request.device))
-    policy = replace(policy, dtype=request.dtype)  # type: ignore[arg-type]
-    return NativeTextEngine(policy, request.batch_size), policy.tokenizer
+    config = engines[request.engine].for_evaluation(request.batch_size)
+    source = ModelSource(request.model, request.revision, resolved_device(request.device))
+    served = config.serve(source, cast(Dtype, request.dtype))
+    return LocalTextEngine(request.engine, request.dtype, served), served.tokenizer
 
 
 def _tokenizer(path: str | None) -> PreTrainedTokenizerBase | None:
@@ -166,9 +155,8 @@ def _tokenizer(path: str | None) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:
-        # transformers and the hub client raise many kinds: offline, no such id, broken files.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--tokenizer {path}: cannot be loaded: {first}") from error
+        # transformers and the hub client raise many types: offline, no such id, broken files.
+        raise UserError(f"--tokenizer {path}: cannot be loaded: {first_line(error)}") from error
 
 
 def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | None) -> EvaluationProtocol:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from cppo_lab.eval.engines import Decoding, Request, Response, TextEngine
 from cppo_lab.eval.folder import TIMINGS, EvaluationFolder
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
 from cppo_lab.eval.request import EvaluationRequest
+from cppo_lab.eval.text_engine import Decoding, Request, Response, TextEngine
 
 OnBatch = Callable[[int, int], None]
 """Called with (responses there, responses wanted)."""

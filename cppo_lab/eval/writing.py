@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.eval.engines import Decoding, TextEngine
 from cppo_lab.eval.folder import PROBLEMS, RESULTS, EvaluationFolder
 from cppo_lab.eval.lm_eval_files import results_file, sample_rows, sha256
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
 from cppo_lab.eval.request import EvaluationRequest, shown_questions
 from cppo_lab.eval.results import TRUNCATED_WARNING, Scored, problem_rows, summary
+from cppo_lab.eval.text_engine import Decoding, TextEngine
 from cppo_lab.tasks.benchmarks import duplicates
 from cppo_lab.tracking.provenance import git_state, versions
 

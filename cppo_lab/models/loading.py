@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, first_line
+from cppo_lab.models.config import Dtype
 from cppo_lab.models.folders import check_model_folder, is_local
 
 if TYPE_CHECKING:
@@ -20,12 +21,21 @@ _HEAD_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
+class ModelSource:
+    """A local folder or a hub id (at `revision`), and the device that its model is put on."""
+
+    path: str
+    revision: str | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class Policy:
     """A causal language model with its tokenizer. Its weights are float32; `dtype` is what it computes in."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def computing(self) -> AbstractContextManager[object]:
         """The context in which forward passes of this policy, or of one like it, are to be made."""
@@ -87,18 +97,22 @@ def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") 
             path, revision=revision, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:
-        # transformers and the hub client raise many kinds: offline, no such id, corrupt weights, unknown architecture.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # transformers and the hub client raise many types: offline, no such id, corrupt weights, unknown architecture.
         where = "folder" if local else "hub id (or a folder that does not exist)"
-        raise UserError(f"model {path}: this {where} cannot be loaded: {first}") from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"model {path}: its tokenizer has no end-of-sequence token, so responses could never end."
-        )
+        raise UserError(f"model {path}: this {where} cannot be loaded: {first_line(error)}") from error
+    check_ends(tokenizer, path)
     _check_complete(network, loaded["missing_keys"], path)
     without_dropout(network)
     _check_head(network.to(device).eval(), path)
     return Policy(network, tokenizer)
+
+
+def check_ends(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Raise UserError for a tokenizer, of the model at `path`, that has no end-of-sequence token."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"model {path}: its tokenizer has no end-of-sequence token, so responses could never end."
+        )
 
 
 def _check_complete(network: PreTrainedModel, missing: Collection[str], path: str) -> None:

@@ -9,7 +9,7 @@ from cppo_lab.rng import Stream, torch_stream
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from cppo_lab.config.schema import ScratchModel
+    from cppo_lab.models.config import ScratchModel
 
 
 def model_config(model: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> Any:

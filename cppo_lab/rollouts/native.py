@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from cppo_lab.rollouts.formats import WeightFormat
+from cppo_lab.rollouts.engine_config import WeightFormat
 from cppo_lab.rollouts.quantise import rounded
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 
@@ -190,11 +190,12 @@ class _Store:
         return torch.isin(tokens, self._ends)
 
     def complete(self, rows: Tensor, alive: Tensor, t: int) -> Tensor:
-        """Which of `rows` [N] need no more tokens after those up to `t`, bool [N]; asked of the `alive` ones."""
+        """Which of the `alive` ones of `rows` [N] hold a stop string in their last tokens up to `t`, bool [N]."""
         done = torch.zeros_like(alive)
-        if self.settings.is_complete is not None:
+        if self.settings.stops is not None:
             for place in alive.nonzero().flatten().tolist():
-                done[place] = self.settings.is_complete(self.tokens[rows[place], : t + 1].tolist())
+                tokens = self.tokens[rows[place], : t + 1].tolist()
+                done[place] = self.settings.stops.seen(tokens, _COMPACT_EVERY)
         return done
 
     def write(self, rows: Tensor, t: int, chosen: Tensor, log_distribution: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cppo_lab.rollouts.formats import WeightFormat
+from cppo_lab.rollouts.engine_config import WeightFormat
 
 _LEVELS = {"int8": 127, "int4": 7}
 

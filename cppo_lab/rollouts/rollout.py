@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from cppo_lab.rollouts.stops import StopStrings
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class SamplingSettings:
     `greedy` takes the most likely token. `seed` fixes every draw; `row_seeds`, one per prompt, fix each row's draws
     by itself instead. `top_p` below 1 samples from the smallest set of tokens that holds so much probability. For
     evaluation alone: `repetition_penalty` is transformers' of that name, `stop_tokens` end a response as the end token
-    does, and `is_complete`, asked now and then with the tokens of a response so far, lets it end early.
+    does, and `stops` are strings after which an engine may stop: a response can hold more tokens than up to the first.
     """
 
     max_new_tokens: int
@@ -31,7 +33,7 @@ class SamplingSettings:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     stop_tokens: tuple[int, ...] = ()
-    is_complete: Callable[[list[int]], bool] | None = None
+    stops: StopStrings | None = None
 
 
 @dataclass(frozen=True)
@@ -113,21 +115,25 @@ def _grown(values: Tensor, left: int, right: int, fill: int) -> Tensor:
     return torch.cat([before, values, after], dim=1)
 
 
-class RolloutEngine(Protocol):
-    """What the trainer and the evaluation need of a sampler."""
-
-    def load_weights(self, policy: torch.nn.Module, version: int) -> None:
-        """Take over the policy's weights; rollouts made from now on carry `version`."""
-        ...
+class Sampler(Protocol):
+    """Samples responses from a model."""
 
     def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
         """One response to each of `prompts` (token ids; repeat a prompt for a group)."""
         ...
 
-    def rest(self) -> None:
-        """Nothing is sampled until the next `load_weights`: give back memory that others could use meanwhile."""
+    def close(self) -> None:
+        """Release all that is held; nothing is sampled afterwards."""
         ...
 
-    def close(self) -> None:
-        """Give back what the engine holds."""
+
+class RolloutEngine(Sampler, Protocol):
+    """A sampler that follows the policy while it is trained."""
+
+    def load_weights(self, policy: torch.nn.Module, version: int) -> None:
+        """Copy the policy's weights; rollouts sampled from now on carry `version`."""
+        ...
+
+    def rest(self) -> None:
+        """Release memory that the trainer can use: nothing is sampled until the next `load_weights`."""
         ...

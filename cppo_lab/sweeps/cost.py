@@ -8,9 +8,11 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from cppo_lab.config.identity import digest, resolved_device
-from cppo_lab.config.schema import PretrainedModel, RunConfig, ScratchModel, VllmEngine
+from cppo_lab.config.identity import digest
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.models.config import PretrainedModel, ScratchModel
+from cppo_lab.models.device import resolved_device
 from cppo_lab.models.shapes import known_shape
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
 
@@ -162,17 +164,13 @@ def cost_key(config: RunConfig) -> str:
             ),
             "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
             "trained": (trainer.updates_per_step, trainer.epochs),
-            "engine": config.engine.weights if config.engine.kind == "native" else _vllm_key(config.engine),
+            "engine": config.engine.speed_key,
             "device": (resolved_device(trainer.device), trainer.threads),
             "critic": algo.critic.backbone if needs.needs_values else None,
             "reference": needs.needs_reference,
             "distribution": needs.needs_topk or needs.needs_full_distribution,
         }
     )
-
-
-def _vllm_key(engine: VllmEngine) -> list[str]:
-    return [engine.kind, engine.weights, str(engine.enforce_eager)]
 
 
 def _measured_time(config: RunConfig) -> float | None:
@@ -196,9 +194,7 @@ def _memory(config: RunConfig, parameters: int) -> int:
     tokens = rows * (_PROMPT_TOKENS[config.task.kind] + config.task.response_limit)
     layers, hidden = _shape(config)
     activations = tokens * layers * hidden * 34 * _computed_bytes(config)
-    interpreter = 600 << 20
-    if isinstance(config.engine, VllmEngine):
-        interpreter += (400 << 20) + int(config.engine.kv_cache_gib * (1 << 30))
+    interpreter = (600 << 20) + config.engine.reserved_bytes
     return parameters * _bytes_per_parameter(config) + activations + interpreter
 
 
@@ -208,13 +204,13 @@ def _bytes_per_parameter(config: RunConfig) -> int:
     networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
     weights = config.engine.weights
     engine = 2 if weights == "bfloat16" else _computed_bytes(config) if weights == "same" else 4
-    # Evaluation has a copy of its own where rollouts are sampled with other weights than the trainer's.
-    judge = 0 if weights == "same" else _computed_bytes(config)
-    return 4 * 4 * networks + engine + judge + 4 * needs.needs_reference
+    # The evaluation engine has its own copy where the rollout engine's weights are not the trainer's.
+    evaluation = 0 if config.engine.is_exact else _computed_bytes(config)
+    return 4 * 4 * networks + engine + evaluation + 4 * needs.needs_reference
 
 
 def _computed_bytes(config: RunConfig) -> int:
-    return 2 if isinstance(config.model, PretrainedModel) and config.model.dtype == "bfloat16" else 4
+    return 2 if config.model.dtype == "bfloat16" else 4
 
 
 def _shape(config: RunConfig) -> tuple[int, int]:

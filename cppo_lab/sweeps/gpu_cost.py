@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cppo_lab.config.schema import PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import ModelShape, known_shape
 
 # Fewer parameters are laptop work, and planned as before.
@@ -133,8 +134,8 @@ def _memory(config: RunConfig, shape: ModelShape, per_response: int, devices: in
     number = 2 if config.model.dtype == "bfloat16" else 4
     weights = config.engine.weights
     held = 2 if weights == "bfloat16" else number if weights == "same" else 4
-    # vLLM sleeps while the trainer learns; the native engine keeps its copy, as does that of the judge.
-    copies = (0 if isinstance(config.engine, VllmEngine) else held) + (0 if weights == "same" else number)
+    # An evaluation engine of its own keeps its copy, as the rollout engine does unless it frees the memory.
+    copies = (0 if config.engine.frees_gpu_memory else held) + (0 if config.engine.is_exact else number)
     states = shape.parameters * (_TRAINED_BYTES * networks + 4 * needs.needs_reference + copies)
     rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
     layer = _LAYER_NUMBERS * shape.width * number
@@ -145,9 +146,10 @@ def _memory(config: RunConfig, shape: ModelShape, per_response: int, devices: in
         per_token = shape.layers * layer
     # Autocast keeps the weights that it has cast until the update is done.
     cast = shape.parameters * number if number == 2 else 0
-    if isinstance(config.engine, VllmEngine):
-        # vLLM takes its share whatever the model; what its weights leave is for keys and values.
-        sampling = int(config.engine.gpu_memory_utilization * _DEVICE_BYTES)
+    share = config.engine.gpu_memory_share
+    if share is not None:
+        # The engine takes its share whatever the model; what its weights leave is for keys and values.
+        sampling = int(share * _DEVICE_BYTES)
         cache = max(0, sampling - shape.parameters * held // devices)
         sequences = cache * devices // (shape.kv_bytes_per_token(number) * per_response)
     else:

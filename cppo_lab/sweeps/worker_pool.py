@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal
 
-from cppo_lab.config.identity import resolved_device
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import heed_one_interrupt
+from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import load_again, loaded
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from cppo_lab.config.identity import resolved_device
-from cppo_lab.config.schema import PretrainedModel, RunConfig, VllmEngine
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.models.config import PretrainedModel
+from cppo_lab.models.device import check_device, device_bytes, resolved_device
 from cppo_lab.models.folders import check_model_folder, is_local
 from cppo_lab.sweeps.cost import parameter_count, state_bytes
 
@@ -20,29 +20,11 @@ def check_inputs(config: RunConfig) -> None:
     from cppo_lab.tasks.build import check_local_files
 
     check_device("trainer.device", config.trainer.device)
-    check_engine(config)
     model = config.model
+    config.engine.check(model, resolved_device(config.trainer.device))
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
     check_local_files(config.task)
-
-
-def check_engine(config: RunConfig) -> None:
-    """Refuse vLLM where it is not installed, or cannot serve the model."""
-    if isinstance(config.engine, VllmEngine):
-        from cppo_lab.rollouts.vllm.support import check_run
-
-        check_run(config, config.engine)
-
-
-def check_device(key: str, device: str) -> None:
-    """Refuse a device that this machine does not have."""
-    if device != "cuda":
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
 
 
 # Below this no machine that runs the lab is asked what it has.
@@ -64,15 +46,6 @@ def check_memory(config: RunConfig) -> None:
             f"{needed / 2**30:.0f} GiB of weights, gradients and moments, on one device; {device} has "
             f"{there / 2**30:.0f} GiB here, enough for {parameters * there / needed / 1e9:.1f} billion at most."
         )
-
-
-def device_bytes(device: str) -> int:
-    """All memory of the device that the lab would use."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def writable(output: Path) -> None:

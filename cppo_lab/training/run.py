@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.config.identity import RESULT_VERSION, named_inputs, resolved_device, run_id
+from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
 from cppo_lab.sweeps.cost import cost_key
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder, run_folder
@@ -136,7 +137,8 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
 def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warmup: Progress | None) -> None:
     import torch
 
-    from cppo_lab.rollouts.build import engines
+    from cppo_lab.models.loading import ModelSource
+    from cppo_lab.rollouts.run_engines import open_engines
     from cppo_lab.tasks.build import build_task
     from cppo_lab.tasks.dapo_math import DapoMathTask
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
@@ -156,7 +158,8 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     reference = None
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
-    with engines(config, policy, start.path) as (engine, eval_engine):
+    source = ModelSource(start.path, config.model.revision, resolved_device(config.trainer.device))
+    with open_engines(config.engine, policy, source) as (engine, eval_engine):
         training_loop(config, task, policy, engine, eval_engine, folder, reference, on_step).run()
 
 
@@ -172,7 +175,8 @@ def training_loop(
 ) -> TrainingLoop:
     """The loop of a run, each part with what it needs of the configuration.
 
-    `eval_engine` samples from the policy at full precision; `reference` is the frozen policy of KL regularisers.
+    `eval_engine` samples from the policy as the trainer computes it; `reference` is the frozen policy of the KL
+    regularisers.
     """
     from cppo_lab.training.loop import HeldOut, TrainingLoop
     from cppo_lab.training.rollout_phase import RolloutPhase
@@ -185,7 +189,7 @@ def training_loop(
         settings=trainer,
         seeds=config.seeds,
         response_limit=limit,
-        top_p=config.engine.top_p,
+        top_p=config.engine.sampling_top_p,
         algo=algo,
         task=task,
         policy=policy,

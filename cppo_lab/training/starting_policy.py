@@ -8,8 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cppo_lab.config.identity import resolved_device, starting_policy_id
-from cppo_lab.config.schema import PretrainedModel, RunConfig, ScratchModel
+from cppo_lab.config.identity import starting_policy_id
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.models.config import PretrainedModel, ScratchModel
+from cppo_lab.models.device import resolved_device
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
 from cppo_lab.tasks.chain import VOCABULARY, ChainTask

@@ -10,8 +10,8 @@ import torch
 from filelock import FileLock
 
 from cppo_lab.errors import near_miss
+from cppo_lab.models.device import device_bytes
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
-from cppo_lab.training.preflight import device_bytes
 
 Invoke = Callable[..., tuple[int, str, str]]
 

@@ -13,7 +13,7 @@ from text_models import SENTENCES, byte_tokenizer, random_policy
 from tiny_runs import engine_for
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from cppo_lab.eval.generation_config import model_settings
+from cppo_lab.eval.generation_config import settings_in
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.rollouts.native import penalised
 from cppo_lab.rollouts.rollout import SamplingSettings
@@ -91,7 +91,7 @@ def test_a_penalty_changes_what_is_said(policy: Policy) -> None:
 
 
 def test_settings_are_read_from_the_model_s_folder(policy: Policy, tmp_path: Path) -> None:
-    plain = model_settings(load_policy(str(folder(tmp_path / "plain", policy))).network)
+    plain = settings_in(load_policy(str(folder(tmp_path / "plain", policy))).network.generation_config)
     assert (plain.end_tokens, plain.repetition_penalty) == ((policy.eos_token,), 1.0)
     assert (plain.max_new_tokens, plain.not_applied) == (None, ())
     changed = folder(
@@ -110,7 +110,7 @@ def test_settings_are_read_from_the_model_s_folder(policy: Policy, tmp_path: Pat
         temperature=0.6,
         top_k=20,
     )
-    settings = model_settings(load_policy(str(changed)).network)
+    settings = settings_in(load_policy(str(changed)).network.generation_config)
     assert (settings.end_tokens, settings.repetition_penalty) == ((1, 7), 1.05)
     assert settings.max_new_tokens == 2048
     assert set(settings.not_applied) == {"no_repeat_ngram_size", "suppress_tokens", "forced_eos_token_id"}

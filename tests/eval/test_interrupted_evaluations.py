@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tiny_runs import lab, start_lab, starting, tiny_config, wait_for
 
-from cppo_lab.eval.engines import Request, Response
 from cppo_lab.eval.folder import RESPONSES, EvaluationFolder
 from cppo_lab.eval.protocols import Prompt
+from cppo_lab.eval.text_engine import Request, Response
 from cppo_lab.training.checkpoint import save_checkpoint
 
 Invoke = Callable[..., tuple[int, str, str]]

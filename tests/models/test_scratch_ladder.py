@@ -10,7 +10,7 @@ from tiny_runs import same_weights
 from transformers import AutoModelForCausalLM
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.schema import ScratchModel
+from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer

@@ -11,8 +11,8 @@ from text_models import random_policy
 from torch import Tensor
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.schema import ScratchModel
 from cppo_lab.models import logprobs
+from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.logprobs import TokenStatistics, token_statistics
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer

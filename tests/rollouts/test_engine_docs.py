@@ -12,8 +12,8 @@ import pytest
 from tiny_runs import ROOT, TINY, tiny_config
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.schema import VllmEngine
 from cppo_lab.rollouts.vllm import installation, probe
+from cppo_lab.rollouts.vllm_config import VllmConfig
 from cppo_lab.sweeps.sweep import find_sweep
 from cppo_lab.training.run import run
 
@@ -25,7 +25,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "train"], ids=" ".join)
 def test_runs_can_be_composed(command: list[str]) -> None:
-    assert isinstance(compose_run(command[1:]).engine, VllmEngine)
+    assert isinstance(compose_run(command[1:]).engine, VllmConfig)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "sweep"], ids=" ".join)
@@ -75,7 +75,7 @@ def test_the_range_and_the_tolerances_are_those_of_the_code() -> None:
 def test_every_setting_is_explained() -> None:
     table = PAGE[PAGE.index("## Settings") : PAGE.index("## Weights")]
     named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
-    assert named == set(VllmEngine.model_fields) - {"kind"}
+    assert named == set(VllmConfig.model_fields) - {"kind"}
 
 
 @pytest.mark.vllm

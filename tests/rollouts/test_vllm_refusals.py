@@ -15,10 +15,10 @@ from tiny_runs import ROOT, clean_environment, tiny_config
 
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_id
-from cppo_lab.config.schema import VllmEngine
 from cppo_lab.errors import UserError
 from cppo_lab.rollouts.vllm import installation, offline, support
 from cppo_lab.rollouts.vllm.offline import OfflineEngine, OfflineSettings
+from cppo_lab.rollouts.vllm_config import VllmConfig
 from cppo_lab.training.preflight import check_inputs
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -134,7 +134,7 @@ def test_settings_that_make_no_sense_are_refused(overrides: list[str], sentence:
 
 def test_truncated_sampling_is_left_to_methods_whose_ratio_is_the_trainers_own() -> None:
     engine = compose_run(["algo=grpo", "engine=vllm", "engine.top_p=0.9"]).engine
-    assert isinstance(engine, VllmEngine)
+    assert isinstance(engine, VllmConfig)
     assert engine.top_p == 0.9
 
 

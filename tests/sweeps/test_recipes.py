@@ -14,7 +14,8 @@ from text_models import random_policy
 from tiny_runs import one_run_folder
 
 from cppo_lab.config.compose import compose_run, group_options
-from cppo_lab.config.schema import DapoMathTask, PretrainedModel, RunConfig
+from cppo_lab.config.schema import DapoMathTask, RunConfig
+from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import SHAPES, ModelShape
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
 from cppo_lab.paths import conf_dir

@@ -15,8 +15,9 @@ from tiny_runs import files_with_times, same_weights, starting, tiny_config
 
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.identity import RESULT_VERSION
-from cppo_lab.config.schema import PretrainedModel, RunConfig
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.loading import load_policy
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.checkpoint import load_state, save_checkpoint

@@ -6,12 +6,13 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from cppo_lab.errors import UserError
+from cppo_lab.models.config import Dtype
 from cppo_lab.rollouts.vllm.isolation import Isolation
 from cppo_lab.rollouts.vllm.repacking import repack_for_cpu
 
@@ -32,7 +33,7 @@ class OfflineSettings:
 
     model: str
     context: int
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     device: str
     batch_size: int
     kv_cache_gib: float

@@ -31,9 +31,8 @@ def requests_for(
     settings: SamplingSettings,
     ends: Sequence[int],
     vocabulary: int,
-    stops: Sequence[str] = (),
 ) -> Requests:
-    """One response to each of `prompts`, ended by a token of `ends`, a string of `stops` or the length limit.
+    """One response to each of `prompts`, ended by a token of `ends`, a stop string or the length limit.
 
     Row r of the rollout is drawn with a seed of its own: that of `row_seeds`, or `seed` + r. vLLM gives the children
     of a request its seed and the numbers that follow, so that no two rows share their draws.
@@ -41,6 +40,7 @@ def requests_for(
     from vllm import SamplingParams
 
     found = Requests([], [])
+    stops = [] if settings.stops is None else list(settings.stops.strings)
     for row, size in _groups(prompts, alone=settings.greedy or settings.row_seeds is not None):
         seed = settings.seed + row if settings.row_seeds is None else settings.row_seeds[row]
         found.prompts.append(prompts[row])
@@ -58,7 +58,7 @@ def requests_for(
                 logprobs=vocabulary if settings.full else min(settings.topk, vocabulary),
                 flat_logprobs=True,
                 # A stop string is found in decoded text; its tokens stay, for the lab to cut.
-                stop=list(stops),
+                stop=stops,
                 detokenize=bool(stops),
                 skip_special_tokens=False,
             )

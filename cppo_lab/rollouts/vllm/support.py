@@ -7,27 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cppo_lab.config.identity import resolved_device
-from cppo_lab.config.schema import PretrainedModel, RunConfig, ScratchModel, VllmEngine
 from cppo_lab.errors import UserError
+from cppo_lab.models.config import ModelConfig, PretrainedModel, ScratchModel
 from cppo_lab.models.folders import is_local
-from cppo_lab.rollouts.vllm.installation import require_vllm
 from cppo_lab.rollouts.vllm.isolation import Isolation
 
 # The kernels of experts on a CPU work on so many columns at a time.
 _CPU_EXPERT_COLUMNS = 32
 
 
-def check_run(config: RunConfig, engine: VllmEngine) -> None:
-    """Raise UserError where vLLM is not installed, or cannot do what `config` asks of it.
-
-    A hub model is looked at when it is loaded.
-    """
-    require_vllm("engine.kind=vllm")
-    device = resolved_device(config.trainer.device)
-    if device == "cpu" and engine.enforce_eager is False:
+def check_run(model: ModelConfig, device: str, enforce_eager: bool | None) -> None:
+    """Raise UserError where vLLM cannot serve `model` on `device`. A hub model is checked when it is loaded."""
+    if device == "cpu" and enforce_eager is False:
         raise UserError("engine.enforce_eager=false: only a GPU has graphs to capture; give null or true.")
-    model = config.model
     if isinstance(model, ScratchModel):
         _check_experts(model, device)
     elif is_local(model.path):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from text_models import native_text_engine
 from tiny_runs import starting, tiny_config
 
 from cppo_lab.errors import UserError
-from cppo_lab.eval.engines import Decoding, Request
-from cppo_lab.eval.native_engine import NativeTextEngine
+from cppo_lab.eval.local_engine import LocalTextEngine
 from cppo_lab.eval.protocols import Prompt
+from cppo_lab.eval.text_engine import Decoding, Request
+from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import nucleus
 from cppo_lab.tasks.build import build_task
 
@@ -19,8 +21,13 @@ SAMPLED = Decoding(max_new_tokens=18, temperature=1.0, top_p=0.95, seed=0)
 
 
 @pytest.fixture
-def engine(output: Path) -> NativeTextEngine:
-    return NativeTextEngine(starting(tiny_config(output)), batch_size=64)
+def policy(output: Path) -> Policy:
+    return starting(tiny_config(output))
+
+
+@pytest.fixture
+def engine(policy: Policy) -> LocalTextEngine:
+    return native_text_engine(policy)
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def requests(output: Path) -> list[Request]:
 
 
 def test_sampled_responses_do_not_depend_on_the_batch(
-    engine: NativeTextEngine, requests: list[Request]
+    engine: LocalTextEngine, requests: list[Request]
 ) -> None:
     whole = engine.generate(requests, SAMPLED)
     halves = [*engine.generate(requests[:7], SAMPLED), *engine.generate(requests[7:], SAMPLED)]
@@ -40,7 +47,7 @@ def test_sampled_responses_do_not_depend_on_the_batch(
 
 
 def test_samples_of_one_problem_differ_and_seeds_do_too(
-    engine: NativeTextEngine, requests: list[Request]
+    engine: LocalTextEngine, requests: list[Request]
 ) -> None:
     texts = [response.text for response in engine.generate(requests, SAMPLED)]
     assert any(first != second for first, second in zip(texts[::2], texts[1::2], strict=True))
@@ -49,7 +56,7 @@ def test_samples_of_one_problem_differ_and_seeds_do_too(
 
 
 def test_a_stop_string_ends_a_response_and_is_no_part_of_it(
-    engine: NativeTextEngine, requests: list[Request]
+    engine: LocalTextEngine, requests: list[Request]
 ) -> None:
     greedy = Decoding(max_new_tokens=18, temperature=0.0, top_p=1.0, seed=0)
     free = engine.generate(requests[:4], greedy)
@@ -60,33 +67,33 @@ def test_a_stop_string_ends_a_response_and_is_no_part_of_it(
         assert cut.tokens <= whole.tokens
 
 
-def test_responses_at_the_limit_are_not_finished(engine: NativeTextEngine, requests: list[Request]) -> None:
+def test_responses_at_the_limit_are_not_finished(engine: LocalTextEngine, requests: list[Request]) -> None:
     short = Decoding(max_new_tokens=2, temperature=0.0, top_p=1.0, seed=0)
     assert not any(response.finished for response in engine.generate(requests[:4], short))
 
 
 def test_a_response_that_leaves_no_room_for_the_prompt_is_refused(
-    engine: NativeTextEngine, requests: list[Request]
+    engine: LocalTextEngine, policy: Policy, requests: list[Request]
 ) -> None:
-    context = engine.policy.network.config.max_position_embeddings
+    context = policy.network.config.max_position_embeddings
     with pytest.raises(UserError, match=f"--max-new-tokens {context}: must be less than .* {context} tokens"):
         engine.generate(requests, Decoding(max_new_tokens=context, temperature=0.0, top_p=1.0, seed=0))
 
 
 def test_prompts_that_lose_their_beginning_are_counted(
-    engine: NativeTextEngine, requests: list[Request]
+    engine: LocalTextEngine, policy: Policy, requests: list[Request]
 ) -> None:
     prompts = [request.prompt for request in requests]
-    context = engine.policy.network.config.max_position_embeddings
-    longest = max(len(engine.policy.prompt_ids(prompt.text)) for prompt in prompts)
+    context = policy.network.config.max_position_embeddings
+    longest = max(len(policy.prompt_ids(prompt.text)) for prompt in prompts)
 
     def leaving(room: int) -> Decoding:
         return Decoding(max_new_tokens=context - room, temperature=0.0, top_p=1.0, seed=0)
 
     assert engine.cut_prompts(prompts, leaving(longest)) == 0
     assert 0 < engine.cut_prompts(prompts, leaving(longest - 1)) < len(prompts)
-    (cut,) = engine._text.prompts(requests[:1], leaving(3))
-    assert cut == engine.policy.prompt_ids(prompts[0].text)[-3:]
+    (cut,) = engine.prompt_ids(prompts[:1], leaving(3))
+    assert cut == policy.prompt_ids(prompts[0].text)[-3:]
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 0.999])

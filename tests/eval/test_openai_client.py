@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from text_models import native_text_engine
 from tiny_runs import starting, tiny_config
 
-from cppo_lab.eval.engines import Decoding, Request
-from cppo_lab.eval.native_engine import NativeTextEngine
-from cppo_lab.eval.openai_engine import OpenAITextEngine
+from cppo_lab.eval.local_engine import LocalTextEngine
+from cppo_lab.eval.openai_client import OpenAIClient
 from cppo_lab.eval.protocols import Prompt
+from cppo_lab.eval.text_engine import Decoding, Request
 from cppo_lab.tasks.build import build_task
 
 pytest.importorskip("openai", reason="the OpenAI client is not installed")
@@ -27,7 +28,7 @@ GREEDY = Decoding(max_new_tokens=18, temperature=0.0, top_p=1.0, seed=0)
 class CompletionServer:
     """Speaks the completions API; `asked` holds what it was asked. With `broken` it answers nothing but errors."""
 
-    def __init__(self, engine: NativeTextEngine, broken: bool = False) -> None:
+    def __init__(self, engine: LocalTextEngine, broken: bool = False) -> None:
         self.asked: list[dict[str, Any]] = []
         lock, asked = threading.Lock(), self.asked
 
@@ -75,23 +76,23 @@ class CompletionServer:
 
 
 @pytest.fixture
-def native(output: Path) -> NativeTextEngine:
-    return NativeTextEngine(starting(tiny_config(output)), batch_size=8)
+def native(output: Path) -> LocalTextEngine:
+    return native_text_engine(starting(tiny_config(output)), batch_size=8)
 
 
 @pytest.fixture
-def server(native: NativeTextEngine) -> Iterator[CompletionServer]:
+def server(native: LocalTextEngine) -> Iterator[CompletionServer]:
     made = CompletionServer(native)
     yield made
     made.close()
 
 
 def test_a_server_s_responses_are_those_of_the_model_behind_it(
-    server: CompletionServer, native: NativeTextEngine, output: Path
+    server: CompletionServer, native: LocalTextEngine, output: Path
 ) -> None:
     problems = build_task(tiny_config(output).task).heldout_problems()[:6]
     requests = [Request(i, 0, Prompt(p.prompt), (">>",)) for i, p in enumerate(problems)]
-    engine = OpenAITextEngine(server.url, "tiny", concurrency=3)
+    engine = OpenAIClient(server.url, "tiny", concurrency=3)
     assert engine.generate(requests, GREEDY) == native.generate(requests, GREEDY)
     engine.close()
     assert {body["path"] for body in server.asked} == {"/v1/completions"}
@@ -126,9 +127,7 @@ def test_the_command_evaluates_what_a_server_serves(
     assert len(server.asked) == asked, "what was sampled is not sampled again"
 
 
-def test_a_server_that_fails_is_one_sentence(
-    native: NativeTextEngine, invoke: Invoke, tmp_path: Path
-) -> None:
+def test_a_server_that_fails_is_one_sentence(native: LocalTextEngine, invoke: Invoke, tmp_path: Path) -> None:
     broken = CompletionServer(native, broken=True)
     code, _, err = invoke(
         *("eval", "chain", "--limit", "4", "--engine", "openai", "--base-url", broken.url),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import byte_tokenizer
 
-from cppo_lab.eval.stops import StopStrings
 from cppo_lab.models.tokenizers import EOS
+from cppo_lab.rollouts.stops import StopStrings
 
 SPECIALS = ("</s>", "<|im_end|>")
 TOKENIZER = byte_tokenizer(*SPECIALS)

@@ -1,4 +1,4 @@
-"""From prompts to texts: with the lab's own engine, or with any server that speaks the OpenAI completions API."""
+"""What evaluation needs of an engine: texts for prompts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cppo_lab.eval.protocols import Prompt
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are sampled; temperature 0 is greedy. `seed` with a request's place fixes its draws.
+    """How responses are sampled; temperature 0 is greedy. A response's draws depend on `seed` and its request alone.
 
-    Of the model's context, `room` tokens are kept free of the prompt, those of a longest response unless it is given.
-    A `repetition_penalty` of None leaves it to the server.
+    `room` is the number of tokens of the model's context that the prompt must leave free: those of the longest
+    response unless given. A `repetition_penalty` of None leaves it to the server.
     """
 
     max_new_tokens: int
@@ -28,7 +28,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Request:
-    """One response to be sampled: the problem's number in its file, which of its samples, and the prompt."""
+    """One response to sample: the index of its problem, which of the problem's samples it is, and the prompt."""
 
     problem: int
     sample: int
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """A sampled text without its stop string, its length in tokens, and whether it ended by itself."""
+    """A sampled text without its stop string, its length in tokens, and whether it ended before the limit."""
 
     text: str
     tokens: int
@@ -51,17 +51,17 @@ class TextEngine(Protocol):
     settings: ModelSettings
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
-        """One response to each request, sampled together."""
+        """One response to each request, sampled in one batch."""
         ...
 
     def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
-        """How many prompts lose their beginning, for the response to fit into the context."""
+        """How many prompts lose their beginning so that the response fits into the context."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What the results say of the engine."""
+        """What the results record about the engine."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release all that is held."""
         ...

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cppo_lab.errors import UserError
-from cppo_lab.eval.engines import Decoding, Request, Response
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.eval.generation_config import ModelSettings
 from cppo_lab.eval.protocols import Prompt
+from cppo_lab.eval.text_engine import Decoding, Request, Response
 from cppo_lab.rng import Stream, stream_seed
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -21,7 +21,7 @@ _SEED_BITS = 31
 _MAX_STOPS = 4
 
 
-class OpenAITextEngine:
+class OpenAIClient:
     """Asks for `model` at `base_url` (it ends in `/v1`), up to `concurrency` requests at a time.
 
     The key is read from `$OPENAI_API_KEY`. Raises UserError where the client is not installed or the server does not
@@ -64,10 +64,9 @@ class OpenAITextEngine:
                 seed=seed % 2**_SEED_BITS,
             )
         except OpenAIError as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"--base-url {self.base_url}: the server did not complete a prompt ({first[:200]}); "
-                "what was sampled is kept, and the same command goes on from there."
+                f"--base-url {self.base_url}: the server did not complete a prompt ({first_line(error)[:200]}); "
+                "finished responses are kept, and the same command resumes from them."
             ) from error
         choice = answer.choices[0]
         text = choice.text

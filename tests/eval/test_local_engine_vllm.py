@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from text_models import byte_tokenizer, random_policy
+from text_models import byte_tokenizer, native_text_engine, random_policy
 from tiny_runs import starting, tiny_config
 from vllm_models import OneEngine
 
 from cppo_lab.errors import UserError
-from cppo_lab.eval.engines import Decoding, Request, Response
-from cppo_lab.eval.native_engine import NativeTextEngine
+from cppo_lab.eval.local_engine import LocalTextEngine
 from cppo_lab.eval.protocols import Prompt
-from cppo_lab.eval.vllm_engine import VllmTextEngine
-from cppo_lab.models.loading import Policy, load_policy
+from cppo_lab.eval.text_engine import Decoding, Request, Response
+from cppo_lab.models.loading import ModelSource, Policy, load_policy
+from cppo_lab.rollouts.vllm_config import VllmConfig
 from cppo_lab.training.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.vllm
@@ -41,9 +41,11 @@ def policy(folder: Path) -> Policy:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path, vllm: OneEngine) -> Iterator[VllmTextEngine]:
+def engine(folder: Path, vllm: OneEngine) -> Iterator[LocalTextEngine]:
     vllm.close()
-    found = VllmTextEngine(str(folder), None, "float32", "cpu", batch_size=32)
+    found = LocalTextEngine(
+        "vllm", "float32", VllmConfig.for_evaluation(32).serve(ModelSource(str(folder)), "float32")
+    )
     yield found
     found.close()
 
@@ -53,32 +55,32 @@ def requests(*stops: str, samples: int = 2) -> list[Request]:
     return [Request(i, j, Prompt(text), stops) for i, text in enumerate(texts) for j in range(samples)]
 
 
-def test_greedy_answers_are_the_native_engines(engine: VllmTextEngine, policy: Policy) -> None:
-    native = NativeTextEngine(policy, 32).generate(requests(), GREEDY)
+def test_greedy_answers_are_the_native_engines(engine: LocalTextEngine, policy: Policy) -> None:
+    native = native_text_engine(policy, 32).generate(requests(), GREEDY)
     assert engine.generate(requests(), GREEDY) == native
     assert len({response.text for response in native}) > 4
 
 
-def test_a_repetition_penalty_counts_as_it_does_natively(engine: VllmTextEngine, policy: Policy) -> None:
+def test_a_repetition_penalty_counts_as_it_does_natively(engine: LocalTextEngine, policy: Policy) -> None:
     penalised = replace(GREEDY, repetition_penalty=1.3)
     found = engine.generate(requests(), penalised)
-    assert found == NativeTextEngine(policy, 32).generate(requests(), penalised)
+    assert found == native_text_engine(policy, 32).generate(requests(), penalised)
     assert found != engine.generate(requests(), GREEDY)
 
 
-def test_stop_strings_cut_where_they_do_natively(engine: VllmTextEngine, policy: Policy) -> None:
+def test_stop_strings_cut_where_they_do_natively(engine: LocalTextEngine, policy: Policy) -> None:
     letters: dict[str, int] = {}
     for response in engine.generate(requests(), GREEDY):
         for letter in set(response.text):
             letters[letter] = letters.get(letter, 0) + 1
     stop = max((letter for letter in letters if letter.isalnum()), key=lambda letter: letters[letter])
     found = engine.generate(requests(stop), GREEDY)
-    assert found == NativeTextEngine(policy, 32).generate(requests(stop), GREEDY)
+    assert found == native_text_engine(policy, 32).generate(requests(stop), GREEDY)
     assert any(response.finished for response in found)
     assert all(stop not in response.text for response in found)
 
 
-def test_sampled_answers_do_not_depend_on_the_batch(engine: VllmTextEngine) -> None:
+def test_sampled_answers_do_not_depend_on_the_batch(engine: LocalTextEngine) -> None:
     wanted = requests()
     whole = engine.generate(wanted, SAMPLED)
     halves = [*engine.generate(wanted[:5], SAMPLED), *engine.generate(wanted[5:], SAMPLED)]
@@ -88,9 +90,9 @@ def test_sampled_answers_do_not_depend_on_the_batch(engine: VllmTextEngine) -> N
     assert engine.generate(wanted, replace(SAMPLED, seed=1)) != whole
 
 
-def test_prompts_that_are_too_long_lose_their_beginning(engine: VllmTextEngine, policy: Policy) -> None:
+def test_prompts_that_are_too_long_lose_their_beginning(engine: LocalTextEngine, policy: Policy) -> None:
     long = [Request(0, 0, Prompt("Ann has 3 apples. " * 200), ())]
-    native = NativeTextEngine(policy, 32)
+    native = native_text_engine(policy, 32)
     assert engine.cut_prompts([long[0].prompt], GREEDY) == native.cut_prompts([long[0].prompt], GREEDY) == 1
     found: list[Response] = engine.generate(long, GREEDY)
     assert found == native.generate(long, GREEDY)
@@ -99,7 +101,7 @@ def test_prompts_that_are_too_long_lose_their_beginning(engine: VllmTextEngine, 
 
 
 def test_the_command_gives_the_native_engines_figures(
-    engine: VllmTextEngine, output: Path, invoke: Invoke
+    engine: LocalTextEngine, output: Path, invoke: Invoke
 ) -> None:
     engine.close()
     model = output / "model"

@@ -1,0 +1,35 @@
+"""The device that a model is on, and how much memory it has."""
+
+from __future__ import annotations
+
+import os
+
+from cppo_lab.errors import UserError
+
+
+def resolved_device(device: str) -> str:
+    """`auto` is CUDA where there is a GPU, else the CPU."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(key: str, device: str) -> None:
+    """Raise UserError for a device that this machine does not have; `key` is the setting that asks for it."""
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
+
+
+def device_bytes(device: str) -> int:
+    """The device's whole memory."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
