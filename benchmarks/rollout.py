@@ -34,7 +34,6 @@ from cppo_lab.quiet import quiet_libraries
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
 from cppo_lab.rollouts.vllm.installation import installed_version
-from cppo_lab.tasks.build import build_task
 from cppo_lab.tasks.chain import VOCABULARY
 from cppo_lab.tracking.provenance import device_name, versions
 from cppo_lab.training.checkpoint import save_checkpoint
@@ -146,7 +145,7 @@ def main() -> None:
         config = compose_run([f"model={model}"])
         policy = random_policy(config, device)
         parameters = sum(parameter.numel() for parameter in policy.network.parameters())
-        problems = build_task(config.task).training_problems(0, options.prompts, 0)
+        problems = config.task.build().training_problems(0, options.prompts, 0)
         prompts = [policy.prompt_ids(p.prompt) for p in problems for _ in range(options.group)]
         limit = config.task.response_limit
         with ExitStack() as held:

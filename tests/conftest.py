@@ -40,14 +40,13 @@ def warmed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_runs import tiny_config
 
     from cppo_lab.quiet import quiet_libraries
-    from cppo_lab.tasks.build import build_task
     from cppo_lab.training.starting_policy import starting_policy
 
     base = tmp_path_factory.getbasetemp()
     output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warmed_up"
     quiet_libraries()
     config = tiny_config(output)
-    starting_policy(config, build_task(config.task))
+    starting_policy(config, config.task.build())
     return output
 
 

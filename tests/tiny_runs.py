@@ -18,7 +18,6 @@ from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
-from cppo_lab.tasks.build import build_task
 from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.loop import TrainingLoop
 from cppo_lab.training.run import training_loop
@@ -58,7 +57,7 @@ def tiny_config(output: Path, *overrides: str) -> RunConfig:
 
 def starting(config: RunConfig) -> Policy:
     """The starting policy of `config`, loaded anew."""
-    return load_starting_policy(config, starting_policy(config, build_task(config.task)))
+    return load_starting_policy(config, starting_policy(config, config.task.build()))
 
 
 def engine_for(policy: Policy, **settings: Any) -> NativeEngine:
@@ -73,7 +72,7 @@ def loop_for(config: RunConfig) -> TrainingLoop:
     eval_engine = engine if config.engine.weights == "same" else engine_for(policy)
     folder = run_folder(config)
     folder.create(config.model_dump(mode="python"))
-    return training_loop(config, build_task(config.task), policy, engine, eval_engine, folder)
+    return training_loop(config, config.task.build(), policy, engine, eval_engine, folder)
 
 
 def same_weights(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:

@@ -5,11 +5,12 @@ It must survive growth: a key added later leaves every identity as it is while i
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +111,9 @@ def fields_of(node: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for key in ("path", "heldout_path"):
-        path = getattr(config.task, key, None)
-        if path and Path(path).is_file():
+    for key, path in config.task.local_files().items():
+        if Path(path).is_file():
             found[f"task.{key}"] = [file_sha256(Path(path))]
-    heldout_paths = getattr(config.task, "heldout_paths", None)
-    for name, path in heldout_paths.model_dump().items() if heldout_paths else ():
-        if path and Path(path).is_file():
-            found[f"task.heldout_paths.{name}"] = [file_sha256(Path(path))]
     if config.model.kind == "pretrained" and Path(config.model.path).is_dir():
         found["model.path"] = folder_hashes(Path(config.model.path))
     return found
@@ -133,16 +129,18 @@ def named_inputs(config: RunConfig) -> dict[str, str]:
     return {key: digest(hashes) for key, hashes in _hashes_by_key(config).items()}
 
 
-def _without_local_paths(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in which local inputs are named by their kind: their path does not matter, their bytes do."""
-    task, model = dict(content["task"]), dict(content["model"])
-    for key in ("path", "heldout_path"):
-        if task.get(key):
-            task[key] = "file"
-    if "heldout_paths" in task:
-        task["heldout_paths"] = {
-            name: "file" if path else None for name, path in task["heldout_paths"].items()
-        }
+def _without_local_paths(content: Mapping[str, Any], task_files: Iterable[str]) -> dict[str, Any]:
+    """A configuration whose local inputs are named by their kind: their path does not matter, their bytes do.
+
+    `task_files` are the keys of the task that hold paths of local files.
+    """
+    task, model = copy.deepcopy(content["task"]), dict(content["model"])
+    for key in task_files:
+        *groups, last = key.split(".")
+        holder = task
+        for group in groups:
+            holder = holder[group]
+        holder[last] = "file"
     path = model.get("path")
     if path and Path(path).is_dir():
         model |= {key: "folder" for key in ("path", "name") if model[key] == path}
@@ -162,7 +160,7 @@ def run_id(config: RunConfig) -> str:
     if "plugins" in content:
         # The bytes that are executed, wherever they are.
         content["plugins"] = [plugin.sha256 for plugin in loaded(config.plugins)]
-    named = _without_local_paths(content)
+    named = _without_local_paths(content, config.task.local_files())
     return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
 
 
@@ -181,7 +179,7 @@ def starting_policy_id(config: RunConfig) -> str:
     acting = acting_keys(config)
     content = {
         "version": RESULT_VERSION,
-        **_without_local_paths({key: acting[key] for key in ("model", "task")}),
+        **_without_local_paths({key: acting[key] for key in ("model", "task")}, config.task.local_files()),
         "warmup": acting["warmup"],
         "device": resolved_device(config.trainer.device),
         "threads": config.trainer.threads,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from cppo_lab.fields import Count, Group, NotNegative, Positive, Revision, Seed, Share, by_kind
+from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
 from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.engine_config import EngineConfig, engines
+from cppo_lab.tasks.registry import tasks
+from cppo_lab.tasks.task import TaskConfig
 
 
 class Seeds(Group):
@@ -22,124 +23,6 @@ class Seeds(Group):
     sampling: Seed
     minibatches: Seed
     shuffled_weights: Seed
-
-
-@dataclass(frozen=True)
-class HeldoutSampling:
-    """How held-out problems are answered while training: `samples` responses each.
-
-    `temperature` None is that of the training rollouts.
-    """
-
-    samples: int = 1
-    temperature: float | None = None
-    top_p: float = 1.0
-
-
-class ProblemTask(Group):
-    """What tasks have in common."""
-
-    @property
-    def heldout_sampling(self) -> HeldoutSampling:
-        """One response per problem, sampled as in training."""
-        return HeldoutSampling()
-
-
-class ChainTask(ProblemTask):
-    """The embedded word problems; `steps` is the difficulty."""
-
-    kind: Literal["chain"]
-    steps: Annotated[int, Field(ge=1, le=64)]
-    heldout: Annotated[int, Field(ge=16, le=100_000)]
-    multiply_probability: Share
-    max_response_tokens: Count | None
-
-    @property
-    def response_limit(self) -> int:
-        """A quarter more tokens than the longest correct solution (9 per step, and 4), unless set.
-
-        Shaping of long responses begins at four fifths of the limit, and must not reach correct ones.
-        """
-        return self.max_response_tokens or 12 * self.steps + 6
-
-
-class Gsm8kTask(ProblemTask):
-    """GSM8K from the hub (pinned revision) or local files."""
-
-    kind: Literal["gsm8k"]
-    path: str | None
-    heldout_path: str | None
-    heldout: Count
-    revision: Revision
-    max_response_tokens: Count
-
-    @property
-    def response_limit(self) -> int:
-        """The response length limit in tokens."""
-        return self.max_response_tokens
-
-
-MathBenchmark = Literal["aime24", "aime25", "aime26"]
-_AIME_PROBLEMS = 30
-
-
-class HeldoutPaths(Group):
-    """A local file for each benchmark; None takes the hub's, at the revision that `cppo-lab eval` pins."""
-
-    aime24: str | None
-    aime25: str | None
-    aime26: str | None
-
-    def of(self, benchmark: MathBenchmark) -> str | None:
-        """The file of `benchmark`."""
-        paths = {"aime24": self.aime24, "aime25": self.aime25, "aime26": self.aime26}
-        return paths[benchmark]
-
-
-class DapoMathTask(ProblemTask):
-    """DAPO-Math-17k from the hub (pinned revision) or a local file, with AIME held out.
-
-    `prompt` chat puts the data set's instruction and the problem into the model's chat template. `samples`,
-    `evaluation_temperature` and `evaluation_top_p` are those of the held-out problems, and of nothing else.
-    """
-
-    kind: Literal["dapo_math"]
-    path: str | None
-    revision: Revision
-    prompt: Literal["plain", "chat"]
-    benchmarks: Annotated[tuple[MathBenchmark, ...], Field(min_length=1)]
-    heldout_paths: HeldoutPaths
-    samples: Annotated[int, Field(ge=1, le=1024)]
-    evaluation_temperature: Positive
-    evaluation_top_p: Annotated[float, Field(gt=0, le=1)]
-    max_response_tokens: Count
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> DapoMathTask:
-        if len(set(self.benchmarks)) < len(self.benchmarks):
-            raise ValueError(f"benchmarks = {list(self.benchmarks)}: must name each benchmark once")
-        for name, path in self.heldout_paths.model_dump().items():
-            if path and name not in self.benchmarks:
-                raise ValueError(
-                    f"heldout_paths.{name} = {path}: must be null unless benchmarks (now {list(self.benchmarks)}) "
-                    f"name {name}"
-                )
-        return self
-
-    @property
-    def response_limit(self) -> int:
-        """The response length limit in tokens."""
-        return self.max_response_tokens
-
-    @property
-    def heldout(self) -> int:
-        """Held-out problems: each AIME has 30."""
-        return _AIME_PROBLEMS * len(self.benchmarks)
-
-    @property
-    def heldout_sampling(self) -> HeldoutSampling:
-        """See `ProblemTask.heldout_sampling`."""
-        return HeldoutSampling(self.samples, self.evaluation_temperature, self.evaluation_top_p)
 
 
 class Warmup(Group):
@@ -230,7 +113,7 @@ class RunConfig(Group):
     algo: AlgoSpec
     model: Annotated[ModelConfig, Field(discriminator="kind")]
     warmup: Warmup
-    task: Annotated[ChainTask | Gsm8kTask | DapoMathTask, Field(discriminator="kind")]
+    task: Annotated[SerializeAsAny[TaskConfig], by_kind(tasks)]
     engine: Annotated[SerializeAsAny[EngineConfig], by_kind(engines)]
     trainer: Trainer
     tracking: Tracking
@@ -255,18 +138,8 @@ class RunConfig(Group):
             raise ValueError(
                 f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model"
             )
-        if isinstance(self.task, DapoMathTask) and isinstance(self.model, ScratchModel):
-            raise ValueError(
-                f"model.kind = {self.model.kind}: must be pretrained (model=pretrained model.path=…) for "
-                "task.kind = dapo_math, which has no written solutions to warm a model up with"
-            )
-        if isinstance(self.task, ChainTask) and isinstance(self.model, ScratchModel):
-            needed = 6 * self.task.steps + 16 + self.task.response_limit
-            if self.model.context < needed:
-                raise ValueError(
-                    f"model.context = {self.model.context}: must be at least {needed} "
-                    f"for task.steps = {self.task.steps}"
-                )
+        if isinstance(self.model, ScratchModel):
+            self.task.check_scratch_model(self.model.context)
         return self
 
     def _check_engine(self) -> None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from cppo_lab.models.loading import Policy
 from cppo_lab.rng import Stream, stream_seed
 from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
-from cppo_lab.tasks.grade_responses import grade_responses
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
-from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.problem import Grade, Problem, grade_responses
 
 # Every policy is evaluated with the same uniform numbers, so that differences between policies are less noisy.
 _EVALUATION_SEED = 0
@@ -98,6 +97,7 @@ def evaluate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     samples: int = 1,
+    grade: Grade = grade_responses,
 ) -> Evaluation:
     """Sample `samples` responses to each problem with the engine's weights, and grade them.
 
@@ -118,6 +118,6 @@ def evaluate(
     rollout = engine.sample([prompt for prompt in prompts for _ in range(samples)], settings)
     texts = rollout.texts(policy.tokenizer)
     asked = [problem for problem in problems for _ in range(samples)]
-    verdicts = grade_responses(texts, asked)
+    verdicts = grade(texts, asked)
     rows = zip(asked, texts, verdicts, rollout.lengths.tolist(), rollout.finished.tolist(), strict=True)
     return Evaluation([Graded(*row) for row in rows], samples)

@@ -14,12 +14,12 @@ from cppo_lab.errors import UserError
 from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.shapes import known_shape
+from cppo_lab.models.tokenizers import SPECIALS
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
 
 # Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
 _CORE_FLOPS = 2.0e10
 _GPU_FLOPS = 2.0e14
-_PROMPT_TOKENS = {"chain": 20, "gsm8k": 160, "dapo_math": 220}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def parameter_count(config: RunConfig) -> int | None:
         counted = _folder_parameters(Path(model.path))
         shape = known_shape(model.path) if counted is None else None
         return counted if shape is None else shape.parameters
-    return scratch_parameters(model, 45 if config.task.kind == "chain" else model.vocabulary)
+    vocabulary = config.task.vocabulary
+    return scratch_parameters(model, len(SPECIALS) + len(vocabulary) if vocabulary else model.vocabulary)
 
 
 def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
@@ -102,7 +103,7 @@ def cost(config: RunConfig) -> Cost:
     sampling = config.algo.dynamic_sampling
     rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
     parameters = parameter_count(config)
-    gpu = gpu_cost(config, _PROMPT_TOKENS[config.task.kind], rollouts)
+    gpu = gpu_cost(config, config.task.prompt_tokens, rollouts)
     measured = _measured_time(config)
     if measured is not None:
         time_s, basis = measured, "runs of the same size in this output folder"
@@ -132,10 +133,10 @@ def _planned_memory(config: RunConfig, parameters: int | None, gpu: GpuCost | No
 
 def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
     trainer = config.trainer
-    prompt = _PROMPT_TOKENS[config.task.kind]
+    prompt = config.task.prompt_tokens
     per_rollout = prompt + config.task.response_limit
     evaluations = 1 + trainer.steps // trainer.evaluate_every
-    problems = trainer.evaluation_problems or config.task.heldout
+    problems = trainer.evaluation_problems or config.task.heldout_count
     judged = evaluations * problems * config.task.heldout_sampling.samples
     sampled = rollouts * per_rollout + judged * per_rollout
     # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
@@ -159,7 +160,7 @@ def cost_key(config: RunConfig) -> str:
             "response_limit": config.task.response_limit,
             "evaluated": (
                 trainer.evaluate_every,
-                trainer.evaluation_problems or config.task.heldout,
+                trainer.evaluation_problems or config.task.heldout_count,
                 *((samples,) if samples > 1 else ()),
             ),
             "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
@@ -191,7 +192,7 @@ def _memory(config: RunConfig, parameters: int) -> int:
     """Networks, one microbatch's activations in the dtype that is computed in, and the interpreter; in bytes."""
     trainer = config.trainer
     rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
-    tokens = rows * (_PROMPT_TOKENS[config.task.kind] + config.task.response_limit)
+    tokens = rows * (config.task.prompt_tokens + config.task.response_limit)
     layers, hidden = _shape(config)
     activations = tokens * layers * hidden * 34 * _computed_bytes(config)
     interpreter = (600 << 20) + config.engine.reserved_bytes

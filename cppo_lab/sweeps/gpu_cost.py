@@ -92,7 +92,7 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
     trainer = config.trainer
     per_response = prompt_tokens + config.task.response_limit
     evaluations = 1 + math.ceil(trainer.steps / trainer.evaluate_every)
-    problems = min(trainer.evaluation_problems or config.task.heldout, config.task.heldout)
+    problems = min(trainer.evaluation_problems or config.task.heldout_count, config.task.heldout_count)
     judged = evaluations * problems * config.task.heldout_sampling.samples
     trained = trainer.steps * trainer.prompts_per_step * trainer.group_size * per_response
     needs = config.algo.requirements

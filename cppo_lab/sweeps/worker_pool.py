@@ -253,11 +253,10 @@ def _do(connection: Connection, kind: str, config: RunConfig) -> None:
         if kind == "policy":
             import torch
 
-            from cppo_lab.tasks.build import build_task
             from cppo_lab.training.starting_policy import starting_policy
 
             torch.set_num_threads(config.trainer.threads)
-            starting_policy(config, build_task(config.task), on_warmup)
+            starting_policy(config, config.task.build(), on_warmup)
         else:
             from cppo_lab.training.run import run
 

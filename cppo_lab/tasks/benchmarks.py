@@ -1,21 +1,24 @@
-"""The benchmarks that `cppo-lab eval` knows, and files with columns of one's own: questions with reference answers."""
+"""Questions with reference answers: the benchmarks of `cppo-lab eval`, and data with columns of any name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
+from cppo_lab.tasks.grading.rules import Comparison, plain_text
 from cppo_lab.tasks.gsm8k import HUB_ID, HUB_REVISION
 from cppo_lab.tasks.rows import hub_rows, local_rows
 
 
 @dataclass(frozen=True)
 class Question:
-    """One problem of a benchmark. `answer` is what completions are graded against; `row` is the data as it came."""
+    """A question with its reference answer; `row` is the unchanged row of data."""
 
     question: str
     answer: str
@@ -26,30 +29,35 @@ class Question:
 class Benchmark:
     """Where a benchmark's problems are, and which columns hold them.
 
-    `question` names one column, or several that are joined by a space. `symbolic` says that reference answers are
-    mathematics; otherwise they must be numbers. A file of one's own has no `hub_id`.
+    `question` names one column, or several that are joined by a space. `comparison` is how answers are compared (see
+    `AnswerFormat`). Without a `hub_id`, a local file is needed.
     """
 
     name: str
     question: tuple[str, ...]
     answer: str
-    symbolic: bool
+    comparison: Comparison
     hub_id: str | None = None
     hub_config: str | None = None
     split: str = "test"
     revision: str = ""
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether references may be mathematical expressions."""
+        return self.comparison == "symbolic"
 
 
 CUSTOM = "custom"
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("gsm8k", ("question",), "answer", False, HUB_ID, "main", "test", HUB_REVISION),
+        Benchmark("gsm8k", ("question",), "answer", "number", HUB_ID, "main", "test", HUB_REVISION),
         Benchmark(
             "math500",
             ("problem",),
             "answer",
-            True,
+            "symbolic",
             "HuggingFaceH4/MATH-500",
             revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
         ),
@@ -57,7 +65,7 @@ BENCHMARKS = {
             "aime24",
             ("problem",),
             "answer",
-            False,
+            "number",
             "HuggingFaceH4/aime_2024",
             split="train",
             revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
@@ -66,7 +74,7 @@ BENCHMARKS = {
             "aime25",
             ("problem",),
             "answer",
-            False,
+            "number",
             "math-ai/aime25",
             revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
         ),
@@ -74,7 +82,7 @@ BENCHMARKS = {
             "aime26",
             ("problem",),
             "answer",
-            False,
+            "number",
             "MathArena/aime_2026",
             split="train",
             revision="d2de22f3c656b4f56cf8981212186377d1e23bc3",
@@ -83,31 +91,49 @@ BENCHMARKS = {
             "svamp",
             ("Body", "Question"),
             "Answer",
-            False,
+            "number",
             "ChilleD/SVAMP",
             revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
         ),
-        Benchmark(CUSTOM, ("question",), "answer", True),
+        Benchmark(CUSTOM, ("question",), "answer", "symbolic"),
     )
 }
 
 
 def benchmark(name: str, question: str | None = None, answer: str | None = None) -> Benchmark:
-    """The benchmark of that name, with other columns where they are given (several: separated by commas)."""
+    """The benchmark of that name, with other columns if given (several: separated by commas)."""
     if name not in BENCHMARKS:
         raise one_of("task", name, BENCHMARKS)
     found = BENCHMARKS[name]
-    columns = tuple(column.strip() for column in question.split(",")) if question else found.question
+    columns = column_names(question) if question else found.question
     return replace(found, question=columns, answer=answer or found.answer)
 
 
-def _answer(value: Any, is_symbolic: bool, where: str, column: str) -> str:
-    """The reference answer in one spelling: behind `####` where there is one, numbers without padding."""
-    text = str(value).rpartition("####")[2].strip()
+def column_names(text: str) -> tuple[str, ...]:
+    """Names of columns separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _text(value: Any, where: str, column: str) -> str:
+    """A cell as text. Raises UserError for one that holds neither text nor a finite number."""
+    is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+    if isinstance(value, str) or (is_number and math.isfinite(value)):
+        return str(value)
+    shown = "null" if value is None else f"{value!r:.40}"
+    raise UserError(f"{where}: '{column}' must be text or a number; it is {shown}.")
+
+
+def _answer(text: str, comparison: Comparison, where: str, column: str) -> str:
+    """The reference answer in canonical form: behind `####` where there is one, numbers without padding."""
+    if comparison == "text":
+        if not plain_text(text):
+            raise UserError(f"{where}: '{column}' is empty.")
+        return text.strip()
+    text = text.rpartition("####")[2].strip()
     number = parse_number(text)
     if number is not None:
         return normalised(number)
-    if not is_symbolic:
+    if comparison == "number":
         raise UserError(
             f"{where}: '{column}' must be a number, or end in '#### NUMBER'; it is {text[:40]!r}."
         )
@@ -129,7 +155,8 @@ def _question(row: Any, benchmark: Benchmark, where: str, remedy: str) -> Questi
         raise UserError(f"{where}: {', '.join(benchmark.question)} must be text.")
     # A single column is kept to the letter: protocols hash it.
     text = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
-    return Question(text, _answer(row[benchmark.answer], benchmark.symbolic, where, benchmark.answer), row)
+    answer = _text(row[benchmark.answer], where, benchmark.answer)
+    return Question(text, _answer(answer, benchmark.comparison, where, benchmark.answer), row)
 
 
 def load_questions(
@@ -137,8 +164,8 @@ def load_questions(
 ) -> list[Question]:
     """The problems of a benchmark, from a local file or else from the hub.
 
-    Raises UserError when they cannot be read, or when a row lacks a column (`remedy` says what to do then) or has no
-    usable answer.
+    Raises UserError if they cannot be read, or if a row lacks a column (`remedy` says what to do then) or has no usable
+    answer.
     """
     if path:
         rows, source = local_rows(Path(path)), path

@@ -8,24 +8,29 @@ rows of some 17,400 problems. The hub's copy that is read here, `open-r1/DAPO-Ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
+from pydantic import Field, model_validator
 
 from cppo_lab.errors import UserError
+from cppo_lab.fields import Count, Group, Positive, Revision
 from cppo_lab.tasks.benchmarks import BENCHMARKS, Question, load_questions
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
-from cppo_lab.tasks.order import ShuffledStream
+from cppo_lab.tasks.grading.rules import AnswerFormat
 from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetTask
 from cppo_lab.tasks.rows import hub_rows, local_rows
+from cppo_lab.tasks.task import HeldoutSampling, Task, TaskConfig, tasks
 
 HUB_ID = "open-r1/DAPO-Math-17k-Processed"
 HUB_CONFIG = "all"
 HUB_REVISION = "31dd309567e3da778038cc87d868b6097a3ccf68"
+
+MathBenchmark = Literal["aime24", "aime25", "aime26"]
+_AIME_PROBLEMS = 30
+_ANSWER_LINE = AnswerFormat(answer_line=True)
 
 # The instruction around every problem of the data set, to the letter.
 _BEFORE = (
@@ -50,28 +55,10 @@ def question_key(question: str) -> str:
     return "".join(question.replace("$", "").split())
 
 
-@dataclass(frozen=True)
-class DataCounts:
-    """What became of the rows of the training data.
-
-    `duplicates` repeat an earlier row, `conflicting` are the rows of problems that come with different answers,
-    `not_numeric` have no number as their answer, and `held_out` problems are in the evaluation too. `training`
-    problems are left.
-    """
-
-    rows: int
-    duplicates: int
-    conflicting: int
-    not_numeric: int
-    held_out: int
-    training: int
-
-
 def _row_question(row: Mapping[str, Any], where: str) -> str:
     """The question: a text, or the content of the first of several chat messages."""
     prompt = row.get("prompt")
-    # Parquet gives an array of messages, JSON a list.
-    if isinstance(prompt, (list, np.ndarray)) and len(prompt) and isinstance(prompt[0], Mapping):
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], Mapping):
         prompt = prompt[0].get("content")
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"{where}: 'prompt' must be a text, or a list of chat messages.")
@@ -89,20 +76,15 @@ def _row_answer(row: Mapping[str, Any], where: str) -> str:
     return str(answer).strip()
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """Distinct questions with their integer or decimal answers, and how many rows were left out and why."""
+def training_problems(
+    rows: Sequence[Any], held_out: Iterable[str], source: str
+) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    """The distinct questions with numeric answers in the rows of `source`, and counts of what was dropped and why.
 
-    problems: tuple[Problem, ...]
-    counts: DataCounts
-
-
-def training_data(
-    rows: Sequence[Any], held_out: Iterable[str], source: str, prompt: Literal["plain", "chat"]
-) -> TrainingData:
-    """What the rows of `source` leave to train on; `held_out` holds the questions of the evaluation.
-
-    Raises UserError for a row without question or answer, and where nothing is left.
+    `held_out` holds the questions of the evaluation. Counts: `duplicates` repeat an earlier row, `conflicting` are the
+    rows of questions with different answers, `not_numeric` have no number as their answer, and `held_out` questions are
+    in the evaluation too; `training` questions are left. Raises UserError for a row without question or answer, and if
+    nothing is left.
     """
     questions: dict[str, str] = {}
     answers: dict[str, list[str]] = {}
@@ -123,104 +105,113 @@ def training_data(
     kept = [key for key in questions if key not in conflicting and key not in held_out_keys]
     if not kept:
         raise UserError(f"task.path={source}: leaves no problem to train on; {len(rows)} rows were read.")
-    counts = DataCounts(
-        rows=len(rows),
-        duplicates=sum(len(found) - 1 for key, found in answers.items() if key not in conflicting),
-        conflicting=sum(len(answers[key]) for key in conflicting),
-        not_numeric=not_numeric,
-        held_out=sum(key in held_out_keys for key in questions if key not in conflicting),
-        training=len(kept),
-    )
-    asked = tuple(_problem(questions[key], answers[key][0], prompt) for key in kept)
-    return TrainingData(asked, counts)
+    counts = {
+        "rows": len(rows),
+        "duplicates": sum(len(found) - 1 for key, found in answers.items() if key not in conflicting),
+        "conflicting": sum(len(answers[key]) for key in conflicting),
+        "not_numeric": not_numeric,
+        "held_out": sum(key in held_out_keys for key in questions if key not in conflicting),
+        "training": len(kept),
+    }
+    return [(questions[key], answers[key][0]) for key in kept], counts
 
 
-def _problem(
-    question: str, answer: str, prompt: Literal["plain", "chat"], benchmark: str | None = None
-) -> Problem:
-    return Problem(
-        prompt=prompt_text(question),
-        answer=answer,
-        is_chat=prompt == "chat",
-        has_answer_line=True,
-        benchmark=benchmark,
-    )
+class HeldoutPaths(Group):
+    """A local file for each benchmark; None takes the hub's, at the revision that `cppo-lab eval` pins."""
+
+    aime24: str | None
+    aime25: str | None
+    aime26: str | None
+
+
+@tasks.register("dapo_math", about="Competition problems, with AIME held out.", paper="arXiv:2503.14476")
+class DapoMathConfig(TaskConfig):
+    """DAPO-Math-17k to train on, from the hub or a local file, with AIME held out.
+
+    `prompt` chat puts the data set's instruction and the problem into the model's chat template. `samples`,
+    `evaluation_temperature` and `evaluation_top_p` apply to held-out problems only.
+    """
+
+    prompt_tokens: ClassVar[int] = 220
+
+    path: str | None
+    revision: Revision
+    prompt: Literal["plain", "chat"]
+    benchmarks: Annotated[tuple[MathBenchmark, ...], Field(min_length=1)]
+    heldout_paths: HeldoutPaths
+    samples: Annotated[int, Field(ge=1, le=1024)]
+    evaluation_temperature: Positive
+    evaluation_top_p: Annotated[float, Field(gt=0, le=1)]
+    max_response_tokens: Count
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DapoMathConfig:
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError(f"benchmarks = {list(self.benchmarks)}: must name each benchmark once")
+        for name, path in self.heldout_paths.model_dump().items():
+            if path and name not in self.benchmarks:
+                raise ValueError(
+                    f"heldout_paths.{name} = {path}: must be null unless benchmarks (now {list(self.benchmarks)}) "
+                    f"name {name}"
+                )
+        return self
+
+    @property
+    def response_limit(self) -> int:
+        """See `TaskConfig.response_limit`."""
+        return self.max_response_tokens
+
+    @property
+    def heldout_count(self) -> int:
+        """See `TaskConfig.heldout_count`; each AIME has 30 problems."""
+        return _AIME_PROBLEMS * len(self.benchmarks)
+
+    @property
+    def heldout_sampling(self) -> HeldoutSampling:
+        """See `TaskConfig.heldout_sampling`."""
+        return HeldoutSampling(self.samples, self.evaluation_temperature, self.evaluation_top_p)
+
+    def local_files(self) -> dict[str, str]:
+        """See `TaskConfig.local_files`."""
+        heldout = self.heldout_paths.model_dump()
+        found = {"path": self.path, **{f"heldout_paths.{name}": path for name, path in heldout.items()}}
+        return {key: path for key, path in found.items() if path}
+
+    def check_files(self) -> None:
+        """See `TaskConfig.check_files`."""
+        for name, path in self.heldout_paths.model_dump().items():
+            if path:
+                _benchmark(name, path)
+        if self.path:
+            training_problems(local_rows(Path(self.path)), (), self.path)
+
+    def build(self) -> Task:
+        """See `TaskConfig.build`."""
+        return ProblemSetTask(self._problems)
+
+    def _problems(self) -> ProblemSet:
+        paths = self.heldout_paths.model_dump()
+        benchmarks = {name: _benchmark(name, paths[name]) for name in self.benchmarks}
+        held_out = [question.question for found in benchmarks.values() for question in found]
+        rows = (
+            local_rows(Path(self.path)) if self.path else hub_rows(HUB_ID, HUB_CONFIG, "train", self.revision)
+        )
+        training, counts = training_problems(rows, held_out, self.path or HUB_ID)
+        columns = [
+            [self._problem(question.question, question.answer, name) for question in found]
+            for name, found in benchmarks.items()
+        ]
+        # By turns, so that the first few problems are from every benchmark.
+        heldout = [problem for row in zip_longest(*columns) for problem in row if problem is not None]
+        return ProblemSet([self._problem(*pair) for pair in training], heldout, counts)
+
+    def _problem(self, question: str, answer: str, benchmark: str | None = None) -> Problem:
+        is_chat = self.prompt == "chat"
+        return Problem(
+            prompt_text(question), answer, is_chat=is_chat, format=_ANSWER_LINE, benchmark=benchmark
+        )
 
 
 def _benchmark(name: str, path: str | None) -> list[Question]:
     remedy = f"task.heldout_paths.{name} takes a file that has them"
     return load_questions(BENCHMARKS[name], path, remedy=remedy)
-
-
-@dataclass(frozen=True)
-class DapoMathTask:
-    """DAPO-Math-17k for training, competitions for evaluation.
-
-    `path` is a local training file or None for the hub; `heldout_paths` gives each benchmark of the evaluation a local
-    file or None for the hub's.
-    """
-
-    path: str | None
-    heldout_paths: Mapping[str, str | None]
-    prompt: Literal["plain", "chat"] = "plain"
-    revision: str = HUB_REVISION
-    name: str = field(default="dapo_math", init=False)
-
-    @cached_property
-    def _questions(self) -> Mapping[str, Sequence[tuple[str, str]]]:
-        """Questions with their answers, by benchmark."""
-        return {
-            name: [(q.question, q.answer) for q in _benchmark(name, path)]
-            for name, path in self.heldout_paths.items()
-        }
-
-    @cached_property
-    def _heldout(self) -> tuple[Problem, ...]:
-        columns = [
-            [_problem(question, answer, self.prompt, name) for question, answer in pairs]
-            for name, pairs in self._questions.items()
-        ]
-        # By turns, so that the first few problems are of every benchmark.
-        return tuple(p for row in zip_longest(*columns) for p in row if p is not None)
-
-    @cached_property
-    def data(self) -> TrainingData:
-        """The training data, read when first needed."""
-        rows = self._rows()
-        held_out = [question for pairs in self._questions.values() for question, _ in pairs]
-        return training_data(rows, held_out, self.path or HUB_ID, self.prompt)
-
-    def _rows(self) -> Sequence[Any]:
-        return (
-            local_rows(Path(self.path)) if self.path else hub_rows(HUB_ID, HUB_CONFIG, "train", self.revision)
-        )
-
-    @cached_property
-    def _stream(self) -> ShuffledStream[Problem]:
-        return ShuffledStream(self.data.problems)
-
-    def check_files(self) -> None:
-        """Read the local files, and nothing of the hub. Raises UserError where one cannot be used."""
-        for name, path in self.heldout_paths.items():
-            if path:
-                _benchmark(name, path)
-        if self.path:
-            training_data(local_rows(Path(self.path)), (), self.path, self.prompt)
-
-    def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
-        """See `Task.training_problems`; the stream runs through all problems, each time in another order."""
-        return self._stream.batch(step, count, seed)
-
-    def heldout_problems(self) -> Sequence[Problem]:
-        """See `Task.heldout_problems`."""
-        return self._heldout
-
-    def warmup_problems(
-        self, rng: np.random.Generator, count: int, longest: int, corruption: float
-    ) -> list[Problem]:
-        """See `Task.warmup_problems`. Raises UserError: the data set has answers, and no written solutions."""
-        raise UserError("task.kind=dapo_math: has no written solutions to learn from; give warmup=none.")
-
-    def supervised_texts(self) -> Sequence[str]:
-        """Empty: pretrained models bring their tokenizer."""
-        return ()

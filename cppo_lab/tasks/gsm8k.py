@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from cppo_lab.errors import UserError
+from cppo_lab.fields import Revision
 from cppo_lab.tasks.grading.numbers import parse_number
-from cppo_lab.tasks.order import ShuffledStream
 from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetConfig, without_heldout
 from cppo_lab.tasks.rows import hub_rows, local_rows
+from cppo_lab.tasks.task import tasks
 
 HUB_ID = "openai/gsm8k"
 HUB_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
@@ -40,7 +37,7 @@ def _problem(row: Any, where: str) -> Problem:
 def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) -> list[Problem]:
     """All problems of a local file, or of a hub split.
 
-    Raises UserError when the file is missing, unreadable, empty, or a row has no numeric answer.
+    Raises UserError if the file is missing, unreadable or empty, or a row has no numeric answer.
     """
     rows = local_rows(Path(path)) if path else hub_rows(HUB_ID, "main", split, revision)
     if not rows:
@@ -48,22 +45,22 @@ def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) ->
     return [_problem(row, f"{path or HUB_ID}, row {number}") for number, row in enumerate(rows, start=1)]
 
 
-@dataclass(frozen=True)
-class Gsm8kTask:
-    """GSM8K for training: `path` a local training file or None for the hub.
+@tasks.register("gsm8k", about="Grade-school word problems.", paper="arXiv:2110.14168")
+class Gsm8kConfig(ProblemSetConfig):
+    """GSM8K: `path` is a local training file, or None for the hub.
 
-    The held-out set is `heldout_path`, else the hub's test split, else (for a local training file alone) the last
-    `heldout` training problems, which training then never sees.
+    The held-out set is `heldout_path`, or the hub's test split; with a local training file alone, its last `heldout`
+    problems, which are then never trained on.
     """
+
+    prompt_tokens: ClassVar[int] = 160
 
     path: str | None
     heldout_path: str | None
-    heldout: int
-    revision: str = HUB_REVISION
-    name: str = field(default="gsm8k", init=False)
+    revision: Revision
 
-    @cached_property
-    def _split(self) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    def problems(self) -> ProblemSet:
+        """See `ProblemSetConfig.problems`."""
         training = load_problems(self.path, "train", self.revision)
         if self.heldout_path or not self.path:
             heldout = load_problems(self.heldout_path, "test", self.revision)[: self.heldout]
@@ -74,34 +71,21 @@ class Gsm8kTask:
                     "give fewer, or a task.heldout_path."
                 )
             training, heldout = training[: -self.heldout], training[-self.heldout :]
-        kept_back = {problem.prompt for problem in heldout}
-        kept = tuple(problem for problem in training if problem.prompt not in kept_back)
-        if not kept:
-            raise UserError(
-                f"task.path={self.path}: leaves no problem to train on without the held-out ones; "
-                "give a task.heldout_path of other problems."
-            )
-        return kept, tuple(heldout)
+        return without_heldout(training, heldout, self.path)
 
-    @cached_property
-    def _stream(self) -> ShuffledStream[Problem]:
-        return ShuffledStream(self._split[0])
+    @property
+    def has_solutions(self) -> bool:
+        """Answers are written out step by step."""
+        return True
 
-    def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
-        """See `Task.training_problems`; the stream runs through all problems, each time in another order."""
-        return self._stream.batch(step, count, seed)
+    def local_files(self) -> dict[str, str]:
+        """See `TaskConfig.local_files`."""
+        found = {"path": self.path, "heldout_path": self.heldout_path}
+        return {key: path for key, path in found.items() if path}
 
-    def heldout_problems(self) -> Sequence[Problem]:
-        """See `Task.heldout_problems`."""
-        return self._split[1]
-
-    def warmup_problems(
-        self, rng: np.random.Generator, count: int, longest: int, corruption: float
-    ) -> list[Problem]:
-        """See `Task.warmup_problems`; the data set's solutions are taken as they are."""
-        training = self._split[0]
-        return [training[i] for i in rng.integers(len(training), size=count)]
-
-    def supervised_texts(self) -> Sequence[str]:
-        """Prompts with their solutions, from the training problems alone."""
-        return [problem.prompt + problem.solution for problem in self._split[0]]
+    def check_files(self) -> None:
+        """See `TaskConfig.check_files`."""
+        if self.path:
+            self.problems()
+        elif self.heldout_path:
+            load_problems(self.heldout_path, "test", self.revision)

@@ -1,56 +1,38 @@
-"""What every task offers the trainer and the evaluation."""
+"""A problem: a prompt with an answer that can be checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
+from cppo_lab.tasks.grading.pool import grader
+from cppo_lab.tasks.grading.rules import MARKED, AnswerFormat
+from cppo_lab.tasks.grading.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt with its verifiable answer, a number.
+    """A prompt with its reference answer.
 
-    `solution` is a reference completion where the task has one; supervised warm-up learns from it. `is_chat` says that
-    the prompt is a user's message, to be written by the model's chat template, and `has_answer_line` that it asks for
-    the answer behind `Answer:`. `benchmark` is what a held-out problem is from, where a task has several.
+    `solution` is a reference response where the task has one; supervised warm-up learns from it. `is_chat` says that
+    the prompt is a user's message, to be put into the model's chat template, and `format` how a response states its
+    answer. `benchmark` is where a held-out problem comes from, if a task has several sources.
     """
 
     prompt: str
     answer: str
     solution: str = ""
     is_chat: bool = False
-    has_answer_line: bool = False
+    format: AnswerFormat = MARKED
     benchmark: str | None = None
 
 
-class Task(Protocol):
-    """A source of problems: an unlimited or shuffled training stream, and a fixed held-out set."""
+Grade = Callable[[Sequence[str], Sequence[Problem]], list[Verdict]]
+"""From responses, and the problem of each, to verdicts."""
 
-    @property
-    def name(self) -> str:
-        """The name of the task."""
-        ...
 
-    def training_problems(self, step: int, count: int, seed: int) -> list[Problem]:
-        """The `count` problems of training step `step` (from 0): a function of its arguments alone."""
-        ...
-
-    def heldout_problems(self) -> Sequence[Problem]:
-        """The fixed held-out set; shares no prompt with any training problem."""
-        ...
-
-    def warmup_problems(
-        self, rng: np.random.Generator, count: int, longest: int, corruption: float
-    ) -> list[Problem]:
-        """A batch of training problems with solutions to learn from, none of them held out.
-
-        `longest` bounds their length and `corruption` is the share of wrong steps, where the task makes its own.
-        """
-        ...
-
-    def supervised_texts(self) -> Sequence[str]:
-        """Texts that a from-scratch tokenizer is trained on; empty when the task brings its own."""
-        ...
+def grade_responses(responses: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+    """The verdict of the lab's grader on each response to the problem at its index."""
+    formats = [problem.format for problem in problems]
+    shared = grader(symbolic=any(each.comparison == "symbolic" for each in formats))
+    return shared.grade(responses, [problem.answer for problem in problems], formats)

@@ -1,37 +1,87 @@
-"""Rows of data sets: from the hub at a pinned revision, or from a local JSONL, JSON or Parquet file."""
+"""Rows of data sets: from the hub at a pinned revision, or from a local file."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError
 from cppo_lab.files import json_lines
 
+FORMATS = "JSONL, JSON, CSV, TSV or Parquet"
+
 
 def local_rows(path: Path) -> list[Any]:
-    """The rows of a local file. Raises UserError when it is missing or cannot be read."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such data file; a JSONL or Parquet file is needed.")
-    try:
-        if path.suffix == ".parquet":
-            import pandas as pd
+    """The rows of a local file, by its suffix: .json, .csv, .tsv or .parquet, else JSONL.
 
-            return pd.read_parquet(path).to_dict("records")
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            rows = json.loads(text)
-            return rows if isinstance(rows, list) else [rows]
-        return json_lines(text)
-    except (ValueError, OSError) as error:
-        # pyarrow's errors derive from ValueError, as do json's and those of decoding.
+    Cells of CSV and TSV are text. Raises UserError if the file is missing or cannot be read.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such data file; a {FORMATS} file is needed.")
+    suffix = path.suffix.lower()
+    read = _READERS.get(suffix, _jsonl_rows)
+    try:
+        return read(path.read_bytes())
+    except (ValueError, OSError, csv.Error) as error:
+        # pyarrow's errors derive from ValueError and OSError, those of json and decoding from ValueError.
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as JSONL or Parquet ({first}).") from error
+        name = suffix.removeprefix(".").upper() if suffix in _READERS else "JSONL"
+        raise UserError(f"{path}: cannot be read as {name} ({first}).") from error
+
+
+def _text(content: bytes) -> str:
+    # Drops a byte order mark, which spreadsheets write.
+    return content.decode("utf-8-sig")
+
+
+def _jsonl_rows(content: bytes) -> list[Any]:
+    return json_lines(_text(content))
+
+
+def _json_rows(content: bytes) -> list[Any]:
+    rows = json.loads(_text(content))
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _csv_rows(content: bytes, delimiter: str = ",") -> list[Any]:
+    reader = csv.reader(io.StringIO(_text(content), newline=""), delimiter=delimiter, strict=True)
+    header = [name.strip() for name in next(reader, [])]
+    if len(set(header)) < len(header) or "" in header:
+        raise ValueError(f"its header must name every column once; it is {delimiter.join(header)}")
+    # The reader gives a blank line as a row without cells.
+    rows = [cells for cells in reader if cells]
+    for number, cells in enumerate(rows, start=1):
+        if len(cells) != len(header):
+            raise ValueError(f"row {number} has {len(cells)} cells; the header has {len(header)}")
+    return [dict(zip(header, cells, strict=True)) for cells in rows]
+
+
+def _tsv_rows(content: bytes) -> list[Any]:
+    return _csv_rows(content, "\t")
+
+
+def _parquet_rows(content: bytes) -> list[Any]:
+    from pyarrow import BufferReader
+    from pyarrow.parquet import read_table
+
+    rows: list[Any] = read_table(BufferReader(content)).to_pylist()
+    return rows
+
+
+_READERS: dict[str, Callable[[bytes], list[Any]]] = {
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".tsv": _tsv_rows,
+    ".parquet": _parquet_rows,
+}
 
 
 def hub_rows(hub_id: str, config: str | None, split: str, revision: str) -> list[Any]:
-    """The rows of a hub data set's split. Raises UserError when the hub cannot give them."""
+    """The rows of a split of a hub data set. Raises UserError if the hub cannot supply them."""
     from datasets import load_dataset
 
     try:
@@ -40,5 +90,5 @@ def hub_rows(hub_id: str, config: str | None, split: str, revision: str) -> list
         # The hub's client raises a wide family of errors (offline, proxy, missing revision, cache).
         raise UserError(
             f"{hub_id}@{revision[:8]}: cannot be loaded from the hub ({type(error).__name__}); "
-            "give a local JSONL or Parquet file instead (task.path=…, task.heldout_paths.BENCHMARK=… or --data …)."
+            f"give a local {FORMATS} file instead (task.path=…, task.heldout_paths.BENCHMARK=… or --data …)."
         ) from error

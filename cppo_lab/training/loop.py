@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cppo_lab.config.schema import HeldoutSampling, Trainer
+from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import AgreementCounter
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import RolloutEngine
-from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.problem import Grade, Problem
+from cppo_lab.tasks.task import HeldoutSampling
 from cppo_lab.tracking.run_folder import RunFolder
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
 from cppo_lab.training.experience import Experience
@@ -36,6 +37,7 @@ class HeldOut:
     response_limit: int
     temperature: float
     sampling: HeldoutSampling
+    grade: Grade
 
     def evaluate(self, version: int) -> Evaluation:
         """Evaluate the policy's present weights, which are `version`."""
@@ -48,6 +50,7 @@ class HeldOut:
             temperature=self.temperature,
             top_p=self.sampling.top_p,
             samples=self.sampling.samples,
+            grade=self.grade,
         )
         self.engine.rest()
         return evaluation

@@ -17,14 +17,12 @@ def check_inputs(config: RunConfig) -> None:
 
     Raises UserError. What the hub holds is checked when it is loaded.
     """
-    from cppo_lab.tasks.build import check_local_files
-
     check_device("trainer.device", config.trainer.device)
     model = config.model
     config.engine.check(model, resolved_device(config.trainer.device))
     if isinstance(model, PretrainedModel) and is_local(model.path):
         check_model_folder(model.path)
-    check_local_files(config.task)
+    config.task.check_files()
 
 
 # Below this no machine that runs the lab is asked what it has.

@@ -19,9 +19,9 @@ from cppo_lab.objectives.regularisers import kl_estimate
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rng import Stream, stream_seed, torch_stream
 from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
-from cppo_lab.tasks.grade_responses import grade_responses
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
-from cppo_lab.tasks.problem import Problem, Task
+from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.task import Task
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.recompute import recompute_logp, recompute_values
 
@@ -164,7 +164,7 @@ class RolloutPhase:
         repeated = [prompt for prompt in prompts for _ in range(settings.group_size)]
         rollout = self.engine.sample(repeated, sampling)
         asked = [problem for problem in problems for _ in range(settings.group_size)]
-        verdicts = grade_responses(rollout.texts(self.policy.tokenizer), asked)
+        verdicts = self.task.grade(rollout.texts(self.policy.tokenizer), asked)
         shape, device = (-1, settings.group_size), rollout.logp.device
         earned = torch.tensor([v.reward for v in verdicts], device=device)
         shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)

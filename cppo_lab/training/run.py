@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from cppo_lab.models.loading import Policy
     from cppo_lab.rollouts.rollout import RolloutEngine
-    from cppo_lab.tasks.problem import Task
+    from cppo_lab.tasks.task import Task
     from cppo_lab.training.loop import OnStep, TrainingLoop
     from cppo_lab.training.warmup import Progress
 
@@ -139,14 +138,12 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
 
     from cppo_lab.models.loading import ModelSource
     from cppo_lab.rollouts.run_engines import open_engines
-    from cppo_lab.tasks.build import build_task
-    from cppo_lab.tasks.dapo_math import DapoMathTask
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
     torch.set_num_threads(config.trainer.threads)
-    task = build_task(config.task)
-    if isinstance(task, DapoMathTask):
-        folder.update_info(data=asdict(task.data.counts))
+    task = config.task.build()
+    if task.data_counts:
+        folder.update_info(data=task.data_counts)
     start = starting_policy(config, task, on_warmup)
     checkpoints = folder.checkpoints()
     policy = load_starting_policy(config, start, checkpoints[-1][1] if checkpoints else None)
@@ -204,5 +201,6 @@ def training_loop(
         response_limit=limit,
         temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
         sampling=sampling,
+        grade=task.grade,
     )
     return TrainingLoop(trainer, learner, rollouts, held_out, folder, on_step)

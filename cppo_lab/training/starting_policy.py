@@ -14,8 +14,7 @@ from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
-from cppo_lab.tasks.chain import VOCABULARY, ChainTask
-from cppo_lab.tasks.problem import Task
+from cppo_lab.tasks.task import Task
 from cppo_lab.training.checkpoint import save_checkpoint
 from cppo_lab.training.warmup import Progress, warm_up
 
@@ -59,8 +58,8 @@ def _make(
 ) -> None:
     from cppo_lab.models.scratch import scratch_policy
 
-    if isinstance(task, ChainTask):
-        tokenizer = vocabulary_tokenizer(VOCABULARY)
+    if config.task.vocabulary:
+        tokenizer = vocabulary_tokenizer(config.task.vocabulary)
     else:
         tokenizer = trained_tokenizer(task.supervised_texts(), model.vocabulary)
     network = scratch_policy(model, tokenizer, config.warmup.seed)

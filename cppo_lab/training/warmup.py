@@ -12,8 +12,8 @@ from cppo_lab.models.loading import Policy
 from cppo_lab.rng import Stream, numpy_stream, stream_seed
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import SamplingSettings
-from cppo_lab.tasks.grading.pool import grader
-from cppo_lab.tasks.problem import Problem, Task
+from cppo_lab.tasks.problem import Problem
+from cppo_lab.tasks.task import Task
 
 _IGNORED = -100
 _LR_WARMUP = 30
@@ -51,8 +51,7 @@ def sampled_accuracy(policy: Policy, task: Task, recipe: Warmup, response_limit:
     engine = NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token)
     settings = SamplingSettings(response_limit, seed=stream_seed(recipe.seed, Stream.WARMUP, 2))
     rollout = engine.sample([policy.prompt_ids(p.prompt) for p in problems], settings)
-    texts = rollout.texts(policy.tokenizer)
-    verdicts = grader().grade(texts, [problem.answer for problem in problems])
+    verdicts = task.grade(rollout.texts(policy.tokenizer), problems)
     return sum(verdict.correct for verdict in verdicts) / len(problems)
 
 

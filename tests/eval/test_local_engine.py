@@ -15,7 +15,6 @@ from cppo_lab.eval.protocols import Prompt
 from cppo_lab.eval.text_engine import Decoding, Request
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import nucleus
-from cppo_lab.tasks.build import build_task
 
 SAMPLED = Decoding(max_new_tokens=18, temperature=1.0, top_p=0.95, seed=0)
 
@@ -32,7 +31,7 @@ def engine(policy: Policy) -> LocalTextEngine:
 
 @pytest.fixture
 def requests(output: Path) -> list[Request]:
-    problems = build_task(tiny_config(output).task).heldout_problems()[:12]
+    problems = tiny_config(output).task.build().heldout_problems()[:12]
     return [Request(i, j, Prompt(p.prompt), ()) for i, p in enumerate(problems) for j in range(2)]
 
 

@@ -17,7 +17,6 @@ from cppo_lab.eval.local_engine import LocalTextEngine
 from cppo_lab.eval.openai_client import OpenAIClient
 from cppo_lab.eval.protocols import Prompt
 from cppo_lab.eval.text_engine import Decoding, Request
-from cppo_lab.tasks.build import build_task
 
 pytest.importorskip("openai", reason="the OpenAI client is not installed")
 
@@ -90,7 +89,7 @@ def server(native: LocalTextEngine) -> Iterator[CompletionServer]:
 def test_a_server_s_responses_are_those_of_the_model_behind_it(
     server: CompletionServer, native: LocalTextEngine, output: Path
 ) -> None:
-    problems = build_task(tiny_config(output).task).heldout_problems()[:6]
+    problems = tiny_config(output).task.build().heldout_problems()[:6]
     requests = [Request(i, 0, Prompt(p.prompt), (">>",)) for i, p in enumerate(problems)]
     engine = OpenAIClient(server.url, "tiny", concurrency=3)
     assert engine.generate(requests, GREEDY) == native.generate(requests, GREEDY)

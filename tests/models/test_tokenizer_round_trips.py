@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from cppo_lab.config.schema import ChainTask
 from cppo_lab.models.tokenizers import SPECIALS, trained_tokenizer, vocabulary_tokenizer
-from cppo_lab.tasks.chain import VOCABULARY, draw_problem
+from cppo_lab.tasks.chain import VOCABULARY, ChainConfig, draw_problem
 
 CHAIN = vocabulary_tokenizer(VOCABULARY)
 TEXTS = [f"Question: Tom has {i} apples, é and 1,2{i}. How many?\nAnswer: {i} #### {i}" for i in range(80)]
@@ -43,7 +42,7 @@ def test_prompts_and_solutions_come_back_exactly_and_know_every_piece(
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 12))
 def test_longest_solution_fits_the_tasks_response_limit(seed: int, steps: int) -> None:
-    task = ChainTask(
+    task = ChainConfig(
         kind="chain", steps=steps, heldout=16, multiply_probability=0.15, max_response_tokens=None
     )
     problem = draw_problem(np.random.default_rng(seed), steps, corruption=0.3)

@@ -14,12 +14,13 @@ from text_models import random_policy
 from tiny_runs import one_run_folder
 
 from cppo_lab.config.compose import compose_run, group_options
-from cppo_lab.config.schema import DapoMathTask, RunConfig
+from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import SHAPES, ModelShape
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
 from cppo_lab.paths import conf_dir
 from cppo_lab.sweeps.cost import cost
+from cppo_lab.tasks.dapo_math import DapoMathConfig
 from cppo_lab.training.checkpoint import save_checkpoint
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -59,7 +60,7 @@ def test_a_recipe_is_its_row_of_table_3(recipe: str) -> None:
     assert config.engine.kind == "vllm"
     assert isinstance(config.model, PretrainedModel)
     assert config.model.revision is not None
-    assert isinstance(config.task, DapoMathTask)
+    assert isinstance(config.task, DapoMathConfig)
     assert (config.task.samples, config.task.evaluation_temperature, config.task.evaluation_top_p) == (
         *(16, 0.7, 0.95),
     )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppo_lab.errors import UserError
-from cppo_lab.tasks.chain import VOCABULARY, ChainTask, draw_problem
+from cppo_lab.tasks.chain import VOCABULARY, ChainConfig, ChainTask, draw_problem
 from cppo_lab.tasks.grading.rules import grade
 
 GAIN = {"finds", "buys", "wins", "gets"}
@@ -163,9 +163,7 @@ def test_more_held_out_problems_than_there_are_is_refused() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 12])
 def test_shaping_of_long_responses_spares_every_correct_solution(steps: int) -> None:
-    from cppo_lab.config.schema import ChainTask as ChainConfig
     from cppo_lab.models.tokenizers import vocabulary_tokenizer
-    from cppo_lab.tasks.chain import VOCABULARY
 
     limit = ChainConfig(
         kind="chain", steps=steps, heldout=16, multiply_probability=0.15, max_response_tokens=None

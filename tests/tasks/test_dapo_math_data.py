@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cppo_lab.errors import UserError
-from cppo_lab.tasks.dapo_math import DapoMathTask, DataCounts, bare_question, prompt_text
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.dapo_math import HUB_REVISION, DapoMathConfig, HeldoutPaths, bare_question, prompt_text
+from cppo_lab.tasks.grading.rules import AnswerFormat, grade
+from cppo_lab.tasks.problem_set import ProblemSetTask
 
 AIME = [{"problem": f"Contest problem {i}: find ${i}+1$.", "answer": f"{i + 1:03d}"} for i in range(4)]
 
@@ -34,9 +35,33 @@ def write(path: Path, rows: Iterable[Any]) -> str:
     return str(path)
 
 
-def task_of(tmp_path: Path, rows: Iterable[Any], **extra: Any) -> DapoMathTask:
+def config_of(
+    path: str | None, heldout_paths: Mapping[str, str | None], prompt: Literal["plain", "chat"] = "plain"
+) -> DapoMathConfig:
+    paths: dict[str, str | None] = dict.fromkeys(("aime24", "aime25", "aime26"))
+    return DapoMathConfig(
+        kind="dapo_math",
+        path=path,
+        revision=HUB_REVISION,
+        prompt=prompt,
+        benchmarks=tuple(heldout_paths),  # type: ignore[arg-type]
+        heldout_paths=HeldoutPaths(**paths | dict(heldout_paths)),
+        samples=1,
+        evaluation_temperature=1.0,
+        evaluation_top_p=1.0,
+        max_response_tokens=64,
+    )
+
+
+def task_of(tmp_path: Path, rows: Iterable[Any], **extra: Any) -> ProblemSetTask:
+    return built(write(tmp_path / "train.jsonl", rows), tmp_path, **extra)
+
+
+def built(path: str, tmp_path: Path, **extra: Any) -> ProblemSetTask:
     heldout = {"aime24": write(tmp_path / "aime24.jsonl", AIME)}
-    return DapoMathTask(write(tmp_path / "train.jsonl", rows), **{"heldout_paths": heldout} | extra)
+    task = config_of(path, **{"heldout_paths": heldout} | extra).build()
+    assert isinstance(task, ProblemSetTask)
+    return task
 
 
 QUESTIONS = [(f"What is {i} and {i}?", str(2 * i)) for i in range(6)]
@@ -45,18 +70,19 @@ QUESTIONS = [(f"What is {i} and {i}?", str(2 * i)) for i in range(6)]
 @pytest.mark.parametrize("layout", [processed, original])
 def test_both_layouts_give_the_same_prompts_and_answers(tmp_path: Path, layout: Any) -> None:
     task = task_of(tmp_path, [layout(*pair) for pair in QUESTIONS])
-    assert [(p.prompt, p.answer) for p in task.data.problems] == [
+    assert [(p.prompt, p.answer) for p in task.problems.training] == [
         (prompt_text(question), answer) for question, answer in QUESTIONS
     ]
-    assert all(p.has_answer_line and not p.is_chat for p in task.data.problems)
+    assert all(p.format.answer_line and not p.is_chat for p in task.problems.training)
 
 
 def test_the_originals_parquet_reads_as_its_rows_do(tmp_path: Path) -> None:
     rows = [original(*pair) for pair in QUESTIONS for _ in range(3)]
     pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
-    heldout = {"aime24": write(tmp_path / "aime24.jsonl", AIME)}
-    task = DapoMathTask(str(tmp_path / "train.parquet"), heldout)
-    assert task.data.counts == DataCounts(18, 12, 0, 0, 0, 6)
+    task = built(str(tmp_path / "train.parquet"), tmp_path)
+    assert task.data_counts["rows"] == 18
+    assert task.data_counts["duplicates"] == 12
+    assert task.data_counts["training"] == 6
 
 
 def test_every_row_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
@@ -70,15 +96,20 @@ def test_every_row_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
         processed(AIME[0]["problem"].replace("$", ""), "1"),
     ]
     task = task_of(tmp_path, rows)
-    assert task.data.counts == DataCounts(
-        rows=12, duplicates=2, conflicting=2, not_numeric=1, held_out=1, training=6
-    )
-    assert {p.answer for p in task.data.problems} == {answer for _, answer in QUESTIONS}
+    assert task.data_counts == {
+        "rows": 12,
+        "duplicates": 2,
+        "conflicting": 2,
+        "not_numeric": 1,
+        "held_out": 1,
+        "training": 6,
+    }
+    assert {p.answer for p in task.problems.training} == {answer for _, answer in QUESTIONS}
 
 
 def test_problems_that_differ_in_a_sign_are_two(tmp_path: Path) -> None:
     task = task_of(tmp_path, [processed("Find $2-3$.", "-1"), processed("Find $2+3$.", "5")])
-    assert task.data.counts.training == 2
+    assert task.data_counts["training"] == 2
 
 
 def test_training_goes_through_all_problems_in_a_new_order(tmp_path: Path) -> None:
@@ -106,7 +137,9 @@ def test_real_aime_problems_are_asked_as_dapo_asks(shared_data: Path, tmp_path: 
     problems = task.heldout_problems()
     assert len(problems) == 30
     assert all(bare_question(p.prompt) != p.prompt and 0 <= int(p.answer) <= 999 for p in problems)
-    assert all(grade(f"So.\nAnswer: {p.answer}", p.answer, answer_line=True).correct for p in problems)
+    assert all(
+        grade(f"So.\nAnswer: {p.answer}", p.answer, AnswerFormat(answer_line=True)).correct for p in problems
+    )
 
 
 BROKEN = {
@@ -133,17 +166,17 @@ def test_local_files_are_checked_without_asking_the_hub(
 ) -> None:
     monkeypatch.setattr("cppo_lab.tasks.dapo_math.hub_rows", None)
     monkeypatch.setattr("cppo_lab.tasks.benchmarks.hub_rows", None)
-    good = task_of(tmp_path, [processed(*QUESTIONS[1])], heldout_paths={"aime24": None})
-    good.check_files()
+    train = write(tmp_path / "train.jsonl", [processed(*QUESTIONS[1])])
+    config_of(train, {"aime24": None}).check_files()
     other = write(tmp_path / "other.jsonl", [{"question": "q", "answer": "1"}])
     with pytest.raises(
         UserError, match=r"needs the columns problem, answer .* task\.heldout_paths\.aime24 takes"
     ):
-        DapoMathTask(None, {"aime24": other}).check_files()
+        config_of(None, {"aime24": other}).check_files()
     with pytest.raises(UserError, match="no such data file"):
-        DapoMathTask(None, {"aime24": None, "aime25": str(tmp_path / "absent.jsonl")}).check_files()
+        config_of(None, {"aime24": None, "aime25": str(tmp_path / "absent.jsonl")}).check_files()
     with pytest.raises(UserError, match="no problem to train on"):
-        task_of(tmp_path, [], heldout_paths={"aime24": None}).check_files()
+        config_of(write(tmp_path / "empty.jsonl", []), {"aime24": None}).check_files()
 
 
 def test_there_is_nothing_to_warm_up_from(tmp_path: Path) -> None:

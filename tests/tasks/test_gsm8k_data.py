@@ -12,7 +12,19 @@ import pytest
 
 from cppo_lab.errors import UserError
 from cppo_lab.tasks.grading.rules import grade
-from cppo_lab.tasks.gsm8k import Gsm8kTask, load_problems
+from cppo_lab.tasks.gsm8k import HUB_REVISION, Gsm8kConfig, load_problems
+from cppo_lab.tasks.task import Task
+
+
+def gsm8k(path: Path | str, heldout: int, heldout_path: Path | str | None = None) -> Task:
+    return Gsm8kConfig(
+        kind="gsm8k",
+        path=str(path),
+        heldout_path=heldout_path and str(heldout_path),
+        heldout=heldout,
+        revision=HUB_REVISION,
+        max_response_tokens=192,
+    ).build()
 
 
 def write_rows(path: Path, count: int, first: int = 0) -> Path:
@@ -35,7 +47,7 @@ def test_real_files_load_whole_and_their_references_grade_correct(
 
 
 def test_real_training_never_sees_the_heldout_problems(shared_data: Path) -> None:
-    task = Gsm8kTask(path=str(shared_data / "gsm8k" / "train.jsonl"), heldout_path=None, heldout=128)
+    task = gsm8k(shared_data / "gsm8k" / "train.jsonl", 128)
     heldout = {problem.prompt for problem in task.heldout_problems()}
     assert len(task.heldout_problems()) == 128
     seen = {p.prompt for step in range(80) for p in task.training_problems(step, 100, seed=0)}
@@ -47,7 +59,7 @@ def test_real_training_never_sees_the_heldout_problems(shared_data: Path) -> Non
 
 def test_every_epoch_visits_each_problem_once_in_a_new_order(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "train.jsonl", 30)
-    task = Gsm8kTask(path=str(path), heldout_path=None, heldout=6)
+    task = gsm8k(path, 6)
     # 24 training problems; batches of 9 cross the borders of epochs.
     stream = [p.prompt for step in range(8) for p in task.training_problems(step, 9, seed=4)]
     epochs = [stream[i : i + 24] for i in range(0, 72, 24)]
@@ -60,7 +72,7 @@ def test_every_epoch_visits_each_problem_once_in_a_new_order(tmp_path: Path) -> 
 
 def test_training_stream_needs_no_earlier_call(tmp_path: Path) -> None:
     path = str(write_rows(tmp_path / "train.jsonl", 30))
-    first, second = (Gsm8kTask(path=path, heldout_path=None, heldout=6) for _ in range(2))
+    first, second = (gsm8k(path, 6) for _ in range(2))
     for step in range(7):
         first.training_problems(step, 9, seed=1)
     assert first.training_problems(7, 9, seed=1) == second.training_problems(7, 9, seed=1)
@@ -69,7 +81,7 @@ def test_training_stream_needs_no_earlier_call(tmp_path: Path) -> None:
 def test_problem_in_both_files_is_kept_out_of_training(tmp_path: Path) -> None:
     train = write_rows(tmp_path / "train.jsonl", 20)
     heldout = write_rows(tmp_path / "test.jsonl", 5, first=18)
-    task = Gsm8kTask(path=str(train), heldout_path=str(heldout), heldout=100)
+    task = gsm8k(train, 100, heldout)
     assert len(task.heldout_problems()) == 5
     seen = {p.prompt for p in task.training_problems(0, 18, seed=0)}
     assert len(seen) == 18
@@ -91,7 +103,7 @@ def test_line_separators_inside_a_text_do_not_end_the_row(tmp_path: Path) -> Non
 
 GOOD = '{"question": "q", "answer": "#### 1"}\n'
 BROKEN = {
-    "corrupt": (GOOD + '{"question": "q", "ans\n', r"cannot be read as JSONL or Parquet"),
+    "corrupt": (GOOD + '{"question": "q", "ans\n', r"cannot be read as JSONL"),
     "no_keys": (GOOD + '{"q": 1}\n', r"row 2: a GSM8K row needs the keys 'question' and 'answer'"),
     "not_a_row": (GOOD + "[1, 2]\n", r"row 2: a GSM8K row needs the keys"),
     "not_text": ('{"question": 3, "answer": "#### 1"}\n', r"row 1: 'question' and 'answer' must be text"),
@@ -121,13 +133,13 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["binary.jsonl", "binary.parquet"])
 def test_binary_rubbish_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(UserError, match="cannot be read as JSONL or Parquet"):
+    with pytest.raises(UserError, match=f"cannot be read as {name.partition('.')[2].upper()}"):
         load_problems(str(tmp_path / name), "test")
 
 
 def test_heldout_larger_than_the_file_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "train.jsonl", 10)
-    task = Gsm8kTask(path=str(path), heldout_path=None, heldout=10)
+    task = gsm8k(path, 10)
     with pytest.raises(UserError, match=r"task\.heldout=10: .* holds only 10 problems"):
         task.heldout_problems()
 
@@ -135,4 +147,4 @@ def test_heldout_larger_than_the_file_is_refused(tmp_path: Path) -> None:
 def test_training_file_of_heldout_problems_alone_is_refused(tmp_path: Path) -> None:
     path = str(write_rows(tmp_path / "both.jsonl", 10))
     with pytest.raises(UserError, match="no problem"):
-        Gsm8kTask(path=path, heldout_path=path, heldout=100).training_problems(0, 4, seed=0)
+        gsm8k(path, 100, path).training_problems(0, 4, seed=0)

@@ -1,4 +1,4 @@
-"""Grading in processes of its own: a completion can hang or blow up a worker, never the lab."""
+"""Grading in worker processes with limits on time and memory, which are replaced when a response exceeds them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from multiprocessing.util import Finalize
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from cppo_lab.tasks.grading.numbers import parse_number
-from cppo_lab.tasks.grading.rules import MAX_COMPLETION, grade
+from cppo_lab.tasks.grading.rules import MARKED, MAX_RESPONSE, AnswerFormat, grade
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict
 
 LIMIT_S = 2.0
-"""Wall-clock seconds that one answer may take, from the moment a worker takes it up."""
+"""Wall-clock seconds for one answer, from the moment a worker starts on it."""
 MEMORY_BYTES = 1 << 30
-"""Address space that a worker may have."""
+"""Address space of a worker."""
 WORKERS = 2
 _ANSWERS_PER_WORKER = 5000
 # Beyond an answer's limit, for a new worker to load sympy on a busy machine.
 _PATIENCE_S = 60.0
 _POLL_S = 1.0
-_FRUITLESS_POOLS = 3
+_MAX_FAILURES = 3
 
 
 def _start(symbolic: bool, memory: int) -> None:
-    """What a worker does first. Loading sympy is no answer's time."""
+    """Prepare a worker. Loading sympy must not count towards an answer's time limit."""
     if symbolic:
         import cppo_lab.tasks.grading.symbolic  # noqa: F401
-    # Pebble's handler is not heard before a long call into C returns.
+    # Pebble's handler runs only after a long call into C returns.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
 
 
-def _grade_one(completion: str, answer: str, answer_line: bool, limit_s: float) -> Verdict:
-    # The parent stops a worker that hangs. Where the parent has died, this does.
+def _grade_one(response: str, answer: str, form: AnswerFormat, limit_s: float) -> Verdict:
+    # The parent stops a worker that hangs; this limit does so after the parent has died.
     used = sum(os.times()[:2])
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * limit_s) + 2, hard))
     try:
-        return grade(completion, answer, answer_line)
+        return grade(response, answer, form)
     except MemoryError:
-        # Not caught here, so that the process goes too: what it allocated may not come back.
+        # End the process: the memory it allocated may not be returned otherwise.
         os._exit(1)
     except RecursionError:
         return Verdict(Outcome.REJECTED)
 
 
 class Grader:
-    """Grades completions in `workers` processes that are killed and replaced at their limits.
+    """Grades responses in `workers` processes, which are killed and replaced at their limits.
 
-    `symbolic` loads math-verify into them; without it only numeric reference answers can be graded. Processes start
-    with the first use. Close it, or use it as a context.
+    `symbolic` loads math-verify into them; without it, no reference can be symbolic. Processes start on first use.
+    Close it, or use it as a context.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Grader:
 
     def _new_pool(self) -> ProcessPool:
         if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-            # A worker of joblib says that it was started by loky, which no process that it spawns knows.
+            # A joblib worker's start method is loky, which is unknown to the processes it spawns.
             multiprocessing.set_start_method("spawn", force=True)
         return ProcessPool(
             max_workers=self._workers,
@@ -95,7 +95,7 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End the workers; what another thread waits for ends in a RuntimeError."""
+        """End the workers; another thread that waits for a verdict gets a RuntimeError."""
         self._is_closed = True
         self._end_pool()
 
@@ -104,39 +104,37 @@ class Grader:
         self._pool.join()
 
     def grade(
-        self, completions: Sequence[str], answers: Sequence[str], answer_lines: Sequence[bool] | None = None
+        self, responses: Sequence[str], answers: Sequence[str], formats: Sequence[AnswerFormat] | None = None
     ) -> list[Verdict]:
-        """The verdicts on `completions`, each against its reference answer.
+        """The verdict on each response, against the reference answer at its index; `formats` default to `MARKED`.
 
-        `answer_lines` says of which ones an `Answer:` counts (see `marked_answer`); of none where it is left out.
-        Raises ValueError where a reference answer is no number and the grader has no symbolic mathematics, and
-        RuntimeError where no worker can be started, or the grader is closed.
+        Raises ValueError if a reference is not a number, compared as text, or (with `symbolic`) an expression;
+        RuntimeError if no worker can be started, or the grader is closed.
         """
-        if not self.symbolic:
-            strange = next((answer for answer in answers if parse_number(answer) is None), None)
-            if strange is not None:
-                raise ValueError(f"answer {strange[:40]!r}: not a number")
+        forms = [MARKED] * len(responses) if formats is None else formats
+        items = list(zip(responses, answers, forms, strict=True))
+        for _, answer, form in items:
+            if not self.symbolic and form.comparison != "text" and parse_number(answer) is None:
+                raise ValueError(f"answer {answer[:40]!r}: not a number")
         verdicts: list[Verdict | None] = [
-            Verdict(Outcome.REJECTED) if len(completion) > MAX_COMPLETION else None
-            for completion, _ in zip(completions, answers, strict=True)
+            Verdict(Outcome.REJECTED) if len(response) > MAX_RESPONSE else None for response in responses
         ]
-        lines = [False] * len(completions) if answer_lines is None else answer_lines
-        fruitless = 0
-        while missing := [place for place, verdict in enumerate(verdicts) if verdict is None]:
-            graded = self._try([(completions[i], answers[i], lines[i]) for i in missing])
-            fruitless = 0 if any(graded) else fruitless + 1
-            if fruitless == _FRUITLESS_POOLS:
-                raise RuntimeError("the processes that grade cannot be started, or end at once")
-            for place, verdict in zip(missing, graded, strict=True):
-                verdicts[place] = verdict
+        failures = 0
+        while missing := [i for i, verdict in enumerate(verdicts) if verdict is None]:
+            graded = self._try([items[i] for i in missing])
+            failures = 0 if any(graded) else failures + 1
+            if failures == _MAX_FAILURES:
+                raise RuntimeError("the grading processes cannot be started, or end at once")
+            for i, verdict in zip(missing, graded, strict=True):
+                verdicts[i] = verdict
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _try(self, items: Sequence[tuple[str, str, bool]]) -> list[Verdict | None]:
-        """The verdicts on (completion, answer, whether an answer line counts), None where the pool broke."""
+    def _try(self, items: Sequence[tuple[str, str, AnswerFormat]]) -> list[Verdict | None]:
+        """The verdicts on (response, answer, format), None where the pool broke."""
         if self._is_closed:
             raise RuntimeError("the grader is closed")
         if not self._pool.active:
-            # Pebble gives a pool up when one of its workers dies between two answers.
+            # Pebble abandons a pool when one of its workers dies between two answers.
             self._end_pool()
             self._pool = self._new_pool()
         futures = [
@@ -146,7 +144,7 @@ class Grader:
         return [self._verdict(future) for future in futures]
 
     def _verdict(self, future: ProcessFuture[Verdict]) -> Verdict | None:
-        """What became of one answer; None when it was lost with the pool."""
+        """The verdict on one answer; None if it was lost with the pool."""
         deadline = time.monotonic() + self.limit_s + _PATIENCE_S
         while True:
             is_alive = self._pool.active
@@ -163,14 +161,14 @@ class Grader:
             if not is_alive:
                 return None
             if time.monotonic() > deadline:
-                # Answers are taken up in their order: one that still waits was lost on its way to a worker.
+                # Answers are graded in order: one that still waits was lost on its way to a worker.
                 self._pool.stop()
 
 
 @functools.cache
 def grader(symbolic: bool = False) -> Grader:
-    """The grader that this process shares; its workers end with the process."""
+    """The grader shared by this process; its workers end with the process."""
     made = Grader(symbolic=symbolic)
-    # A process that multiprocessing started waits for its children, and runs this before.
+    # A process started by multiprocessing waits for its children; this runs before.
     Finalize(made, made.close, exitpriority=1)
     return made

@@ -7,37 +7,37 @@ import sys
 from collections.abc import Callable
 
 from cppo_lab.tasks.grading import pool
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.rules import MARKED, AnswerFormat, grade
 from cppo_lab.tasks.grading.verdict import Verdict
 
 
-def _spin(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+def _spin(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
     while True:
         pass
 
 
-def _spin_in_c(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+def _spin_in_c(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
     sum(range(10**12))
-    return grade(completion, answer)
+    return grade(response, answer)
 
 
-def _exhaust_memory(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+def _exhaust_memory(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
     held = []
     while True:
         held.append(bytearray(1 << 24))
 
 
-def _overflow_stack(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+def _overflow_stack(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
     sys.setrecursionlimit(10**9)
 
     def deeper(_: int) -> list[object]:
         return list(map(deeper, [0]))
 
     deeper(0)
-    return grade(completion, answer)
+    return grade(response, answer)
 
 
-def _exit(completion: str, answer: str, answer_line: bool = False) -> Verdict:
+def _exit(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
     os._exit(0)
 
 
@@ -50,10 +50,10 @@ SABOTAGE: dict[str, Callable[..., Verdict]] = {
 }
 
 
-def sabotaged(completion: str, answer: str, answer_line: bool, limit_s: float) -> Verdict:
+def sabotaged(response: str, answer: str, form: AnswerFormat, limit_s: float) -> Verdict:
     """What a worker does for one answer, with its grading replaced where the completion names a sabotage."""
-    pool.grade = SABOTAGE.get(completion, grade)  # type: ignore[assignment]
-    return pool._grade_one(completion, answer, answer_line, limit_s)
+    pool.grade = SABOTAGE.get(response, grade)  # type: ignore[assignment]
+    return pool._grade_one(response, answer, form, limit_s)
 
 
 def never_starts(*_: object) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cppo_lab.tasks.grading.extraction import marked_answer
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.rules import AnswerFormat, grade
 
 TABLE = [
     ("#### 18", "18"),
@@ -162,5 +162,5 @@ def test_a_million_characters_of_answer_lines_take_no_time(text: str) -> None:
     ],
 )
 def test_answer_lines_are_graded_as_exact_numbers(completion: str, is_right: bool) -> None:
-    assert grade(completion, "42", answer_line=True).correct is is_right
+    assert grade(completion, "42", AnswerFormat(answer_line=True)).correct is is_right
     assert not grade(completion, "42").correct

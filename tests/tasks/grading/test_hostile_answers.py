@@ -111,7 +111,7 @@ def check_all(grader: Grader, pairs: Sequence[Pair]) -> list[Verdict]:
     with timed(grader) as clock:
         verdicts = grader.grade(*zip(*mixed, strict=True))
     assert psutil.Process().memory_info().rss - before < GROWTH_BYTES
-    assert clock.asked == sum(len(completion) <= pool.MAX_COMPLETION for completion, _ in mixed)
+    assert clock.asked == sum(len(completion) <= pool.MAX_RESPONSE for completion, _ in mixed)
     assert max(clock.seconds()) < grader.limit_s + SPARE_S
     expected = [pair in ORDINARY for pair in mixed]
     wrongly = [
