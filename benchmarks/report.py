@@ -29,7 +29,7 @@ import yaml
 
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.load.sources import load_study
-from cppo_lab.analysis.page.gallery import exhibits
+from cppo_lab.analysis.page.exhibits import exhibits
 from cppo_lab.analysis.summary import find
 from cppo_lab.config.compose import compose_run
 from cppo_lab.tracking.run_folder import jsonable_config

@@ -31,18 +31,20 @@ class Registry(Mapping[str, Part]):
         self.kind = kind
         self._entries: dict[str, Entry[Part]] = {}
 
-    def register(self, name: str, *, about: str, paper: str | None = None) -> Callable[[Part], Part]:
-        """A decorator that adds a part under `name`.
+    def register(
+        self, name: str, *, about: str, paper: str | None = None, origin: str | None = None
+    ) -> Callable[[Part], Part]:
+        """A decorator that adds a part under `name`; `origin`: the module that it is from, where it cannot tell itself.
 
         Raises ValueError for a name that another module has taken; a module that is loaded again replaces its own.
         """
 
         def add(part: Part) -> Part:
-            origin = getattr(part, "__module__", "")
+            module = str(origin or getattr(part, "__module__", ""))
             taken = self._entries.get(name)
-            if taken is not None and taken.origin != origin:
+            if taken is not None and taken.origin != module:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {taken.origin}")
-            self._entries[name] = Entry(name, part, about, paper, origin)
+            self._entries[name] = Entry(name, part, about, paper, module)
             return part
 
         return add

@@ -1,1 +1,5 @@
-"""Figures of a study: one function per figure, each returns a Figure and touches no global state."""
+"""The figures of a report: those of the lab (in `gallery/`) and of plug-ins, all registered by `figure`."""
+
+from cppo_lab.analysis.figures.registry import CannotDraw, Drawing, figure
+
+__all__ = ["CannotDraw", "Drawing", "figure"]

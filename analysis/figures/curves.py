@@ -1,9 +1,8 @@
-"""Metrics of a group as curves over steps: one row per seed, and what stands for the group."""
+"""A metric of a group as curves over steps: one row per run, and their mean, median and band."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,108 +13,95 @@ from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
 
 Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One metric of one group. `steps` [S]; `values` [n, S], NaN where a seed did not record the step.
+    """One metric of one group.
 
-    `died` [n] tells which seeds failed: their line ends where they died.
+    table: runs x steps, NaN where a run did not record the step. failed: by run, whether it failed, so that its curve
+    ends early.
     """
 
-    steps: Array
-    values: Array
-    run_ids: tuple[str, ...]
-    died: tuple[bool, ...]
+    table: pd.DataFrame
+    failed: pd.Series
 
     @property
     def n(self) -> int:
-        return len(self.run_ids)
+        return len(self.table)
 
-    def common(self) -> Mask:
-        """Which steps [S] count: those every seed recorded that got that far, and those a seed recorded that did
-        not die. A step that only dying runs recorded is no mean; a step where some seeds had nothing to record
-        (no update, so no KL) is one over the others.
-        """
-        there = ~np.isnan(self.values)
-        reached = np.array([self.steps[row].max() if row.any() else -1.0 for row in there])
-        alive = reached[:, None] >= self.steps[None, :]
-        survived = ~np.array(self.died, dtype=np.bool_)
-        complete = there.sum(axis=0) >= alive.sum(axis=0)
-        return np.asarray(complete | there[survived].any(axis=0), dtype=np.bool_)
+    @property
+    def steps(self) -> Array:
+        """[S]."""
+        return self.table.columns.to_numpy(dtype=np.float64)
+
+    @property
+    def values(self) -> Array:
+        """[n, S]."""
+        return self.table.to_numpy(dtype=np.float64)
 
     def mean(self) -> Array:
-        """Mean over the seeds that recorded each step, [S]; NaN at steps that do not count."""
-        return self._over_seeds(np.nanmean)
+        """Mean over the runs that recorded each step, [S]; NaN at steps that do not count."""
+        return self.table.mean().where(self._counts()).to_numpy(dtype=np.float64)
 
     def median(self) -> Array:
-        """Median over the seeds that recorded each step, [S]; NaN at steps that do not count."""
-        return self._over_seeds(np.nanmedian)
+        """Median over the runs that recorded each step, [S]; NaN at steps that do not count."""
+        return self.table.median().where(self._counts()).to_numpy(dtype=np.float64)
 
     def carried(self) -> Curves:
-        """The same curves, each seed that died carried on at its last value.
+        """The same curves with every failed run continued at its last value.
 
-        Without this the mean would rise when the worst seed dies.
+        Otherwise the mean would rise when the worst run fails.
         """
-        values = self.values.copy()
-        for row, died in zip(values, self.died, strict=True):
-            there = np.flatnonzero(~np.isnan(row))
-            if died and len(there):
-                row[there[-1] + 1 :] = row[there[-1]]
-        return Curves(self.steps, values, self.run_ids, self.died)
+        after_the_end = self.table.bfill(axis=1).isna()
+        continued = self.table.ffill(axis=1).where(after_the_end, self.table)
+        return replace(self, table=self.table.where(~self.failed, continued, axis=0))
 
     def band(self) -> tuple[Array, Array] | None:
-        """Low and high [S] around the mean: Student's t 95% interval from three seeds on, the range of the
-        two seeds at n = 2 (where a t interval is so wide that it says nothing), None for a single seed.
+        """Low and high [S] around the mean: Student's t 95% interval from three runs on, the range of two (their t
+        interval is too wide to be of use), None for a single run.
         """
         if self.n < 2:
             return None
-        low, high = np.full(len(self.steps), np.nan), np.full(len(self.steps), np.nan)
-        common = self.common()
-        for index in range(len(self.steps)):
-            present = self.values[:, index][~np.isnan(self.values[:, index])]
-            # One seed of several has no range.
-            if len(present) < 2 or not common[index]:
-                continue
-            if len(present) >= 3:
-                estimate = statistics.t_interval(present)
-                low[index], high[index] = estimate.low, estimate.high
-            else:
-                low[index], high[index] = present.min(), present.max()
+        low, high = self.table.apply(_interval).where(self._counts(), axis=1).to_numpy(dtype=np.float64)
         return low, high
 
     def binned(self, most: int) -> Curves:
-        """The same curves on at most `most` points: neighbouring steps replaced by their median, per seed."""
+        """The same curves on at most `most` points: neighbouring steps replaced by their median, per run."""
         if len(self.steps) <= most:
             return self
         parts = np.array_split(self.steps, most)
-        bins = np.repeat(np.arange(most), [len(part) for part in parts])
-        values = pd.DataFrame(self.values.T).groupby(bins).median().to_numpy(dtype=np.float64).T
-        steps = np.array([part.mean() for part in parts])
-        return Curves(steps, values, self.run_ids, self.died)
+        bins = np.repeat([part.mean() for part in parts], [len(part) for part in parts])
+        return replace(self, table=self.table.T.groupby(bins).median().T)
+
+    def positive(self) -> Curves:
+        """The same curves without what has no place on a logarithmic axis."""
+        return replace(self, table=self.table.where(self.table > 0))
+
+    def cumulative(self) -> Curves:
+        """The same curves summed over steps; a step that was not recorded adds nothing and stays NaN."""
+        return replace(self, table=self.table.cumsum(axis=1))
 
     def ends(self) -> list[tuple[float, float]]:
-        """(step, value) of the last record of every seed that died."""
-        points = []
-        for row, died in zip(self.values, self.died, strict=True):
-            there = np.flatnonzero(~np.isnan(row))
-            if died and len(there):
-                points.append((float(self.steps[there[-1]]), float(row[there[-1]])))
-        return points
+        """(step, value) of the last record of every failed run."""
+        rows = (row.dropna() for _, row in self.table[self.failed].iterrows())
+        return [(float(row.index[-1]), float(row.iloc[-1])) for row in rows if len(row)]
 
-    def _over_seeds(self, reduce: Callable[..., Array]) -> Array:
-        out = np.full(len(self.steps), np.nan)
-        shown = self.common() & np.asarray(~np.isnan(self.values).all(axis=0), dtype=np.bool_)
-        if shown.any():
-            out[shown] = reduce(self.values[:, shown], axis=0)
-        return out
+    def _counts(self) -> pd.Series:
+        """By step, whether its mean counts: where every run that got so far recorded it, or one that did not fail did.
+
+        A step that only failing runs recorded has no mean. At a step where some runs had nothing to record (without an
+        update there is no KL) the mean is that of the others.
+        """
+        recorded = self.table.notna()
+        got_so_far = self.table.bfill(axis=1).notna()
+        return (recorded.sum() >= got_so_far.sum()) | recorded[~self.failed].any()
 
 
 def curves_of(study: Study, group: Group, key: str, *, from_step: int = 0) -> Curves | None:
-    """Metric `key` of every run of `group` that recorded it, or None when none did.
+    """Metric `key` of every run of `group` that recorded it; None when none did.
 
-    Unfinished and failed runs are included: a curve shows what was seen.
+    Unfinished and failed runs are included.
     """
     if key not in study.metrics:
         return None
@@ -125,18 +111,16 @@ def curves_of(study: Study, group: Group, key: str, *, from_step: int = 0) -> Cu
     rows = rows[rows["run_id"].isin(members.index) & (rows["step"] >= from_step)]
     if rows.empty:
         return None
-    table = rows.pivot(index="run_id", columns="step", values=key)
-    run_ids = tuple(str(run_id) for run_id in members.index if run_id in table.index)
-    return Curves(
-        steps=table.columns.to_numpy(dtype=np.float64),
-        values=table.loc[list(run_ids)].to_numpy(dtype=np.float64),
-        run_ids=run_ids,
-        died=tuple(str(members.loc[run_id, "status"]) == "FAILED" for run_id in run_ids),
-    )
+    table = rows.pivot(index="run_id", columns="step", values=key).astype(float)
+    table = table.loc[[run_id for run_id in members.index if run_id in table.index]]
+    return Curves(table, members.loc[table.index, "status"] == "FAILED")
 
 
-def cumulative(curves: Curves) -> Curves:
-    """The same curves summed over steps; NaN entries add nothing before and stay NaN where they stand."""
-    filled = np.where(np.isnan(curves.values), 0.0, curves.values)
-    total = np.where(np.isnan(curves.values), np.nan, np.cumsum(filled, axis=1))
-    return Curves(curves.steps, total, curves.run_ids, curves.died)
+def _interval(values: pd.Series) -> pd.Series:
+    present = values.dropna().to_numpy(dtype=np.float64)
+    if len(present) < 2:
+        return pd.Series([np.nan, np.nan])
+    if len(present) == 2:
+        return pd.Series([present.min(), present.max()])
+    estimate = statistics.t_interval(present)
+    return pd.Series([estimate.low, estimate.high])

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import DARK
 
 PNG_DPI = 200
 # Beyond this an inline SVG costs a browser more than a picture of it does.
@@ -71,12 +72,12 @@ def inline_svg(document: str) -> str:
 
 def variable(color: str) -> str:
     """CSS reference to a house colour, itself for any other colour."""
-    return f"var(--c-{color[1:]}, {color})" if color in style.DARK else color
+    return f"var(--c-{color[1:]}, {color})" if color in DARK else color
 
 
 def palette_css(dark: bool) -> str:
     """Declarations of every house colour for one theme."""
-    return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in style.DARK.items())
+    return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in DARK.items())
 
 
 def _saved(figure: Figure, kind: str, area: Bbox | None, **options: Any) -> bytes:

@@ -1,18 +1,12 @@
-"""The one house style: colours, markers, type and the small pieces every figure shares.
-
-A method looks the same in every figure and every report: its colour, marker and line come from a fixed table
-by name, and for a name not in the table from a hash of that name. The colours are those of Okabe and Ito,
-distinguishable under the common colour deficiencies; marker and line repeat the message in grey print.
-"""
+"""The house style: type, axes, legends and the small pieces that figures share. Colours and methods: `looks`."""
 
 from __future__ import annotations
 
+import math
 import textwrap
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,40 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
+from cppo_lab.analysis.figures.looks import CROSS, INK, PAPER, RULE, SOFT_INK, Look
 from cppo_lab.analysis.formatting import tidy
 
-INK = "#1c2024"
-SOFT_INK = "#5d666f"
-RULE = "#d5d9de"
-PAPER = "#fefefd"
-
-# Every colour a figure may use, with its counterpart on a dark page (the page swaps them in the inline SVG).
-DARK = {
-    INK: "#e7e9ec",
-    SOFT_INK: "#a3abb4",
-    RULE: "#3a4149",
-    PAPER: "#16191d",
-    "#d55e00": "#f0803c",
-    "#e69f00": "#f0b429",
-    "#0072b2": "#4aa8e8",
-    "#009e73": "#2cc79a",
-    "#cc79a7": "#e39cc2",
-    "#56b4e9": "#8fd0f7",
-    "#7a5195": "#b58fd6",
-    "#8c6d1f": "#c9a64a",
-    "#4d4d4d": "#b9bec4",
-    "#a50f15": "#ff7b72",
-    "#3b7d23": "#86c96a",
-    "#00707a": "#3fb8c4",
-}
-CROSS = "#a50f15"
-# One hue from light to dark: the same to the colour-blind and in grey print.
+# One hue from light to dark, which survives colour deficiency and grey print.
 SEQUENTIAL = "Blues"
 # Decades that a logarithmic axis reaches below the median of what it shows.
 MOST_DECADES = 3
+DASHES = (0, (2, 2))
+"""Of the line of a starting policy."""
 
 FONT: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -108,99 +81,9 @@ RC: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one method is drawn everywhere."""
-
-    color: str
-    marker: str
-    dashes: tuple[float, ...]
-
-    @property
-    def size(self) -> float:
-        """Marker size in points; crosses and stars look smaller than filled shapes of the same size."""
-        return 7.0 if self.marker in "XP" else 5.4
-
-    @property
-    def linestyle(self) -> tuple[float, tuple[float, ...]] | Literal["-"]:
-        return (0.0, self.dashes) if self.dashes else "-"
-
-
-SOLID: tuple[float, ...] = ()
-DASHED = (4.0, 1.6)
-DOTTED = (1.2, 1.6)
-DASH_DOT = (5.0, 1.5, 1.2, 1.5)
-
-# Kin share a colour: policy gradients orange-red, ratio clipping yellow, DPPO blue. Methods that one of the paper's
-# figures sets side by side do not: CPPO is green, and its variants differ from it.
-LOOKS = {
-    "pg": Look("#d55e00", "X", SOLID),
-    "reinforce": Look("#d55e00", "<", DASHED),
-    "reinforce_pp": Look("#d55e00", ">", DASH_DOT),
-    "reinforce_pp_baseline": Look("#d55e00", "d", DOTTED),
-    "rloo": Look("#4d4d4d", "v", SOLID),
-    "ppo": Look("#8c6d1f", "v", SOLID),
-    "grpo": Look("#e69f00", "s", SOLID),
-    "grpo_tis": Look("#e69f00", "P", DASH_DOT),
-    "dapo": Look("#e69f00", "D", DASHED),
-    "dr_grpo": Look("#e69f00", "p", DOTTED),
-    "icepop": Look("#8c6d1f", "D", DASHED),
-    "dppo_tv": Look("#0072b2", "^", SOLID),
-    "dppo_kl": Look("#0072b2", "v", DASHED),
-    "dppo_topk_tv": Look("#56b4e9", "^", SOLID),
-    "dppo_topk_kl": Look("#56b4e9", "v", DASHED),
-    "drpo": Look("#56b4e9", "d", DASH_DOT),
-    "cppo": Look("#009e73", "o", SOLID),
-    "cppo_binary": Look("#d55e00", "h", DASHED),
-    "cppo_kl": Look("#7a5195", "p", DASH_DOT),
-    "cppo_soft": Look("#d55e00", "D", DOTTED),
-    "cppo_fixed_budget": Look("#d55e00", "o", SOLID),
-    "cppo_larger_budget": Look("#d55e00", "v", DASH_DOT),
-    "cppo_relative_budget": Look("#e69f00", "^", DOTTED),
-    "cppo_lower_floor": Look("#7a5195", "<", DASHED),
-    "cppo_no_budget": Look("#7a5195", "h", DASHED),
-    "cppo_no_weights": Look("#d55e00", "p", DASH_DOT),
-    "cppo_shuffled": Look("#3b7d23", "d", DOTTED),
-    "cispo": Look("#cc79a7", "D", SOLID),
-    "minpro": Look("#7a5195", "s", DASHED),
-    "gspo": Look("#7a5195", "P", SOLID),
-    "gmpo": Look("#7a5195", "p", DASHED),
-    "trm_max": Look("#00707a", "d", SOLID),
-    "trm_avg": Look("#0072b2", "s", DASHED),
-    "trm_max_avg": Look("#00707a", "P", DASH_DOT),
-    "sapo": Look("#4d4d4d", "h", DASHED),
-    "ctpo": Look("#4d4d4d", ">", DASH_DOT),
-}
-_SPARE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a5195", "#00707a", "#4d4d4d")
-_SPARE_MARKERS = "os^DvPXd"
-# A colour that comes again has another marker, since dashes alone are not told apart.
-SPARE = tuple(
-    Look(color, _SPARE_MARKERS[(place + 3 * turn) % len(_SPARE_MARKERS)], dashes)
-    for turn, dashes in enumerate((SOLID, DASHED, DASH_DOT))
-    for place, color in enumerate(_SPARE_COLORS)
-)
-
-
-def looks_of(methods: Sequence[str]) -> dict[str, Look]:
-    """One look per method, no two alike: the fixed table first, hashed spares for names it does not hold."""
-    looks = {method: LOOKS[method] for method in methods if method in LOOKS}
-    for method in methods:
-        if method in looks:
-            continue
-        start = zlib.crc32(method.encode()) % len(SPARE)
-        candidates = [SPARE[(start + step) % len(SPARE)] for step in range(len(SPARE))]
-        used = set(looks.values())
-        colors = {look.color for look in used}
-        fresh = [look for look in candidates if look.color not in colors] or [
-            look for look in candidates if look not in used
-        ]
-        looks[method] = fresh[0] if fresh else candidates[0]
-    return looks
-
-
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The house style for the figures made inside; what was set before is back afterwards."""
+    """The house style for the figures drawn inside; restores what was set before."""
     with matplotlib.rc_context(RC):
         yield
 
@@ -210,10 +93,30 @@ def sheet(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
 
 
-def stamp(figure: Figure, mark: str) -> Bbox:
-    """Write `mark` in a strip below a figure that is laid out already; returns the area to save, in inches.
+def small_multiples(
+    count: int,
+    columns: int,
+    width: float,
+    height: float,
+    air: tuple[float, float] = (0.0, 0.0),
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` axes, at most `columns` in a row, each of `width` x `height` inches; `air` is added to the
+    whole.
+    """
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = sheet(width * columns + air[0], height * rows + air[1])
+    grid = [axes for row in figure.subplots(rows, columns, squeeze=False, **shared) for axes in row]
+    for spare in grid[count:]:
+        spare.remove()
+    return figure, grid[:count]
 
-    The strip lies outside the figure's own bounds, so that it can cover nothing in them, whatever the layout is.
+
+def stamp(figure: Figure, mark: str) -> Bbox:
+    """Write `mark` in a strip below a figure that is already laid out; returns the area to save, in inches.
+
+    The strip lies outside the figure's own bounds, so it covers nothing whatever the layout.
     """
     width, height = figure.get_size_inches()
     for legend in figure.legends:
@@ -250,50 +153,16 @@ def percent_label(value: float, high: float) -> str:
     return f"{round(100 * value, digits):g}%"
 
 
-def row_major(handles: Sequence[Line2D], columns: int) -> list[Line2D]:
-    """Legend handles so ordered that matplotlib, which fills columns first, shows them in order by row."""
-    rows = -(-len(handles) // columns)
-    return (
-        [handle for column in range(columns) for handle in handles[column::columns]]
-        if rows > 1
-        else [*handles]
-    )
+def position_axis(axis: Axis) -> None:
+    """Ticks of relative positions 0..1 in a response, or of other whole percents."""
+    axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def name_methods(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
-    """The legend of a whole figure, above it, in order by row, in as many columns as its width has room for."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(columns, len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * longest))))
-    figure.legend(
-        handles=row_major(handles, columns), loc="outside upper left", ncols=columns, columnspacing=1.8
-    )
-
-
-def line_handles(methods: Sequence[str], looks: dict[str, Look]) -> list[Line2D]:
-    """One legend entry per method, drawn as its lines are."""
-    return [
-        Line2D(
-            [],
-            [],
-            color=looks[method].color,
-            linestyle=looks[method].linestyle,
-            linewidth=2.2,
-            marker=looks[method].marker,
-            markersize=looks[method].size,
-            markeredgecolor=PAPER,
-            label=method,
-        )
-        for method in methods
-    ]
-
-
-def cell_edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Edges [n + 1] of cells around `centres` [n], rising: half way between neighbours, and as wide at the ends."""
-    if len(centres) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    between = (centres[1:] + centres[:-1]) / 2
-    first, last = centres[0] - (between[0] - centres[0]), centres[-1] + (centres[-1] - between[-1])
-    return np.concatenate([[first], between, [last]])
+def step_axis(axes: Axes, last: float) -> None:
+    """Horizontal axis of training steps 0..last, whole numbers only."""
+    axes.set_xlim(-0.02 * last, last * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def log_axis(axis: Axis) -> None:
@@ -307,16 +176,56 @@ def log_axis(axis: Axis) -> None:
 
 
 def log_floor(values: npt.NDArray[np.float64]) -> float:
-    """Where a log axis of these positive values should end below: MOST_DECADES under their median, so that one
-    value next to zero does not press all others together.
+    """Where a log axis of these positive values should start: MOST_DECADES below their median, so that one value next
+    to zero does not squeeze all others.
     """
     return float(np.median(values)) / 10**MOST_DECADES
 
 
-def step_axis(axes: Axes, last: float) -> None:
-    """Horizontal axis of training steps 0..last, whole numbers only."""
-    axes.set_xlim(-0.02 * last, last * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+def row_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Vertical axis of named rows, the first one on top, and grid lines of the horizontal axis alone."""
+    axes.set_ylim(len(names) - 0.45, -0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+
+
+def name_methods(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
+    """The legend of a whole figure, above it, in order by row, in as many columns as its width has room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(columns, len(handles), int(figure.get_figwidth() / (0.65 + 0.075 * longest))))
+    figure.legend(
+        handles=_row_major(handles, columns), loc="outside upper left", ncols=columns, columnspacing=1.8
+    )
+
+
+def _row_major(handles: Sequence[Line2D], columns: int) -> list[Line2D]:
+    """Handles so ordered that matplotlib, which fills a legend's columns first, shows them in order by row."""
+    if len(handles) <= columns:
+        return [*handles]
+    return [handle for column in range(columns) for handle in handles[column::columns]]
+
+
+def line_handles(methods: Sequence[str], looks: dict[str, Look]) -> list[Line2D]:
+    """One legend entry per method, drawn as its lines are."""
+    return [
+        Line2D([], [], **looks[method].line() | {"linewidth": 2.2, "label": method}) for method in methods
+    ]
+
+
+def starting_policy_handle(label: str = "starting policy") -> Line2D:
+    """The legend entry of a starting policy's line."""
+    return Line2D([], [], color=SOFT_INK, linewidth=1.0, linestyle=DASHES, label=label)
+
+
+def cell_edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Edges [n + 1] of cells around `centres` [n], rising: half way between neighbours, and as wide at the ends."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    between = (centres[1:] + centres[:-1]) / 2
+    first, last = centres[0] - (between[0] - centres[0]), centres[-1] + (centres[-1] - between[-1])
+    return np.concatenate([[first], between, [last]])
 
 
 def panel_title(axes: Axes, panel: str, width: int = 56) -> None:
@@ -345,34 +254,14 @@ def margin_notes(axes: Axes, height: float, value: str, remark: str) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions as near `wanted` as can be, in the same order, at least `gap` apart and within low..high."""
+    """Positions as near `wanted` as can be by least squares, in order, at least `gap` apart, within low..high."""
     if not wanted:
         return []
     order = np.argsort(np.asarray(wanted), kind="stable")
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
-    placed = [float(np.clip(wanted[i], low, high)) for i in order]
-    for _ in range(200):
-        moved = False
-        for k in range(len(placed) - 1):
-            overlap = gap - (placed[k + 1] - placed[k])
-            if overlap > 1e-9:
-                placed[k] -= overlap / 2
-                placed[k + 1] += overlap / 2
-                moved = True
-        if placed[0] < low:
-            placed = [value + (low - placed[0]) if value < low else value for value in placed]
-        if placed[-1] > high:
-            placed = [min(value, high) for value in placed]
-        if not moved:
-            break
-    for k in range(1, len(placed)):
-        placed[k] = max(placed[k], placed[k - 1] + gap)
-    excess = placed[-1] - high
-    if excess > 0:
-        placed[-1] = high
-        for k in range(len(placed) - 2, -1, -1):
-            placed[k] = min(placed[k], placed[k + 1] - gap)
-    out = [0.0] * len(wanted)
-    for position, index in enumerate(order):
-        out[int(index)] = placed[position]
-    return out
+    # Less what the gaps before it take, a position only has to rise.
+    taken = gap * np.arange(len(wanted))
+    rising = isotonic_regression(np.asarray(wanted, dtype=np.float64)[order] - taken).x
+    placed = np.empty(len(wanted))
+    placed[order] = np.clip(rising, low, high - taken[-1]) + taken
+    return [float(position) for position in placed]

@@ -15,13 +15,13 @@ import jinja2
 from markupsafe import Markup
 
 from cppo_lab.analysis import verdict_text
-from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import looks_of
+from cppo_lab.analysis.figures.registry import SECTIONS
 from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page import paper_tables, run_tables, tables
-from cppo_lab.analysis.page.exhibit import Exhibit
-from cppo_lab.analysis.page.gallery import exhibits
+from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
 from cppo_lab.analysis.page.latex import latex
 from cppo_lab.analysis.page.markdown import cell, fence, line
 from cppo_lab.analysis.page.sample_data import SampleData, sample_data
@@ -31,8 +31,7 @@ from cppo_lab.analysis.safe_text import brief, visible
 from cppo_lab.analysis.summary import Findings, find
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
-# Names of the sections that hold figures; and what the page is made of, in the order in which it takes effect.
-_WITH_FIGURES = ("accuracy", "stability", "mechanisms")
+# In the order in which they take effect.
 _SCRIPTS = ("page.js", "tokens.js", "samples.js")
 _STYLES = ("page.css", "samples.css", "print.css")
 
@@ -231,7 +230,7 @@ def html_page(content: Content) -> str:
     """The self-contained page: styles, scripts and figures inside, nothing loaded from anywhere."""
     environment = _environment(autoescape=True)
     environment.filters.update(token_notes=token_notes)
-    looks = style.looks_of(content.study.grouping.methods)
+    looks = looks_of(content.study.grouping.methods)
     scripts = [_asset(name) for name in _SCRIPTS]
     return environment.get_template("template.html.j2").render(
         content=content,
@@ -261,7 +260,7 @@ def markdown_page(content: Content) -> str:
 def _sections(content: Content) -> dict[str, list[Exhibit]]:
     return {
         section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
-        for section in _WITH_FIGURES
+        for section in SECTIONS
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import looks_of
 from cppo_lab.analysis.figures.render import variable
 from cppo_lab.analysis.formatting import count, plural
 from cppo_lab.analysis.load.study import Study
@@ -77,7 +77,7 @@ def sample_data(study: Study, budget: int = BUDGET) -> SampleData | None:
 
 def _runs(study: Study) -> Iterator[_Run]:
     """The runs method by method, in the order of the methods."""
-    looks = style.looks_of(study.grouping.methods)
+    looks = looks_of(study.grouping.methods)
     for group in study.grouping.groups:
         for run_id, row in study.runs[study.runs["group"] == group.label].iterrows():
             about = {

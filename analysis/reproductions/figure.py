@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cppo_lab.analysis.claim_tests import Outcome, difference
 from cppo_lab.analysis.claims import MARGIN
 from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import looks_of
 from cppo_lab.analysis.formatting import MINUS, points, signed
 from cppo_lab.analysis.load.result_files import ResultFile, Row, policy_of, read_series, seeds_of
 from cppo_lab.analysis.statistics import Estimate
@@ -131,7 +132,7 @@ def _figure(
     heights = [0.75 + 0.25 * len(block.lines) for block in blocks]
     is_beside = len(panels) == 1
     methods = list(dict.fromkeys(row["method"] for row in results.rows))
-    looks = style.looks_of(methods)
+    looks = looks_of(methods)
     with style.house_style():
         figure = style.sheet(WIDTH, 0.5 + (max(3.0, sum(heights)) if is_beside else curves + sum(heights)))
         if is_beside:

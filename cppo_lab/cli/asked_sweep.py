@@ -11,8 +11,11 @@ from cppo_lab.sweeps.sweep import Sweep, find_sweep
 def asked_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[Sweep, list[list[str]]]:
-    """`find_sweep`. Raises UserError for claims or a baseline, too, that the analysis could not make anything of."""
+    """`find_sweep`. Raises UserError, too, for a figure, claims or a baseline that the analysis does not know."""
+    from cppo_lab.analysis.figures.registry import check_figure
+
     sweep, merged = find_sweep(name, overrides, config_dir)
+    check_figure(name, sweep.file.figure)
     if sweep.file.claims or sweep.file.baseline is not None:
         from cppo_lab.analysis.claims import read_claims
         from cppo_lab.analysis.reproductions.planned import check_baseline

@@ -14,8 +14,6 @@ from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.plugins import sweep_dirs
 
 DEFAULT_SCALE = "lab"
-FIGURES = ("ablations", "budgets", "differences", "position_profiles")
-"""The figures of the report that a sweep may name as its answer."""
 _SCALE_KEYS = {"overrides", "axes", "window"}
 _KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", "plugins", *_SCALE_KEYS}
 
@@ -130,7 +128,7 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         baseline=_text(path, "baseline", content.get("baseline")),
         window=_window(path, at_scale.get("window", content.get("window"))),
         paper=_text(path, "paper", content.get("paper")),
-        figure=_figure(path, content.get("figure")),
+        figure=_text(path, "figure", content.get("figure")),
         scale=scale,
         scales=scales,
         claims=tuple(claims),
@@ -246,13 +244,6 @@ def _text(path: Path, key: str, value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise UserError(f"{path}: {key}={value}: must be a text.")
     return None if value is None else str(value)
-
-
-def _figure(path: Path, figure: Any) -> str | None:
-    found = _text(path, "figure", figure)
-    if found is not None and found not in FIGURES:
-        raise one_of(f"{path}: figure", found, FIGURES)
-    return found
 
 
 def _window(path: Path, window: Any) -> int | None:

@@ -19,6 +19,7 @@ from matplotlib.image import imread
 from run_folders import write_sweep
 
 from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import CROSS, INK
 from cppo_lab.analysis.figures.render import PNG_DPI, Rendered, render
 from cppo_lab.analysis.load.axes import Source, study_axes
 from cppo_lab.analysis.load.comparability import (
@@ -32,7 +33,7 @@ from cppo_lab.analysis.load.comparability import (
 )
 from cppo_lab.analysis.load.run_record import RunRecord
 from cppo_lab.analysis.load.sources import load_study
-from cppo_lab.analysis.page.gallery import exhibits
+from cppo_lab.analysis.page.exhibits import exhibits
 from cppo_lab.analysis.page.report import collect, write_report
 from cppo_lab.analysis.summary import find
 from cppo_lab.config.schema import RunConfig, Trainer
@@ -317,7 +318,7 @@ def assert_strip_below(marked: Rendered, plain: Rendered) -> None:
     assert (np.abs(tall[:height] - short).max(axis=-1) > 0.1).mean() < 0.01
     strip = tall[height:, :, :3]
     assert (strip[..., 0] >= strip[..., 1] - 0.01).all(), "nothing but paper and red: no legend slid into it"
-    warning = np.array([int(style.CROSS[index : index + 2], 16) / 255 for index in (1, 3, 5)])
+    warning = np.array([int(CROSS[index : index + 2], 16) / 255 for index in (1, 3, 5)])
     rows, columns = np.nonzero(np.abs(strip - warning).max(axis=-1) < 0.02)
     assert len(rows) > 200
     # Nothing is cut off at an edge.
@@ -338,7 +339,7 @@ def heights(form: bytes | str | None) -> float:
 def test_long_mark_takes_the_lines_it_needs_below_a_narrow_figure() -> None:
     def narrow() -> Figure:
         figure = style.sheet(2.4, 1.5)
-        figure.subplots().plot([0, 1], [0, 1], color=style.INK)
+        figure.subplots().plot([0, 1], [0, 1], color=INK)
         return figure
 
     text = "not comparable: task, starting policy, budget and evaluation differ"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figure_drawing import drawn
 from matplotlib.axes import Axes
 from run_folders import write_sweep
 
-from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, kl_spent
-from cppo_lab.analysis.figures.stability import stability
+from cppo_lab.analysis.figures.gallery.accuracy_against_kl import kl_spent
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import KL
@@ -49,8 +49,7 @@ def test_a_step_without_updates_spends_no_kl_and_keeps_its_run(tmp_path: Path) -
     spent = kl_spent(study, study.grouping.groups[0])
     assert spent is not None
     assert spent.values.tolist() == [[0.25, 0.25], [0.25, 0.25]]
-    figure = accuracy_against_kl(study)
-    assert figure is not None
+    figure = drawn("accuracy_against_kl", study)
     assert [0.25] in [list(line.get_xdata()) for line in figure.axes[0].lines]
 
 
@@ -69,8 +68,7 @@ def test_the_label_below_accuracy_against_kl_fits_its_figure(
     tmp_path: Path, rates: tuple[float, ...]
 ) -> None:
     write_sweep(tmp_path, seeds=(0, 1), learning_rates=rates)
-    figure = accuracy_against_kl(load_study(tmp_path, "quickstart"))
-    assert figure is not None
+    figure = drawn("accuracy_against_kl", load_study(tmp_path, "quickstart"))
     figure.draw_without_rendering()
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert len(boxes) == len(rates)
@@ -83,9 +81,11 @@ def heights(axes: Axes) -> list[list[float]]:
 
 
 def kl_axes(study: Study) -> Axes:
-    figure = stability(study, "")
-    assert figure is not None
-    return next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("KL from rollout"))
+    return next(
+        axes
+        for axes in drawn("stability", study, "").axes
+        if axes.get_title(loc="left").startswith("KL from rollout")
+    )
 
 
 def test_a_series_of_one_point_is_drawn_with_a_marker(tmp_path: Path) -> None:
@@ -113,8 +113,7 @@ def test_a_step_without_signal_does_not_stretch_the_logarithmic_axis(tmp_path: P
 
     study = study_with(tmp_path, no_signal_first, algos=("cppo",), seeds=(0, 1))
     assert kl_axes(study).get_ylim()[0] == pytest.approx(2e-5)
-    spent = accuracy_against_kl(study)
-    assert spent is not None
+    spent = drawn("accuracy_against_kl", study)
     assert spent.axes[0].get_xlim()[0] > 1e-6
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figure_drawing import data_of, drawn
 from matplotlib.figure import Figure
 from run_folders import write_sweep
 
-from cppo_lab.analysis.figures import ablations, agreement, heatmaps, response
+from cppo_lab.analysis.figures import profiles
+from cppo_lab.analysis.figures.gallery import ablations, rule_agreement, threshold_along_a_response
 from cppo_lab.analysis.figures.style import cell_edges
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page import mechanisms
+from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
+from cppo_lab.analysis.summary import find
 
 DELTA = 0.15
 
@@ -55,9 +58,12 @@ def texts(figure: Figure) -> set[str]:
     return {text.get_text() for axes in figure.axes for text in axes.texts}
 
 
+def mechanisms(study: Study) -> list[Exhibit]:
+    return [one for one in exhibits(study, find(study)) if one.section == "mechanisms"]
+
+
 def test_every_exhibit_is_drawn_or_says_why_not(study: Study) -> None:
-    for one in mechanisms.exhibits(study):
-        assert one.section == "mechanisms"
+    for one in exhibits(study, find(study)):
         assert one.caption.endswith(".")
         assert (one.figure is None) == one.caption.startswith("Cannot be drawn:")
 
@@ -71,15 +77,16 @@ def test_a_study_without_records_says_so_in_every_caption(tmp_path: Path) -> Non
         profiles=False,
         missing_metrics={"pg": missing, "grpo": missing},
     )
-    found = mechanisms.exhibits(load_study(tmp_path, "quickstart"))
+    found = mechanisms(load_study(tmp_path, "quickstart"))
     assert len(found) == 7
     assert all(one.figure is None for one in found)
-    assert len({one.caption for one in found}) >= 6
+    # Positions and both maps lack the same profiles.
+    assert len({one.caption for one in found}) == 5
 
 
 def test_each_panel_has_figures_of_its_own(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0,), learning_rates=(2e-4, 4e-4))
-    found = mechanisms.exhibits(load_study(tmp_path, "quickstart"))
+    found = mechanisms(load_study(tmp_path, "quickstart"))
     names = [one.name for one in found]
     assert len(names) == 14
     assert len(set(names)) == 14
@@ -92,21 +99,18 @@ def test_a_map_holds_the_mean_over_seeds_weighted_by_tokens(study: Study) -> Non
     for run_id, count, value in zip(runs, (100, 300), (0.1, 0.3), strict=True):
         rows = (study.profiles["run_id"] == run_id) & (study.profiles["kind"] == "relative")
         study.profiles.loc[rows, ["count", "divergence_mean"]] = (count, value)
-    found = heatmaps.cells(study, group, "divergence_mean")
-    assert found is not None
-    steps, edges, values = found
+    rows = profiles.relative_profiles(study, group)
+    steps, edges, values = profiles.mean_by_position_and_step(rows, "divergence_mean")
     assert steps.tolist() == [4, 8, 12]
     assert (edges[0], edges[-1], len(edges)) == (0.0, 1.0, 21)
     assert values == pytest.approx(np.full((20, 3), 0.25))
 
 
 def test_methods_that_mask_nothing_have_no_map_of_masking(study: Study) -> None:
-    divergence, masking = heatmaps.divergence_map(study, ""), heatmaps.masking_map(study, "")
-    assert divergence is not None
-    assert masking is not None
-    drawn = [{axes.get_title(loc="left") for axes in figure.axes} - {""} for figure in (divergence, masking)]
-    assert drawn[0] == {"pg", "grpo", "dppo_tv", "cppo"}
-    assert drawn[1] == {"grpo", "dppo_tv", "cppo"}
+    maps = (drawn("divergence_map", study, ""), drawn("masking_map", study, ""))
+    titles = [{axes.get_title(loc="left") for axes in figure.axes} - {""} for figure in maps]
+    assert titles[0] == {"pg", "grpo", "dppo_tv", "cppo"}
+    assert titles[1] == {"grpo", "dppo_tv", "cppo"}
 
 
 @pytest.mark.parametrize("centres", [[3.0], [2.0, 4.0], [1.0, 2.0, 12.0]])
@@ -117,18 +121,16 @@ def test_cells_lie_around_their_centres(centres: list[float]) -> None:
 
 
 def test_agreement_is_summed_over_steps_and_seeds(study: Study) -> None:
-    seen = agreement.overlap(study, study.grouping.groups[0])
+    seen = rule_agreement.overlap(study, study.grouping.groups[0])
     assert seen is not None
     assert seen.tokens == 1000 * 3 * 2
     assert seen.masked_share.tolist() == [0.04, 0.06]
     assert seen.jaccard[0, 1] == pytest.approx(30 / 70)
-    figure = agreement.rule_agreement(study, "")
-    assert figure is not None
-    assert {"4%", "6%", "43%"} <= texts(figure)
+    assert {"4%", "6%", "43%"} <= texts(drawn("rule_agreement", study, ""))
 
 
 def test_rules_that_mask_nothing_agree_about_nothing() -> None:
-    seen = agreement.Overlap(("a", "b"), 10, np.zeros((2, 2), dtype=np.int64))
+    seen = rule_agreement.Overlap(("a", "b"), 10, np.zeros((2, 2), dtype=np.int64))
     assert np.isnan(seen.jaccard).all()
 
 
@@ -136,7 +138,7 @@ def test_the_typical_response_has_the_median_of_what_the_budget_masked(study: St
     masked = [["budget"] * count + [""] * (4 - count) for count in (0, 1, 4, 2)]
     records = [tokens([0.1, 0.2, 0.1, 0.1], reasons) for reasons in masked]
     keep_responses(study, "cppo", 12, [*records, None])
-    (shown,) = response.responses(study, "")
+    (shown,) = threshold_along_a_response.responses(data_of(study, ""))
     assert (shown.method, shown.step, shown.count("budget")) == ("cppo", 12, 2)
     assert shown.cost == pytest.approx([0.1, 0.2, 0.1, 0.1])
     assert shown.prefix_threshold is not None
@@ -146,8 +148,7 @@ def test_the_typical_response_has_the_median_of_what_the_budget_masked(study: St
 def test_bars_end_at_the_top_and_thresholds_stay_in_sight(study: Study) -> None:
     keep_responses(study, "cppo", 12, [tokens([0.02, 5.0, 0.01], ["", "threshold", "budget"])])
     keep_responses(study, "dppo_tv", 12, [tokens([0.02, 0.01], ["", ""], budget=False)])
-    figure = response.threshold_along_responses(response.responses(study, ""))
-    assert figure is not None
+    figure = drawn("threshold_along_a_response", study, "")
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["dppo_tv", "cppo"]
     for axes in figure.axes:
         low, high = axes.get_ylim()
@@ -164,17 +165,15 @@ def test_bars_end_at_the_top_and_thresholds_stay_in_sight(study: Study) -> None:
 def test_any_token_can_name_a_bar(study: Study, text: str) -> None:
     record = tokens([0.01, 0.2], ["", "threshold"])
     keep_responses(study, "cppo", 12, [record | {"text": [text, "x"]}])
-    figure = response.threshold_along_responses(response.responses(study, ""))
-    assert figure is not None
+    figure = drawn("threshold_along_a_response", study, "")
     figure.draw_without_rendering()
 
 
 def test_a_long_response_is_cut_and_its_tokens_are_counted_instead_of_named(study: Study) -> None:
     keep_responses(study, "cppo", 12, [tokens([0.001] * 3000, [""] * 3000)])
-    (shown,) = response.responses(study, "")
-    assert len(shown.cost) == len(shown.masked) == len(shown.texts) == response.MOST_TOKENS
-    figure = response.threshold_along_responses(response.responses(study, ""))
-    assert figure is not None
+    (shown,) = threshold_along_a_response.responses(data_of(study, ""))
+    assert len(shown.cost) == len(shown.masked) == len(shown.texts) == threshold_along_a_response.MOST_TOKENS
+    figure = drawn("threshold_along_a_response", study, "")
     figure.draw_without_rendering()
     assert "t0" not in {label.get_text() for label in figure.axes[0].get_xticklabels()}
 
@@ -182,12 +181,14 @@ def test_a_long_response_is_cut_and_its_tokens_are_counted_instead_of_named(stud
 def test_ablations_stand_beside_dppo_and_name_what_did_not_run(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("cppo", "cppo_no_budget", "cppo_kl", "dppo_tv", "grpo"), seeds=(0, 1))
     study = load_study(tmp_path, "quickstart")
-    assert [one.item for one in ablations.drawable(study, "")] == ["Figure 5, left", "Figure 6, middle"]
-    figure = ablations.ablation_panels(study, "")
-    assert figure is not None
+    assert [one.item for one in ablations.drawable(data_of(study, ""))] == [
+        "Figure 5, left",
+        "Figure 6, middle",
+    ]
+    figure = drawn("ablations", study, "")
     legends = [{text.get_text().split()[0] for text in axes.get_legend().get_texts()} for axes in figure.axes]
     assert legends == [{"cppo", "cppo_no_budget", "dppo_tv"}, {"cppo", "cppo_kl", "dppo_tv"}]
-    absent = "; ".join(ablations.missing(study, ""))
+    absent = "; ".join(ablations.missing(data_of(study, "")))
     assert "cppo_no_budget, cppo_shuffled" in absent
     assert "Figure 5, left" not in absent
 
@@ -195,4 +196,4 @@ def test_ablations_stand_beside_dppo_and_name_what_did_not_run(tmp_path: Path) -
 def test_one_method_under_two_settings_is_an_ablation_of_its_settings(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("cppo",), seeds=(0,), learning_rates=(2e-4, 4e-4))
     study = load_study(tmp_path, "quickstart")
-    assert [one.item for one in ablations.drawable(study, "")] == ["Figure 6, left"]
+    assert [one.item for one in ablations.drawable(data_of(study, ""))] == ["Figure 6, left"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from figure_drawing import data_of, drawn
 from run_folders import write_sweep
 
-from cppo_lab.analysis.figures.mismatch import MEAN, P99, caption, engines_of, mismatch
+from cppo_lab.analysis.figures import CannotDraw
+from cppo_lab.analysis.figures.gallery.mismatch import MEAN, P99, draw, engines_of
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 
@@ -33,8 +35,7 @@ def study_of_engines(tmp_path: Path) -> Study:
 def test_engines_are_told_apart_by_kind_and_weights(tmp_path: Path) -> None:
     study = study_of_engines(tmp_path)
     assert engines_of(study).value_counts().to_dict() == {"native, same": 2, "vllm, bfloat16": 2}
-    figure = mismatch(study)
-    assert figure is not None
+    figure = drawn("mismatch", study)
     assert [axes.get_title("left") for axes in figure.axes] == [
         "Mean",
         "99th percentile",
@@ -48,11 +49,11 @@ def test_engines_are_told_apart_by_kind_and_weights(tmp_path: Path) -> None:
     assert len(mean.lines) == 2 * (len(SEEDS) + 1)
     levels = [float(line.get_ydata()[0]) for line in mean.lines if line.get_linewidth() > 1]  # type: ignore[index]
     assert levels == pytest.approx([1e-6, 1e-4])
-    assert "native, same: 2 runs; vllm, bfloat16: 2 runs" in caption(study)
+    assert "native, same: 2 runs; vllm, bfloat16: 2 runs" in draw(data_of(study)).note
 
 
 def test_without_a_recorded_mismatch_there_is_no_figure(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("cppo",), seeds=(0,), steps=2, missing_metrics={"cppo": (MEAN, P99)})
     study = load_study(tmp_path, "quickstart")
-    assert mismatch(study) is None
-    assert caption(study).startswith("Cannot be drawn")
+    with pytest.raises(CannotDraw, match="no run recorded a mismatch above zero"):
+        drawn("mismatch", study)

@@ -19,6 +19,7 @@ from kept_responses import HOSTILE
 from run_folders import Fault, write_sweep
 
 from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures.looks import CROSS, DARK, LOOKS, SPARE, looks_of
 from cppo_lab.analysis.figures.render import inline_svg
 from cppo_lab.analysis.load.sources import NothingToReport, load_study, title_and_command
 from cppo_lab.analysis.page.report import (
@@ -75,12 +76,12 @@ def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles)
     assert names == {
         "accuracy",
         "final-and-best",
-        "against-baseline",
+        "differences",
         "stability",
         "accuracy-against-kl",
-        "positions",
+        "position-profiles",
         "threshold-along-a-response",
-        "prefix-budget",
+        "budgets",
         "divergence-map",
         "masking-map",
         "rule-agreement",
@@ -272,14 +273,14 @@ def test_runs_without_evaluations_profiles_and_masks_still_make_a_page(tmp_path:
     assert files.html is not None
     text = files.html.read_text(encoding="utf-8")
     assert "Cannot be drawn: no run recorded eval/heldout/accuracy" in text
-    assert "Not recorded by any run, so not drawn: Held-out accuracy, Tokens masked, " in text
+    assert "Not recorded by any run: Held-out accuracy, Tokens masked, " in text
 
 
 def test_several_learning_rates_get_a_panel_each(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("pg", "dppo_tv"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
     files = write_report(tmp_path, "quickstart", formats=("png",))
     names = {path.stem for path in files.figures}
-    assert {"stability-lr-2e-4", "stability-lr-4e-4", "positions-lr-2e-4"} <= names
+    assert {"stability-lr-2e-4", "stability-lr-4e-4", "position-profiles-lr-2e-4"} <= names
 
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
@@ -309,27 +310,27 @@ def test_the_page_of_a_hundred_runs_of_five_hundred_steps_can_be_sent_by_mail(tm
 
 
 def test_a_method_keeps_its_look_whoever_stands_beside_it() -> None:
-    alone = style.looks_of(["cppo", "my_rule"])
-    crowd = style.looks_of(["pg", "my_rule", "grpo", "cppo"])
-    assert alone["cppo"] == crowd["cppo"] == style.LOOKS["cppo"]
-    assert alone["my_rule"] == style.looks_of(["my_rule", "cppo"])["my_rule"]
+    alone = looks_of(["cppo", "my_rule"])
+    crowd = looks_of(["pg", "my_rule", "grpo", "cppo"])
+    assert alone["cppo"] == crowd["cppo"] == LOOKS["cppo"]
+    assert alone["my_rule"] == looks_of(["my_rule", "cppo"])["my_rule"]
 
 
 def test_every_named_method_of_the_lab_has_a_look_of_its_own() -> None:
     names = {path.stem for path in (Path(__file__).parents[2] / "conf" / "algo").glob("[!_]*.yaml")}
     assert names
-    assert names <= set(style.LOOKS)
+    assert names <= set(LOOKS)
 
 
 def test_no_two_methods_look_alike() -> None:
-    methods = [*style.LOOKS, *(f"rule_{index}" for index in range(10))]
-    looks = style.looks_of(methods)
+    methods = [*LOOKS, *(f"rule_{index}" for index in range(10))]
+    looks = looks_of(methods)
     assert len(set(looks.values())) == len(methods)
 
 
 def test_every_colour_of_the_style_has_a_dark_counterpart() -> None:
-    used = {look.color for look in (*style.LOOKS.values(), *style.SPARE)} | {style.CROSS}
-    assert used <= set(style.DARK)
+    used = {look.color for look in (*LOOKS.values(), *SPARE)} | {CROSS}
+    assert used <= set(DARK)
 
 
 def test_labels_are_spread_in_order_and_within_bounds() -> None:

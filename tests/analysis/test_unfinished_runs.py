@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figure_drawing import drawn
 from filelock import FileLock
 from run_folders import Fault, write_sweep
 
-from cppo_lab.analysis.figures.accuracy import accuracy_against_kl, accuracy_against_steps
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.run_tables import runs_table
@@ -98,8 +98,7 @@ def test_a_setting_without_any_run_yet_takes_no_room_and_no_words(tmp_path: Path
     findings = find(study)
     assert final_in_words(findings) == "the mean of the last 3 evaluations"
     assert window_in_words(findings) == "steps 0 to 12"
-    for figure in (accuracy_against_steps(study), accuracy_against_kl(study)):
-        assert figure is not None
+    for figure in (drawn("accuracy", study), drawn("accuracy_against_kl", study)):
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["lr=2e-4"]
 
 

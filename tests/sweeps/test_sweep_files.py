@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.analysis.reproductions.figure import SERIES
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
-from cppo_lab.sweeps.sweep_file import FIGURES, read_sweep, split_scale
+from cppo_lab.sweeps.sweep_file import read_sweep, split_scale
 
 LADDER = """
 title: Ladder
@@ -207,10 +206,7 @@ def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
         ("axes: {seed: 0, algo: []}", r"axes: algo=\[\]: must have a value at least"),
         ("axes: {seed: 0}\nbaseline: [1]", r"baseline=\[1\]: must be a text"),
         ("axes: {seed: 0}\npaper: yes", "paper=True: must be a text"),
-        (
-            "axes: {seed: 0}\nfigure: budget",
-            r"figure=budget: unknown; allowed are ablations, budgets, .*\. Did you mean 'budgets'\?",
-        ),
+        ("axes: {seed: 0}\nfigure: [1]", r"figure=\[1\]: must be a text"),
         ("axes: {seed: 0}\nscales: {lab: {window: 0}}", "window=0: must be a number of training steps"),
     ],
 )
@@ -231,7 +227,3 @@ def test_an_unknown_scale_names_those_there_are(tmp_path: Path) -> None:
 def test_the_last_scale_named_holds() -> None:
     assert split_scale(["scale=paper", "seed=1", "scale=lab"]) == ("lab", ["seed=1"])
     assert split_scale(["seed=1"]) == ("lab", ["seed=1"])
-
-
-def test_every_figure_that_is_drawn_its_own_way_can_be_named() -> None:
-    assert {*SERIES} < {*FIGURES}

@@ -1,21 +1,18 @@
-"""The paper's ablation panels (Figures 5 and 6): CPPO beside its parts and its variants, and DPPO under all."""
+"""The paper's ablation panels (Figures 5 and 6): CPPO against its parts and variants, with DPPO for reference."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.figures.accuracy import draw_curves
-from cppo_lab.analysis.figures.curves import curves_of
+from cppo_lab.analysis.figures import CannotDraw, Drawing, figure, style
+from cppo_lab.analysis.figures.data import FigureData
+from cppo_lab.analysis.figures.lines import draw_curves
 from cppo_lab.analysis.grouping import Group
-from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import ACCURACY
 
 COLUMNS = 3
@@ -44,15 +41,47 @@ ABLATIONS = (
 )
 
 
-def drawable(study: Study, panel: str) -> list[Ablation]:
-    """The ablations that `panel` has runs for."""
-    there = _recorded(study, panel)
+@figure(
+    "ablations",
+    title="Ablations",
+    section="mechanisms",
+    caption="Held-out accuracy over training for the comparisons of the paper's Figures 5 and 6, with DPPO for "
+    "reference where it ran. Lines are means over seeds; {band} ({seeds}).",
+    about="CPPO against its parts and variants, with DPPO for reference",
+    paper="Figures 5 and 6 of the CPPO paper",
+    per_panel=True,
+    place=7,
+)
+def draw(data: FigureData) -> Drawing:
+    """Accuracy over training for every ablation there are runs for."""
+    ablations = drawable(data)
+    absent = "; ".join(missing(data))
+    if not ablations:
+        raise CannotDraw(
+            "these runs hold no ablation of CPPO. An ablation needs, in one panel, the methods of one of the paper's "
+            f"comparisons: {absent}"
+        )
+    sheet, grid = style.small_multiples(len(ablations), COLUMNS, 3.6, 3.2, (0.3, 0.0))
+    for place, (axes, ablation) in enumerate(zip(grid, ablations, strict=True)):
+        _panel(axes, data, _with_reference(data, ablation))
+        axes.set_title(ablation.title)
+        style.step_axis(axes, data.last_step)
+        style.percent_axis(axes, 0.0, data.top)
+        axes.set_xlabel("training step")
+        if place % COLUMNS == 0:
+            axes.set_ylabel("held-out accuracy")
+    return Drawing(sheet, f"Not drawn for lack of runs: {absent}." if absent else "")
+
+
+def drawable(data: FigureData) -> list[Ablation]:
+    """The ablations that there are runs for."""
+    there = _recorded(data)
     return [ablation for ablation in ABLATIONS if len(_members(there, ablation)) >= 2]
 
 
-def missing(study: Study, panel: str) -> list[str]:
+def missing(data: FigureData) -> list[str]:
     """The ablations that cannot be drawn, each with the methods that it compares."""
-    there = drawable(study, panel)
+    there = drawable(data)
     return [
         f"{ablation.item} ({' or '.join(ablation.methods)} under two settings)"
         if ablation.by_setting
@@ -62,52 +91,28 @@ def missing(study: Study, panel: str) -> list[str]:
     ]
 
 
-def ablation_panels(study: Study, panel: str) -> Figure | None:
-    """Accuracy against steps for every ablation there are runs for; None where there is none."""
-    ablations = drawable(study, panel)
-    if not ablations:
-        return None
-    looks = style.looks_of(study.grouping.methods)
-    columns = min(COLUMNS, len(ablations))
-    rows = math.ceil(len(ablations) / columns)
-    last = float(study.metrics["step"].max())
-    top = min(1.0, max(0.05, 1.12 * float(study.metrics[ACCURACY].max())))
-    with style.house_style():
-        figure = style.sheet(3.6 * columns + 0.3, 3.2 * rows)
-        for place, ablation in enumerate(ablations):
-            axes = figure.add_subplot(rows, columns, place + 1)
-            _panel(axes, study, _with_reference(study, panel, ablation), looks)
-            axes.set_title(ablation.title)
-            style.step_axis(axes, last)
-            style.percent_axis(axes, 0.0, top)
-            axes.set_xlabel("training step")
-            if place % columns == 0:
-                axes.set_ylabel("held-out accuracy")
-        return figure
-
-
-def _panel(axes: Axes, study: Study, groups: list[Group], looks: dict[str, style.Look]) -> None:
+def _panel(axes: Axes, data: FigureData, groups: list[Group]) -> None:
     handles: list[Line2D] = []
     for group in groups:
-        curves = curves_of(study, group, ACCURACY)
+        curves = data.curves(group, ACCURACY, from_step=0)
         if curves is None:
             continue
-        draw_curves(axes, curves, looks[group.method], carry=True)
+        draw_curves(axes, curves, data.looks[group.method], carry=True)
         mean = curves.carried().mean()
         end = mean[np.flatnonzero(~np.isnan(mean))[-1]]
-        (handle,) = style.line_handles([group.method], looks)
+        (handle,) = style.line_handles([group.method], data.looks)
         handle.set_label(f"{group.method}  {100 * end:.1f}%")
         handles.append(handle)
     axes.legend(handles=handles, loc="lower right", handlelength=2.2, labelspacing=0.35)
 
 
-def _recorded(study: Study, panel: str) -> list[tuple[str, Group]]:
-    """(algorithm, group) of everything in `panel` that recorded an accuracy after the starting policy."""
+def _recorded(data: FigureData) -> list[tuple[str, Group]]:
+    """(algorithm, group) of everything that recorded an accuracy after the starting policy."""
     out = []
-    for group in study.grouping.in_panel(panel):
-        if curves_of(study, group, ACCURACY, from_step=1) is None:
+    for group in data.groups:
+        if data.curves(group, ACCURACY) is None:
             continue
-        runs = study.runs[study.runs["group"] == group.label]
+        runs = data.study.runs[data.study.runs["group"] == group.label]
         names = [str(name) for name in runs.get("config.algo.name", pd.Series(dtype=str)).dropna()]
         out.append((names[0] if names else group.method, group))
     return out
@@ -121,7 +126,7 @@ def _members(there: list[tuple[str, Group]], ablation: Ablation) -> list[Group]:
     return [group for _, group in members]
 
 
-def _with_reference(study: Study, panel: str, ablation: Ablation) -> list[Group]:
-    there = _recorded(study, panel)
+def _with_reference(data: FigureData, ablation: Ablation) -> list[Group]:
+    there = _recorded(data)
     references = [group for name in REFERENCES for algorithm, group in there if algorithm == name]
     return [*_members(there, ablation), *references[:1]]

@@ -1,4 +1,4 @@
-"""The threshold in force along one sampled response (the paper's Figure 3), from its recorded tokens."""
+"""The threshold along one sampled response of each method, from its recorded tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cppo_lab.analysis.figures import style
+from cppo_lab.analysis.figures import CannotDraw, Drawing, figure, style
+from cppo_lab.analysis.figures.data import FigureData
+from cppo_lab.analysis.figures.looks import INK, PAPER, RULE, SOFT_INK
+from cppo_lab.analysis.formatting import listed
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.run_record import read_json_lines
 from cppo_lab.analysis.load.study import Study
@@ -30,6 +33,7 @@ MOST_LETTERS = 6
 BY_THRESHOLD = "#d55e00"
 BY_BUDGET = "#0072b2"
 KEPT = "#4d4d4d"
+TOKEN_DASHES, PREFIX_DASHES = (0, (4, 2)), (0, (1, 1.5))
 REASONS = (
     ("", "kept", KEPT, ""),
     ("threshold", "masked by the threshold", BY_THRESHOLD, ""),
@@ -61,55 +65,42 @@ class Response:
         return sum(reason in reasons for reason in self.masked)
 
 
-def responses(study: Study, panel: str) -> list[Response]:
-    """For each of the panel's methods with a threshold (four at most) a typical response of its first run that
-    recorded any.
-    """
-    found = [
-        response
-        for group in study.grouping.in_panel(panel)
-        if (response := _recorded(study, group)) is not None
-    ]
+@figure(
+    "threshold_along_a_response",
+    title="The threshold along a response",
+    section="mechanisms",
+    caption="Each bar is a token's weighted divergence w D in the last update that saw it, coloured by whether "
+    "and why it was masked; a tall bar that was kept moved the policy back towards the rollout policy. "
+    "The dashed line is the token threshold, the dotted line what the prefix budget leaves, the solid "
+    "line the smaller of the two, which applies. Shown is a response with the median number of masked "
+    "tokens, of those with a token masked by the budget (or else by the threshold). Bars are cut off at "
+    "the top of the axes.",
+    about="weighted divergence of each token of one response, with the thresholds that apply",
+    paper="Figure 3 of the CPPO paper",
+    per_panel=True,
+    place=2,
+)
+def draw(data: FigureData) -> Drawing:
+    """One row per response: bars w_t D_t, and the thresholds over them."""
+    shown = responses(data)
+    if not shown:
+        raise CannotDraw(
+            "no method with a divergence threshold recorded the tokens of a response (trainer.samples_per_step)"
+        )
+    sheet, grid = style.small_multiples(len(shown), 1, 10.2, 2.75, (0.0, 0.6))
+    for axes, response in zip(grid, shown, strict=True):
+        _row(axes, response)
+    _name_signs(sheet)
+    named = [f"{one.method}: run {one.run_id[:12]}, step {one.step}" for one in shown]
+    return Drawing(sheet, f"{listed(named)}.")
+
+
+def responses(data: FigureData) -> list[Response]:
+    """For each method with a threshold (four at most) a typical response of its first run that recorded any."""
+    found = [response for group in data.groups if (response := _recorded(data.study, group)) is not None]
     # Where there are too many, those with a budget have most to show.
     ranked = sorted(found, key=lambda response: response.prefix_threshold is None)[:MOST_RESPONSES]
     return [response for response in found if response in ranked]
-
-
-def threshold_along_responses(shown: list[Response]) -> Figure | None:
-    """One row per response: bars w_t D_t coloured by what became of the token, and the thresholds over them."""
-    if not shown:
-        return None
-    with style.house_style():
-        figure = style.sheet(10.2, 2.75 * len(shown) + 0.6)
-        for place, response in enumerate(shown):
-            _row(figure.add_subplot(len(shown), 1, place + 1), response)
-        lines = [
-            Line2D(
-                [],
-                [],
-                color=style.INK,
-                linewidth=1.0,
-                linestyle=(0, (4, 2)),
-                label="token threshold δ",
-            ),
-            Line2D(
-                [],
-                [],
-                color=style.SOFT_INK,
-                linewidth=1.0,
-                linestyle=(0, (1, 1.5)),
-                label="left by the prefix",
-            ),
-            Line2D([], [], color=style.INK, linewidth=1.6, label="in force, c"),
-        ]
-        patches = [
-            Patch(facecolor=color if not hatch else style.PAPER, edgecolor=color, hatch=hatch, label=label)
-            for _, label, color, hatch in REASONS
-        ]
-        figure.legend(
-            handles=[*patches, *lines], loc="outside upper left", ncols=6, columnspacing=1.4, handlelength=1.8
-        )
-        return figure
 
 
 def _recorded(study: Study, group: Group) -> Response | None:
@@ -188,33 +179,26 @@ def _row(axes: Axes, response: Response) -> None:
             places[chosen],
             np.clip(response.cost[chosen], 0.0, high),
             width=0.78,
-            facecolor=style.PAPER if hatch else color,
+            facecolor=PAPER if hatch else color,
             edgecolor=color,
             hatch=hatch or None,
             linewidth=0.8 if hatch else 0.0,
             zorder=2,
         )
     edges = np.arange(len(places) + 1) + 0.5
-    axes.axhline(response.delta, color=style.INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=3)
+    axes.axhline(response.delta, color=INK, linewidth=1.0, linestyle=TOKEN_DASHES, zorder=3)
     if response.prefix_threshold is not None:
         shown = np.where(response.prefix_threshold <= high, response.prefix_threshold, np.nan)
-        axes.stairs(
-            shown,
-            edges,
-            baseline=None,
-            color=style.SOFT_INK,
-            linewidth=1.0,
-            linestyle=(0, (1, 1.5)),
-            zorder=3,
-        )
-    axes.stairs(response.threshold, edges, baseline=None, color=style.INK, linewidth=1.6, zorder=4)
-    axes.axhline(0.0, color=style.RULE, linewidth=0.8, zorder=1)
+        dotted: dict[str, Any] = {"color": SOFT_INK, "linewidth": 1.0, "linestyle": PREFIX_DASHES}
+        axes.stairs(shown, edges, baseline=None, **dotted, zorder=3)
+    axes.stairs(response.threshold, edges, baseline=None, color=INK, linewidth=1.6, zorder=4)
+    axes.axhline(0.0, color=RULE, linewidth=0.8, zorder=1)
     axes.set_xlim(0.3, len(places) + 0.7)
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_ylabel("weighted divergence w D", fontsize=8)
     verdict = "right" if response.right else "wrong"
-    axes.set_title(f"{response.method}: a response of step {response.step}, {verdict}")
+    axes.set_title(f"{response.method}: response at step {response.step}, {verdict}")
     _name_tokens(axes, response, places)
 
 
@@ -223,6 +207,21 @@ def _limits(response: Response) -> tuple[float, float]:
     tallest = float(np.nanmax(response.cost))
     high = min(max(1.25 * response.delta, 1.08 * tallest), 2.2 * response.delta)
     return min(0.0, 1.1 * float(np.nanmin(response.threshold))), high
+
+
+def _name_signs(sheet: Figure) -> None:
+    patches = [
+        Patch(facecolor=PAPER if hatch else color, edgecolor=color, hatch=hatch, label=label)
+        for _, label, color, hatch in REASONS
+    ]
+    lines = [
+        Line2D([], [], color=INK, linewidth=1.0, linestyle=TOKEN_DASHES, label="token threshold δ"),
+        Line2D([], [], color=SOFT_INK, linewidth=1.0, linestyle=PREFIX_DASHES, label="left by the prefix"),
+        Line2D([], [], color=INK, linewidth=1.6, label="threshold that applies, c"),
+    ]
+    sheet.legend(
+        handles=[*patches, *lines], loc="outside upper left", ncols=6, columnspacing=1.4, handlelength=1.8
+    )
 
 
 def _name_tokens(axes: Axes, response: Response, places: npt.NDArray[np.int64]) -> None:
@@ -234,6 +233,6 @@ def _name_tokens(axes: Axes, response: Response, places: npt.NDArray[np.int64]) 
     long = max(map(len, response.texts), default=0) > 2
     axes.tick_params(axis="x", length=0, rotation=90 if long else 0)
     for label, reason in zip(axes.get_xticklabels(), response.masked, strict=True):
-        color = {name: color for name, _, color, _ in REASONS}[reason] if reason else style.INK
+        color = {name: color for name, _, color, _ in REASONS}[reason] if reason else INK
         label.set_color(color)
         label.set_fontweight("bold" if reason else "normal")
