@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from run_folders import Fault, write_run, write_sweep
 
 from cppo_lab.analysis import verdict_text
 from cppo_lab.analysis.contrasts import Comparison
-from cppo_lab.analysis.figures.curves import Curves, cumulative
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
@@ -183,45 +181,6 @@ def test_the_interval_is_left_out_of_the_first_sentence_when_it_says_nothing(tmp
     assert "too few seeds for a useful interval" in verdict_text.verdict(findings.panels[0])[0]
 
 
-def test_a_seed_that_died_is_carried_on_at_its_last_value() -> None:
-    nan = math.nan
-    curves = Curves(
-        np.array([0.0, 2.0, 4.0]), np.array([[0.4, 0.1, nan], [0.4, 0.5, 0.6]]), ("a", "b"), (True, False)
-    )
-    assert curves.mean().tolist() == [0.4, 0.3, 0.6]
-    assert curves.carried().mean().tolist() == pytest.approx([0.4, 0.3, 0.35])
-    assert curves.ends() == [(2.0, 0.1)]
-
-
-def test_a_step_that_only_a_dying_run_recorded_is_not_a_mean() -> None:
-    nan = math.nan
-    curves = Curves(
-        np.array([0.0, 2.0, 3.0, 4.0]),
-        np.array([[0.4, 0.2, 0.1, nan], [0.4, 0.5, nan, 0.6]]),
-        ("a", "b"),
-        (True, False),
-    )
-    assert math.isnan(curves.mean()[2])
-    assert math.isnan(curves.carried().mean()[2])
-    assert curves.carried().mean()[3] == pytest.approx(0.35)
-
-
-def test_two_seeds_have_their_range_as_band_and_three_a_t_interval() -> None:
-    steps, died = np.array([1.0]), (False, False, False)
-    two = Curves(steps, np.array([[0.4], [0.6]]), ("a", "b"), died[:2]).band()
-    three = Curves(steps, np.array([[0.4], [0.5], [0.6]]), ("a", "b", "c"), died).band()
-    assert two is not None
-    assert three is not None
-    assert (two[0][0], two[1][0]) == (0.4, 0.6)
-    assert three[1][0] - 0.5 == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
-    assert Curves(steps, np.array([[0.4]]), ("a",), died[:1]).band() is None
-
-
-def test_cumulative_curves_skip_steps_that_were_not_recorded() -> None:
-    curves = Curves(np.array([1.0, 2.0, 3.0]), np.array([[1.0, math.nan, 2.0]]), ("a",), (False,))
-    assert cumulative(curves).values[0].tolist()[::2] == [1.0, 3.0]
-
-
 def with_final(panel: PanelFindings, finals: dict[str, float]) -> PanelFindings:
     """The same panel, its methods ending at `finals`, none of their leads resolved."""
     results = tuple(
@@ -264,19 +223,3 @@ def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat
     assert kinds.notna().all()
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
     assert not any("trained tokens" in c for c in verdict_text.caveats(replace(study, runs=runs), findings))
-
-
-def test_neighbouring_steps_are_replaced_by_the_median_of_what_each_seed_recorded() -> None:
-    nan = math.nan
-    curves = Curves(
-        np.arange(1.0, 8.0),
-        np.array([[1.0, 9.0, 2.0, nan, nan, nan, 7.0], [nan, 2.0, 4.0, 5.0, 1.0, 1.0, 3.0]]),
-        ("a", "b"),
-        (False, True),
-    )
-    binned = curves.binned(3)
-    # Seven steps in three bins: three, two and two.
-    assert binned.steps.tolist() == [2.0, 4.5, 6.5]
-    np.testing.assert_equal(binned.values, [[2.0, nan, 7.0], [3.0, 3.0, 2.0]])
-    assert (binned.run_ids, binned.died) == (curves.run_ids, curves.died)
-    assert curves.binned(7) is curves
