@@ -1,4 +1,4 @@
-"""Interrupts and terminations as KeyboardInterrupt, so that what is running can be put away."""
+"""SIGINT and SIGTERM as KeyboardInterrupt, so that running work can clean up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM (a cluster's or a container's stop) is what Ctrl-C is. Does nothing outside the main thread."""
+    """Treat SIGTERM (sent by a cluster or a container runtime) like Ctrl-C. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,9 +28,8 @@ def termination_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM wait: native code that calls back into Python does not survive an exception there.
-
-    They take effect on leaving. Does nothing outside the main thread, which no signal handler interrupts.
+    """Defer SIGINT and SIGTERM to the end of the block: native code that calls back into Python does not survive an
+    exception there. Does nothing outside the main thread, the only one that signal handlers interrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,15 +48,15 @@ def interrupts_held() -> Iterator[None]:
 
 
 def heed_one_interrupt() -> None:
-    """For a worker process: the first SIGINT or SIGTERM raises KeyboardInterrupt, later ones are ignored.
+    """In a worker process: raise KeyboardInterrupt on the first SIGINT or SIGTERM and ignore later ones.
 
-    A terminal interrupts the whole process group and the parent its workers once more: the second interrupt must
-    not cut short what the first one set off. Also undoes an ignored SIGINT, as a background shell hands it down.
+    A terminal interrupts the whole process group and the parent interrupts its workers again; the second interrupt
+    must not cut the clean-up short. Also restores a SIGINT that a background shell set to be ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
-            # Not SIG_IGN: Python complains of a signal that was on its way when it became ignored.
+            # Not SIG_IGN: Python reports a signal that was pending when it became ignored.
             signal.signal(each, lambda _number, _frame: None)
         _raise(number, frame)
 

@@ -1,4 +1,4 @@
-"""Silences the progress bars and notices of libraries, so that the lab's own output can be read."""
+"""Silences progress bars and notices of libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run that a person means."""
+"""Find a run by its path, name or ID."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cppo_lab.tracking.run_folder import RunFolder
 
 
 def find_run(root: Path, name: str, key: str = "--run") -> RunFolder:
-    """The run folder that `name` means: its path, its name, or its ID. Raises UserError where none or several do."""
+    """The run folder with this path, name or ID. Raises UserError for none and for several."""
     folders = sorted(path for path in (root / "runs").glob("*") if (path / "run.json").is_file())
     given = Path(name)
     found = [given] if (given / "run.json").is_file() else []
@@ -17,6 +17,6 @@ def find_run(root: Path, name: str, key: str = "--run") -> RunFolder:
     if len(found) == 1:
         return RunFolder(found[0])
     if found:
-        raise UserError(f"{key} {name}: several runs have it: {', '.join(path.name for path in found)}.")
+        raise UserError(f"{key} {name}: matches several runs: {', '.join(path.name for path in found)}.")
     hint = near_miss(name, [path.name for path in folders])
-    raise UserError(f"{key} {name}: no such run in {root / 'runs'}; cppo-lab list runs names them.{hint}")
+    raise UserError(f"{key} {name}: no such run in {root / 'runs'}; `cppo-lab list runs` lists them.{hint}")

@@ -1,7 +1,7 @@
-"""MLflow as a window on run folders: reads what a run wrote, and sends what was not sent yet.
+"""Copies run folders to MLflow, sending only what was not sent before.
 
-One process mirrors a sweep (its parent), so that nobody races for the SQLite file; a run started alone, or by a
-Hydra launcher, mirrors itself. Nothing here decides what a run does: a store that fails later costs no result.
+The parent process mirrors all runs of a sweep, so that nothing competes for the SQLite file; a run started alone, or
+by a Hydra launcher, mirrors itself. A store that fails never affects a run.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ALONE = "none"
 _BATCH = 500
 _LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
-# How a row with token records reads in a sample file; within a text the quotes would be escaped.
+# Marks a row with token traces in a sample file; inside a string the quotes would be escaped.
 _TOKENS = '"tokens": {'
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
 
-# How a run is described in the store, for those who read it back.
+# Tags that `cppo-lab report --mlflow` reads.
 KIND_TAG = "cppo_lab.kind"
 RUN_ID_TAG = "cppo_lab.run_id"
 METHOD_TAG = "cppo_lab.method"
@@ -62,7 +62,7 @@ def default_experiment() -> str:
 
 
 def store_name(uri: str, output: Path) -> str:
-    """What run folders call a store: its address, or "default" for the one that moves along with them."""
+    """The name of a store in run folders: its URI, or "default" for the one in the same output folder."""
     is_default = (
         uri.startswith("sqlite:///")
         and Path(uri.removeprefix("sqlite:///")).resolve() == (output / "mlflow.db").resolve()
@@ -71,7 +71,7 @@ def store_name(uri: str, output: Path) -> str:
 
 
 def ui_command(uri: str, output: Path) -> str:
-    """The shell command that shows the store in a browser."""
+    """The shell command that opens the store in a browser."""
     if uri.startswith("sqlite:"):
         path = (output / "mlflow.db").resolve()
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -80,7 +80,7 @@ def ui_command(uri: str, output: Path) -> str:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested configuration as flat `a.b.c` parameters, values cut to what MLflow accepts."""
+    """A nested configuration as flat `a.b.c` parameters, values truncated to MLflow's limit."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -97,7 +97,7 @@ class Store:
     """
 
     def __init__(self, uri: str, experiment: str, output: Path) -> None:
-        # The lab's own runs are nested by tags; an inherited run id would make children write into it.
+        # Runs are nested by tags; an inherited run id would make them all write into one run.
         os.environ.pop("MLFLOW_RUN_ID", None)
         quiet_client()
         check_sqlite(uri)
@@ -112,7 +112,7 @@ class Store:
                 self.experiment_id = self._experiment(experiment, output)
         except Exception as error:
             if is_first:
-                # A refused request leaves nothing behind.
+                # Leave nothing behind.
                 lock.unlink(missing_ok=True)
             # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
             raise _unusable(uri, first_line(error)) from error
@@ -122,7 +122,7 @@ class Store:
         if found is not None:
             return str(found.experiment_id)
         location = (output / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-        # MLflow's page then opens on runs and metrics rather than on its tools for language-model applications.
+        # MLflow then opens on runs and metrics rather than on its GenAI view.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
@@ -149,7 +149,7 @@ class Store:
     def evaluation(
         self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], files: list[Path]
     ) -> str:
-        """Write a finished evaluation as one run, and return its id. Raises UserError when the store cannot be used."""
+        """Log a finished evaluation as one run and return its ID. Raises UserError when the store cannot be used."""
         import math
 
         try:
@@ -172,13 +172,13 @@ class Store:
         return str(run.info.run_id)
 
     def describe_parent(self, run_id: str, files: list[Path]) -> None:
-        """Send the files that describe a sweep, in place of those sent before."""
+        """Send the files that describe a sweep, replacing earlier ones."""
         for file in files:
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
 
     def close_parent(self, run_id: str, succeeded: bool, files: list[Path]) -> None:
-        """End a sweep's run, with the files that describe it."""
+        """End the run of a sweep and send the files that describe it."""
         self.describe_parent(run_id, files)
         self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
@@ -191,29 +191,28 @@ class Store:
             return False
 
     def mirror(self, folder: RunFolder, parent: str | None, name: str) -> bool:
-        """Send what is new in a run folder: params once, metrics by step, status, and at the end the artifacts.
+        """Send new data of a run folder: params once, metrics by step, status, and artifacts at the end.
 
-        A run that several sweeps share has one MLflow run under each of their parents. Returns whether the run has
-        ended, so that everything is sent unless it goes on.
+        A run shared by several sweeps has one MLflow run under each parent. Returns whether the run has ended.
         """
         info = folder.info
         if not info:
             return False
         file = folder.path / MIRROR_FILE
-        # By store, and in it by parent.
+        # By store, then by parent.
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         under = known.setdefault(self.name, {})
         state = under.get(parent or _ALONE)
         if state is None or not self._exists(state["run_id"]):
             state = {"run_id": self._create(info, parent, name), "step": -1, "status": None}
             under[parent or _ALONE] = state
-            # At once: a store that fails from here on gets no second run for this folder.
+            # At once, so that a failure from here on cannot lead to a second MLflow run for this folder.
             write_atomically(file, json.dumps(known))
         if state["status"] is None:
             self._describe(state["run_id"], folder)
         start = (info.get("starting_policy") or {}).get("recipe")
         if start != state.get("start"):
-            # Known only once the policy is warm; what pairs runs must be there for a run that never ends.
+            # Known only after the warm-up; needed to pair runs, including those that never end.
             self._client.set_tag(state["run_id"], STARTING_POLICY_TAG, start)
             state["start"] = start
         new = [row for row in folder.rows("metrics.jsonl") if row["step"] > state["step"]]
@@ -293,7 +292,7 @@ class Store:
 
 
 def _telling_samples(folder: Path) -> list[Path]:
-    """The sample files that a report reads: the last one, and those that say what was decided of each token."""
+    """The sample files that a report reads: the last one and those with token traces."""
     files = sorted(folder.glob("*.jsonl"))
     return [path for path in files[:-1] if _TOKENS in path.read_text(encoding="utf-8")] + files[-1:]
 
@@ -306,12 +305,12 @@ def first_line(error: Exception) -> str:
 def _unusable(uri: str, reason: str) -> UserError:
     return UserError(
         f"tracking.uri={uri}: the MLflow store cannot be used ({reason}); "
-        "correct it, or go on without it by tracking=none."
+        "fix it, or run without it: tracking=none."
     )
 
 
 def quiet_client() -> None:
-    """Let MLflow's client give up on a store within seconds, and keep it from printing what nobody asked for."""
+    """Make MLflow's client give up on a store within seconds and print nothing."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -320,7 +319,7 @@ def quiet_client() -> None:
 
 
 def sqlite_problem(uri: str) -> str | None:
-    """Why a SQLite store cannot be used (locked, not writable, no database), without the long waits of its users.
+    """Why a SQLite store cannot be used (locked, not writable, no database), found out without MLflow's long waits.
 
     None when it can be, for another store, or for a file that does not exist yet.
     """

@@ -1,4 +1,4 @@
-"""Keeps MLflow up to date with a sweep, or with one run, while it goes on."""
+"""Keeps MLflow up to date with a sweep or a run while it is running."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class NoMirror:
 
 
 class _Mirror(ABC):
-    """Sends what is new every so many seconds, in a thread: a slow store never keeps the runs waiting.
+    """Sends new data every `tracking.every_s` seconds, in a thread, so that a slow store never blocks the runs.
 
-    A store that fails meanwhile is said once and tried again.
+    A store that fails is reported once and retried.
     """
 
     def __init__(self, tracking: Tracking, output: Path) -> None:
         self._every = tracking.every_s
         self._last = 0.0
-        self._complained = False
+        self._reported = False
         self._sender: threading.Thread | None = None
-        # Runs that had ended when they were last sent, with the time of their run.json: one that goes on changes it.
+        # Ended runs that were sent, with the time of their run.json, which changes when a run is resumed.
         self._ended: dict[Path, int] = {}
         uri = tracking_uri(tracking.uri, output)
         self.store = Store(uri, tracking.experiment, output)
@@ -78,21 +78,21 @@ class _Mirror(ABC):
         return None
 
     def poll(self) -> None:
-        """Begin to send what is new, unless that goes on already or was done a moment ago."""
+        """Start sending new data, unless that is under way or was done within the interval."""
         if self._sender is not None and self._sender.is_alive():
             return
         if time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
-            # An interpreter that ends does not wait for it; `close` does.
+            # A daemon: the interpreter does not wait for it at exit; `close` does.
             self._sender = threading.Thread(target=self.send, name="mlflow", daemon=True)
             self._sender.start()
 
     def send(self) -> None:
-        """Send what is new, and return when it is sent."""
-        self._forgiving(self._send_new)
+        """Send new data and return when it is sent."""
+        self._tolerating_failure(self._send_new)
 
     def close(self, succeeded: bool) -> None:
-        """Wait for what is on its way, and send the rest."""
+        """Wait for the running transfer, then send the rest."""
         if self._sender is not None:
             self._sender.join()
         self.send()
@@ -105,16 +105,16 @@ class _Mirror(ABC):
             if self.store.mirror(folder, self.parent, name):
                 self._ended[folder.path] = written
 
-    def _forgiving(self, action: Callable[[], None]) -> None:
-        """Do `action`; a store that fails is complained of once and costs no result."""
+    def _tolerating_failure(self, action: Callable[[], None]) -> None:
+        """Call `action`; report the first failure of the store, and ignore later ones."""
         try:
             action()
         except Exception as error:
-            # Results are in the run folders; a store that is down for a while must not stop the runs.
-            if not self._complained:
+            # The results are in the run folders; a store that is down must not stop the runs.
+            if not self._reported:
                 reason = first_line(error)
                 print(f"Warning: MLflow store {self.store.uri}: {reason}; trying again.", file=sys.stderr)
-            self._complained = True
+            self._reported = True
 
 
 class SweepMirror(_Mirror):
@@ -130,31 +130,33 @@ class SweepMirror(_Mirror):
             {"sweep": sweep.name, "axes": axes},
             known.get("mlflow_run_id") if known.get("tracking_store") == self.store.name else None,
         )
-        # The address is for readers; the name stays the same when the output folder moves.
+        # The URI is for readers; the name survives a move of the output folder.
         sweep.write_manifest(
             tracking_uri=self.store.uri, tracking_store=self.store.name, mlflow_run_id=self.run_id
         )
-        # At once: who looks at the store sees which runs are still to come, whatever happens to this process.
-        self._forgiving(lambda: self.store.describe_parent(self.run_id, [self._sweep.manifest_path]))
+        # At once, so that the store lists the planned runs whatever happens to this process.
+        self._tolerating_failure(lambda: self.store.describe_parent(self.run_id, [self._sweep.manifest_path]))
 
     def runs(self) -> list[tuple[RunFolder, str]]:
-        """All runs, by their axis values."""
+        """All runs, named by their axis values."""
         return [(run.folder, run.label) for run in self._sweep.runs]
 
     @property
     def parent(self) -> str | None:
-        """The sweep's own run."""
+        """The MLflow run of the sweep."""
         return self.run_id
 
     def close(self, succeeded: bool) -> None:
         """Send the rest, and end the parent run."""
         super().close(succeeded)
         self._sweep.write_manifest()
-        self._forgiving(lambda: self.store.close_parent(self.run_id, succeeded, [self._sweep.manifest_path]))
+        self._tolerating_failure(
+            lambda: self.store.close_parent(self.run_id, succeeded, [self._sweep.manifest_path])
+        )
 
 
 class RunMirror(_Mirror):
-    """Mirrors one run, alone or under a parent that another process made."""
+    """Mirrors one run, on its own or under a parent created by another process."""
 
     def __init__(self, config: RunConfig, folder: RunFolder, parent: str | None = None) -> None:
         super().__init__(config.tracking, config.paths.output)

@@ -1,4 +1,4 @@
-"""What a result needs to be believed later: versions, commit, uncommitted changes, device."""
+"""Provenance of a result: versions, commit, uncommitted changes, device."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def uncommitted_diff() -> str:
 
 
 def processor() -> str:
-    """The kind of processor, which decides how sums are rounded: "x86_64 AuthenticAMD 25/17 AVX512".
+    """The kind of processor, which determines rounding: "x86_64 AuthenticAMD 25/17 AVX512".
 
-    Architecture; vendor, family and model where the system tells them; the instructions that torch uses.
+    Architecture; vendor, family and model where known; the instruction set that torch uses.
     """
     import torch
 

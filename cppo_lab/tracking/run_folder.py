@@ -5,7 +5,7 @@ run.json        identity, status, starting policy, versions, counts
 metrics.jsonl   one line per step, deterministic (null where a value is undefined)
 timings.jsonl   wall-clock times per step
 profiles.jsonl  divergence and masking by position
-agreement.jsonl which of the same tokens other rules would have masked
+agreement.jsonl mask overlap: which of the same tokens other rules would mask
 samples/        some graded training responses of every step
 checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 
 LOCK_FILE = ".lock"
-"""Held by the process that works on a run."""
+"""Locked by the process that trains the run."""
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 
@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def present_status(self) -> Status | None:
-        """The status, but INTERRUPTED for a run that says RUNNING while no process works on it."""
+        """The status; INTERRUPTED for a run recorded as RUNNING that no process is training."""
         status = self.status
         if status != "RUNNING":
             return status
@@ -81,13 +81,13 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except (Timeout, PermissionError):
-            # Whoever may not write in a folder cannot tell whether somebody else does.
+            # Without write permission there is no telling whether another process holds the lock.
             return status
         lock.release()
         return "INTERRUPTED"
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
-        """Add one line to a log such as `metrics.jsonl` and hand it to the operating system."""
+        """Append one line to a log such as `metrics.jsonl`."""
         with (self.path / log).open("a", encoding="utf-8") as file:
             file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
 
@@ -110,7 +110,7 @@ class RunFolder:
         return sorted(found)
 
     def drop_checkpoints_before(self, step: int, prefix: str = "step_") -> None:
-        """Remove checkpoints older than `step`, and what a crash left half-written."""
+        """Remove checkpoints older than `step`, and partial ones left by a crash."""
         for number, path in self.checkpoints(prefix):
             if number < step:
                 shutil.rmtree(path)
@@ -118,7 +118,7 @@ class RunFolder:
             shutil.rmtree(path)
 
     def rewind(self, step: int) -> None:
-        """Cut every log back to `step`, so that what a later attempt writes follows on without a seam."""
+        """Truncate every log after `step`, so that a resumed run continues it exactly."""
         for log in _LOGS:
             kept = [row for row in self.rows(log) if row["step"] <= step]
             if kept or (self.path / log).exists():

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, never in between."""
+"""Checkpoints, written atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATE_FILE = "trainer.pt"
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make folder `path` by `fill` under a hidden name, then rename it: it appears whole or not at all."""
+    """Create folder `path` atomically: `fill` a hidden temporary folder, then rename it."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -29,7 +29,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = None) -> None:
-    """Save the policy in Hugging Face format and, with `state`, what the trainer needs to go on."""
+    """Save the policy in Hugging Face format and, with `state`, the trainer state needed to resume."""
 
     def fill(folder: Path) -> None:
         policy.network.save_pretrained(folder)
@@ -42,7 +42,7 @@ def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = N
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The trainer state of a checkpoint folder: tensors and plain data, so that no code of the file is ever run.
+    """The trainer state of a checkpoint folder. Only tensors and plain data are read, so that no code in it runs.
 
     Raises UserError for a file that holds anything else, as checkpoints of earlier versions do.
     """

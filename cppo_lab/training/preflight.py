@@ -13,9 +13,9 @@ from cppo_lab.sweeps.cost import parameter_count, state_bytes
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Refuse local data files and model folders that cannot be read, before any work starts.
+    """Raise UserError for local data files and model folders that cannot be read.
 
-    Raises UserError. What the hub holds is checked when it is loaded.
+    Hub models and data sets are checked when they are loaded.
     """
     check_device("trainer.device", config.trainer.device)
     model = config.model
@@ -25,12 +25,12 @@ def check_inputs(config: RunConfig) -> None:
     config.task.check_files()
 
 
-# Below this no machine that runs the lab is asked what it has.
+# Models that need less are not checked.
 _SMALL_BYTES = 4 << 30
 
 
 def check_memory(config: RunConfig) -> None:
-    """Refuse a model whose weights, gradients and moments alone are more than this machine's device holds."""
+    """Raise UserError if weights, gradients and optimizer moments alone exceed the memory of the device."""
     needed = state_bytes(config)
     if needed is None or needed < _SMALL_BYTES:
         return
@@ -47,7 +47,7 @@ def check_memory(config: RunConfig) -> None:
 
 
 def writable(output: Path) -> None:
-    """Refuse an output folder that cannot be written, before any work starts."""
+    """Raise UserError for an output folder that cannot be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".write-test"

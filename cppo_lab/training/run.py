@@ -48,10 +48,10 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.path / LOCK_FILE)
     try:
-        # A moment's patience for those who only look whether a run is alive.
+        # A short wait for processes that only check whether the run is alive.
         lock.acquire(timeout=-1 if wait else 1.0)
     except Timeout as error:
-        raise UserError(f"run {folder.path.name}: another process is working on it.") from error
+        raise UserError(f"run {folder.path.name}: another process is training it.") from error
     try:
         if folder.status != "FINISHED":
             _attempt(config, folder, on_step, on_warmup, on_start)
@@ -80,7 +80,7 @@ def _attempt(
     except (KeyboardInterrupt, SystemExit):
         outcome = {
             "status": "INTERRUPTED",
-            "reason": "interrupted; the same command goes on from the last checkpoint",
+            "reason": "interrupted; the same command resumes from the last checkpoint",
         }
         raise
     except Diverged as error:

@@ -1,4 +1,4 @@
-"""Starting policies: warmed up once, cached by the hash of their recipe, shared by every run that asks."""
+"""Starting policies: warmed up once, cached by the hash of their recipe, and shared by all runs that use it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECIPE_FILE = "recipe.json"
 
 @dataclass(frozen=True)
 class StartingPolicy:
-    """Where a starting policy lies. `accuracy` is that on warm-up problems, None where none was measured."""
+    """The path of a starting policy. `accuracy` is measured on warm-up problems; None if it was not measured."""
 
     path: str
     recipe: str
@@ -31,17 +31,17 @@ class StartingPolicy:
 
 
 def cache_folder(config: RunConfig) -> Path:
-    """The folder in which the starting policy of `config` is, or will be, cached."""
+    """The cache folder of the starting policy of `config`."""
     return config.paths.output / "policies" / starting_policy_id(config)
 
 
 def is_ready(config: RunConfig) -> bool:
-    """Whether the run can start at once: its starting policy is pretrained, or cached."""
+    """Whether the starting policy is available: pretrained or cached."""
     return isinstance(config.model, PretrainedModel) or (cache_folder(config) / RECIPE_FILE).is_file()
 
 
 def starting_policy(config: RunConfig, task: Task, progress: Progress | None = None) -> StartingPolicy:
-    """The starting policy of a run; the first caller makes it, others wait for it under a file lock."""
+    """The starting policy of a run. The first caller trains it; others wait for it on a file lock."""
     if isinstance(config.model, PretrainedModel):
         return StartingPolicy(config.model.path, starting_policy_id(config), None)
     folder = cache_folder(config)
@@ -78,7 +78,7 @@ def _make(
 
 
 def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: Path | None = None) -> Policy:
-    """The starting policy, or a checkpoint of the run that began with it, on the run's device.
+    """The starting policy, or a checkpoint of a run that started from it, on the run's device.
 
     Weights are float32, whatever dtype a pretrained model computes in: an update of a millionth of a weight is
     lost in bfloat16.

@@ -32,7 +32,7 @@ _TOKEN_MEAN = AggregationSpec(kind="token_mean")
 
 
 class Diverged(Exception):
-    """The run cannot go on: a loss or a gradient is no longer finite."""
+    """A loss or a gradient is no longer finite."""
 
 
 class Learner:
@@ -77,7 +77,7 @@ class Learner:
     ) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
 
-        `agreement` sees the last epoch only, in which the policy has moved furthest.
+        `agreement` is updated in the last epoch only, when the policy has moved furthest.
         """
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder)
@@ -166,7 +166,7 @@ class Learner:
         return loss, value
 
     def _critic_alone(self, step: int) -> bool:
-        """Whether the critic still learns by itself: the policy then gets no gradient, not even weight decay."""
+        """Whether only the critic is trained yet: the policy then gets no gradient and no weight decay."""
         return self.critic is not None and step < self.algo.critic.warmup_steps
 
     def _clipped_norm(self, parameters: Iterable[torch.nn.Parameter]) -> float:
@@ -181,7 +181,7 @@ class Learner:
     def token_batch(
         self, experience: Experience, rows: Tensor, alone: bool = False
     ) -> tuple[TokenBatch, Tensor | None]:
-        """The policy's present view of the responses `rows` [N], with all the method asks for; the values [N, T]."""
+        """The responses `rows` [N] under the present policy, with all tensors that the method needs; values [N, T]."""
         rollout = experience.rollout.rows(rows)
         needs = self.algo.requirements
         width = rollout.response_mask.shape[1]
@@ -253,7 +253,7 @@ class Learner:
 
 @dataclass
 class _Updates:
-    """What the updates of one step did."""
+    """Records of the updates of one step."""
 
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
@@ -265,14 +265,14 @@ class _Updates:
     lr: float = math.nan
 
     def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
-        """Note one update: loss and gradient norm of the policy, and those of the critic."""
+        """Record one update: loss and gradient norm of the policy and of the critic."""
         self.losses.append(loss)
         self.norms.append(norm)
         if critic is not None:
             self.critic.append(critic)
 
     def metrics(self, clip: float) -> Metrics:
-        """Means over the updates; NaN when there was none."""
+        """Means over the updates; NaN without any."""
         metrics = {
             "train/updates": float(len(self.norms)),
             "train/lr": self.lr,
@@ -292,5 +292,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def profile_rows(profiler: PositionProfiler, step: int) -> list[dict[str, Any]]:
-    """A step's position profiles as rows of profiles.jsonl."""
+    """Position profiles of a step as rows of profiles.jsonl."""
     return [{"step": step, **asdict(profile)} for profile in (profiler.relative(), profiler.absolute())]

@@ -1,4 +1,4 @@
-"""Supervised warm-up: from random weights to a starting policy that reinforcement learning can improve."""
+"""Supervised warm-up of a from-scratch model into a starting policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int, float], None]
 def supervised_batch(policy: Policy, problems: Sequence[Problem]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, attention mask and labels, each [B, L]: prompt and solution with its end token, right-padded.
 
-    Labels are -100 on prompts and padding, so that only solutions are learnt.
+    Labels are -100 on prompts and padding, so that only solutions contribute to the loss.
     """
     prompts = [policy.prompt_ids(problem.prompt) for problem in problems]
     solutions = [
@@ -46,7 +46,7 @@ def supervised_batch(policy: Policy, problems: Sequence[Problem]) -> tuple[Tenso
 
 
 def sampled_accuracy(policy: Policy, task: Task, recipe: Warmup, response_limit: int) -> float:
-    """Share of correct sampled responses on training problems of the warm-up's own (never the held-out ones)."""
+    """Share of correct sampled responses on training problems reserved for the warm-up."""
     problems = task.training_problems(0, _BAND_PROBLEMS, stream_seed(recipe.seed, Stream.WARMUP, 1))
     engine = NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token)
     settings = SamplingSettings(response_limit, seed=stream_seed(recipe.seed, Stream.WARMUP, 2))
@@ -60,8 +60,8 @@ def warm_up(
 ) -> float | None:
     """Train `policy` in place by the recipe (AdamW, constant learning rate). Returns its accuracy if there is a band.
 
-    The constant rate leaves a noisy path: training goes on until the sampled accuracy lies in the recipe's band, or
-    `max_steps` is reached.
+    With a constant rate the accuracy is noisy: training continues until the sampled accuracy lies in the recipe's
+    band, or `max_steps` is reached.
     """
     network = policy.network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01)

@@ -136,7 +136,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(overrides: list[str], output: 
     config = tiny_config(output, *overrides)
     folder = interrupted_after(config, 2)
     assert folder.status == "INTERRUPTED"
-    assert "goes on" in folder.info["reason"]
+    assert "resumes" in folder.info["reason"]
     with (folder.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 3, "train/lo')
     run(config)
