@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import OmegaConf
 
-from cppo_lab.config.compose import validate
+from cppo_lab.config.compose import store_neutral_method, validate
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir
 
@@ -60,4 +60,5 @@ def main(tree: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    store_neutral_method()
     main()

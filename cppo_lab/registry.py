@@ -1,14 +1,15 @@
 """Registries: every kind of part (a rule, a task, an engine, a figure) by name, built-in or from a plug-in.
 
-A part that ships with the lab registers exactly as an outsider's does. Standard library only.
+A built-in part registers exactly as an outsider's does. Standard library only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Generic, TypeVar
+
+from cppo_lab.errors import near_miss
 
 Part = TypeVar("Part")
 
@@ -22,6 +23,11 @@ class Entry(Generic[Part]):
     about: str
     paper: str | None
     origin: str
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it ships with the lab."""
+        return self.origin.split(".")[0] == "cppo_lab"
 
 
 class Registry(Mapping[str, Part]):
@@ -40,21 +46,25 @@ class Registry(Mapping[str, Part]):
         """
 
         def add(part: Part) -> Part:
-            module = str(origin or getattr(part, "__module__", ""))
-            taken = self._entries.get(name)
-            if taken is not None and taken.origin != module:
-                raise ValueError(f"{self.kind} {name!r} is registered already, by {taken.origin}")
-            self._entries[name] = Entry(name, part, about, paper, module)
+            self.add(Entry(name, part, about, paper, str(origin or getattr(part, "__module__", ""))))
             return part
 
         return add
 
+    def add(self, entry: Entry[Part]) -> None:
+        """Add a part with its description. Raises ValueError as `register` does."""
+        taken = self._entries.get(entry.name)
+        if taken is not None and taken.origin != entry.origin:
+            raise ValueError(f"{self.kind} {entry.name!r} is already registered by {taken.origin}")
+        self._entries[entry.name] = entry
+
     def entry(self, name: str) -> Entry[Part]:
         """The registered part with its description. Raises ValueError for an unknown name."""
         if name not in self._entries:
-            near = get_close_matches(name, self._entries, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{self.kind} {name!r}: unknown; allowed are {', '.join(self._entries)}.{hint}")
+            allowed = ", ".join(self._entries)
+            raise ValueError(
+                f"{self.kind} {name!r}: unknown; allowed are {allowed}.{near_miss(name, self._entries)}"
+            )
         return self._entries[name]
 
     def entries(self) -> tuple[Entry[Part], ...]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
-from cppo_lab.objectives.weights import admitted
+from cppo_lab.objectives.describe import admitted
 from cppo_lab.sweeps.cost import Cost, cost
 from cppo_lab.sweeps.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
 from cppo_lab.sweeps.sweep import PlannedRun, Sweep

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from cppo_lab.config.overrides import plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError, near_miss, one_of
+from cppo_lab.objectives.named import BASE
+from cppo_lab.objectives.spec import neutral_tree
 from cppo_lab.paths import conf_dir
 from cppo_lab.plugins import conf_dirs, load_plugins
 
@@ -48,6 +50,13 @@ def search_path(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
     if not folders:
         return []
     return [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"]
+
+
+def store_neutral_method() -> None:
+    """Give Hydra every key of a method at its neutral value, as the choice of `algo` that all methods build on."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(group="algo", name=BASE, node=neutral_tree())
 
 
 @contextmanager
@@ -85,6 +94,7 @@ def compose_trees(
             choices = (*searched, *(override for override in overrides if override not in values))
             with _in_one_sentence(overrides):
                 if choices not in composed:
+                    store_neutral_method()
                     _refuse_nameless(choices)
                     composed[choices] = compose(CONFIG_NAME, overrides=list(choices))
                 config = copy.deepcopy(composed[choices])

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -84,7 +84,7 @@ def acting_keys(node: Any, key: str = "") -> dict[str, Any]:
         path = f"{key}.{name}" if key else name
         if path in _CHOICES:
             found[name] = acting_keys(value, f"{path}[{value.kind}]") | {"kind": value.kind}
-        elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+        elif is_group(value):
             inner = acting_keys(value, path)
             if inner or path in _first_groups():
                 found[name] = inner
@@ -93,8 +93,24 @@ def acting_keys(node: Any, key: str = "") -> dict[str, Any]:
     return found
 
 
+@runtime_checkable
+class Neutral(Protocol):
+    """A group of keys that says itself which value of each is neutral."""
+
+    def neutral_fields(self) -> Iterator[tuple[str, Any, Any]]:
+        """Name, value and neutral value of every key."""
+
+
+def is_group(value: Any) -> bool:
+    """Whether a value is a group of keys."""
+    return isinstance(value, BaseModel | Neutral) or dataclasses.is_dataclass(value)
+
+
 def fields_of(node: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and neutral value of every field of a pydantic model or a dataclass."""
+    """Name, value and neutral value of every field of a group."""
+    if isinstance(node, Neutral):
+        yield from node.neutral_fields()
+        return
     if isinstance(node, BaseModel):
         for name, info in type(node).model_fields.items():
             default = _NEVER if info.is_required() else info.get_default(call_default_factory=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, SerializeAsAny, model_validator
 
 from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
 from cppo_lab.models.config import ModelConfig, ScratchModel
@@ -105,12 +106,20 @@ class Paths(Group):
     output: Path
 
 
+def _method(value: AlgoSpec | Mapping[str, Any]) -> AlgoSpec:
+    return value if isinstance(value, AlgoSpec) else AlgoSpec.build(value)
+
+
+Method = Annotated[AlgoSpec, PlainValidator(_method), PlainSerializer(AlgoSpec.as_dict)]
+"""A method, which checks its own keys."""
+
+
 class RunConfig(Group):
     """Everything that one run is made of."""
 
     seed: Seed
     seeds: Seeds
-    algo: AlgoSpec
+    algo: Method
     model: Annotated[ModelConfig, Field(discriminator="kind")]
     warmup: Warmup
     task: Annotated[SerializeAsAny[TaskConfig], by_kind(tasks)]
@@ -122,8 +131,7 @@ class RunConfig(Group):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RunConfig:
-        group_advantage = self.algo.advantage.kind.startswith(("group", "leave"))
-        if group_advantage and self.trainer.group_size < 2:
+        if self.algo.needs("group") and self.trainer.group_size < 2:
             raise ValueError(
                 f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "
                 f"algo.advantage.kind = {self.algo.advantage.kind}, which compares the responses of a group"

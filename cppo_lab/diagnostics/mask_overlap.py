@@ -1,7 +1,7 @@
 """Which tokens different rules mask: every rule is asked about the same tokens, those that one run trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -63,4 +63,4 @@ def _pairs(decided: Tensor) -> Tensor:
 
 @cache
 def _witness(name: str) -> AlgoSpec:
-    return replace(method(name), anchor="rollout", force_anchor=True)
+    return method(name).replace(anchor="rollout", force_anchor=True)

@@ -81,16 +81,17 @@ class Diagnostics:
         assert objective.prefix_cost is not None, "a budget comes with prefix sums"
         assert objective.prefix_weight is not None, "a budget comes with prefix sums"
         assert objective.threshold is not None, "a budget comes with thresholds"
-        rows, at = mask.any(-1), objective.thresholds
+        rows = mask.any(-1)
         budget = objective.effective_budget[rows]
         pressure = (objective.prefix_cost.amax(-1) / objective.prefix_weight.amax(-1).clamp(min=1e-12))[rows]
         sums = self._sums
         sums.add("rows", rows)
         sums.add("budget", budget)
-        if at.budget is not None and at.budget_ceiling is not None:
+        if objective.budget_range is not None:
+            least, most = objective.budget_range
             sums.add("adaptive rows", rows)
-            sums.add("floor rows", budget <= at.budget * (1 + _ROUNDING))
-            sums.add("ceiling rows", budget >= at.budget_ceiling * (1 - _ROUNDING))
+            sums.add("floor rows", budget <= least * (1 + _ROUNDING))
+            sums.add("ceiling rows", budget >= most * (1 - _ROUNDING))
         sums.add("pressure", pressure)
         sums.add("negative rows", ((objective.threshold < 0) & mask).any(-1))
         self._pressures.append(pressure.float())

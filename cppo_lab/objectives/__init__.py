@@ -8,9 +8,10 @@
 `method` reads the shipped configuration files and needs PyYAML; `AlgoSpec` can also be written out by hand.
 """
 
-from cppo_lab.objectives.advantages import compute_advantages, gae, token_advantages, value_loss
+from cppo_lab.objectives.advantages import compute_advantages, token_advantages
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
+from cppo_lab.objectives.critics import gae, value_loss
 from cppo_lab.objectives.named import method, method_names
 from cppo_lab.objectives.objective import TokenObjective, token_objective
 from cppo_lab.objectives.packing import unpack

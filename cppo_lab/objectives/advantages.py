@@ -1,59 +1,157 @@
-"""Advantages: from rewards of groups of responses, and GAE from a critic.
+"""Advantages: from the rewards of groups of responses, or of a critic's tokens."""
 
-GRPO (arXiv 2402.03300), Dr. GRPO (arXiv 2503.20783), RLOO (arXiv 2402.14740), REINFORCE++ (arXiv 2501.03262),
-GAE (arXiv 1506.02438).
-"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import RegulariserSpec
-from cppo_lab.objectives.signal_coordinates import AdvantageSpec
+from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.critics import gae
+from cppo_lab.objectives.parameters import Param
+from cppo_lab.objectives.regularisers import RegulariserSpec
+from cppo_lab.objectives.rules import Rules
 
 WHITEN_EPSILON = 1e-8
 
 
+@dataclass(frozen=True)
+class Signal:
+    """What an advantage may read. Rows of [B, T] are those of the flattened rewards, B = N * G."""
+
+    rewards: Tensor
+    """[N prompts, G responses], in float32 at least."""
+    mask: Tensor | None = None
+    """[B, T] bool; None when only one advantage per response is asked for."""
+    penalty: Tensor | None = None
+    """[B, T] the KL penalty in the reward, 0 outside the mask; None without one."""
+    values: Tensor | None = None
+    """[B, T] of the critic."""
+
+    @property
+    def totals(self) -> Tensor:
+        """[N, G] rewards less the penalty summed over each response."""
+        if self.penalty is None:
+            return self.rewards
+        return self.rewards - self.penalty.sum(-1).view_as(self.rewards)
+
+    @property
+    def centred(self) -> Tensor:
+        """[N, G] totals less their group's mean; exactly 0 in groups of equal totals, so in groups of one."""
+        totals = self.totals
+        flat = zero_variance(totals).unsqueeze(-1)
+        return (totals - totals.mean(-1, keepdim=True)).masked_fill(flat, 0.0)
+
+
+@dataclass(frozen=True)
+class TokenAdvantages:
+    """Advantages per token and the targets of the critic, both [B, T]."""
+
+    advantages: Tensor
+    returns: Tensor
+
+
+advantages = Rules("advantage.kind")
+"""A rule returns one advantage per response [N, G], or per token [B, T], or `TokenAdvantages`."""
+
+
+@advantages.register(OFF, about="the reward itself")
+def rewards_alone(at: Signal) -> Tensor:
+    """No baseline."""
+    return at.totals
+
+
+@advantages.register(
+    "group_normalised", about="(R - mean) / (std + epsilon) (GRPO)", paper="arXiv:2402.03300", needs=["group"]
+)
+def group_normalised(
+    at: Signal,
+    *,
+    epsilon: Annotated[
+        float, Param(at_least=0, about="Added to the group's sample standard deviation (ddof 1).")
+    ] = 1e-6,
+) -> Tensor:
+    """Centred and scaled within the group."""
+    if at.rewards.shape[1] == 1:
+        return at.centred
+    return at.centred / (at.totals.std(-1, keepdim=True) + epsilon)
+
+
+@advantages.register("group_centred", about="R - mean (Dr. GRPO)", paper="arXiv:2503.20783", needs=["group"])
+def group_centred(at: Signal) -> Tensor:
+    """Centred within the group."""
+    return at.centred
+
+
+@advantages.register(
+    "leave_one_out",
+    about="R - mean of the group's other responses (RLOO)",
+    paper="arXiv:2402.14740",
+    needs=["group"],
+)
+def leave_one_out(at: Signal) -> Tensor:
+    """Centred on the mean of the others."""
+    size = at.rewards.shape[1]
+    return at.centred * (size / (size - 1)) if size > 1 else at.centred
+
+
+@advantages.register(
+    "batch_normalised", about="rewards whitened over the batch (REINFORCE++)", paper="arXiv:2501.03262"
+)
+def batch_normalised(
+    at: Signal,
+    *,
+    group_baseline: Annotated[bool, Param(about="Subtract the group's mean first.")] = False,
+) -> Tensor:
+    """Whitened over responses, or over tokens when a KL penalty per token is in the reward."""
+    rewards = at.rewards
+    if at.penalty is not None:
+        assert at.mask is not None, "a penalty per token comes with the mask"
+        if group_baseline:
+            rewards = rewards - rewards.mean(-1, keepdim=True)
+        to_go = at.penalty.flip(-1).cumsum(-1).flip(-1)
+        return whitened(rewards.flatten().unsqueeze(-1) - to_go, at.mask)
+    if group_baseline:
+        rewards = at.centred
+    return whitened(rewards.flatten(), torch.ones_like(rewards.flatten(), dtype=torch.bool)).view_as(rewards)
+
+
+@advantages.register(
+    "gae", about="generalised advantages of a critic (PPO)", paper="arXiv:1506.02438", needs=["values"]
+)
+def generalised(
+    at: Signal,
+    *,
+    gamma: Annotated[float, Param(at_least=0, at_most=1, about="Discount per token.")] = 1.0,
+    lam: Annotated[float, Param(at_least=0, at_most=1, about="The lambda of GAE.")] = 1.0,
+    whiten: Annotated[
+        bool, Param(about="Whiten over all response tokens of the batch, after the returns are taken.")
+    ] = True,
+) -> TokenAdvantages:
+    """GAE with the reward at the last response token."""
+    assert at.mask is not None, "values per token come with the mask"
+    assert at.values is not None, "a rule that needs values is given them"
+    last = at.mask & (at.mask.cumsum(-1) == at.mask.sum(-1, keepdim=True))
+    earned = at.rewards.flatten().unsqueeze(-1) * last
+    earned = earned if at.penalty is None else earned - at.penalty
+    found, returns = gae(earned, at.values, at.mask, gamma, lam)
+    return TokenAdvantages(whitened(found, at.mask) if whiten else found, returns)
+
+
+class AdvantageSpec(Coordinate, path="advantage"):
+    """How rewards become advantages."""
+
+    kind: Annotated[str, advantages] = "group_normalised"
+
+
 def zero_variance(rewards: Tensor) -> Tensor:
-    """Groups whose rewards are all equal, bool [N] from [N, G]; decided by max == min, which rounding
-    spares."""
+    """Groups whose rewards are all equal, bool [N] from [N, G]; by max == min, which rounding spares."""
     return rewards.amax(-1) == rewards.amin(-1)
 
 
-def compute_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
-    """One advantage per response [N * G] from rewards [N prompts, G responses], in float32 at least.
-
-    Groups of equal rewards (so groups of one) get exactly 0, except under batch_normalised without a group
-    baseline and under none, which do not compare within the group. Raises ValueError for gae, which needs a
-    critic, and for rewards that are not [N, G].
-    """
-    if rewards.dim() != 2:
-        raise ValueError(f"rewards has shape {tuple(rewards.shape)}: must be [N prompts, G responses]")
-    if spec.kind == "gae":
-        raise ValueError("advantage.kind gae needs values: use token_advantages")
-    rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
-    if spec.kind == "none":
-        return rewards.flatten()
-    if spec.kind == "batch_normalised":
-        return _batch_normalised(rewards, spec).flatten()
-    size = rewards.shape[1]
-    centred = (rewards - rewards.mean(-1, keepdim=True)).masked_fill(
-        zero_variance(rewards).unsqueeze(-1), 0.0
-    )
-    if spec.kind == "group_normalised" and size > 1:
-        centred = centred / (rewards.std(-1, keepdim=True) + spec.epsilon)
-    if spec.kind == "leave_one_out" and size > 1:
-        centred = centred * (size / (size - 1))
-    return centred.flatten()
-
-
-def _batch_normalised(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
-    if spec.group_baseline:
-        flat = zero_variance(rewards).unsqueeze(-1)
-        rewards = (rewards - rewards.mean(-1, keepdim=True)).masked_fill(flat, 0.0)
-    return whiten(rewards.flatten(), torch.ones_like(rewards.flatten(), dtype=torch.bool)).view_as(rewards)
-
-
-def whiten(values: Tensor, mask: Tensor) -> Tensor:
+def whitened(values: Tensor, mask: Tensor) -> Tensor:
     """(x - mean) / sqrt(var + 1e-8) over the masked entries (unbiased variance), 0 elsewhere; any shape.
 
     Entries that are all equal, or a single one, give exactly 0.
@@ -65,38 +163,18 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     return scaled.masked_fill(~mask, 0.0)
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantages and returns, both [B, T], 0 outside the mask; un-whitened.
+def compute_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
+    """One advantage per response [N * G] from rewards [N prompts, G responses], in float32 at least.
 
-    `rewards` [B, T] sits at the token that earned it. The recursion skips holes: the next response token's
-    value and advantage are carried across them. The response ends the episode (the value after it is 0).
+    Raises ValueError for a rule that needs a critic, and for rewards that are not [N, G].
     """
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    inside = mask.to(dtype)
-    rewards, values = rewards.to(dtype) * inside, values.to(dtype).masked_fill(~mask, 0.0)
-    next_value = torch.zeros_like(values[:, 0])
-    running = torch.zeros_like(next_value)
-    advantages = torch.zeros_like(values)
-    for column in range(values.shape[1] - 1, -1, -1):
-        here = mask[:, column]
-        error = rewards[:, column] + gamma * next_value - values[:, column]
-        running = torch.where(here, error + gamma * lam * running, running)
-        next_value = torch.where(here, values[:, column], next_value)
-        advantages[:, column] = running
-    advantages = advantages * inside
-    return advantages, (advantages + values) * inside
-
-
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error of the critic per token [B, T], PPO's pessimistic clip around the old values.
-
-    Aggregate it as a token mean. `clip` is in units of reward; None for no clipping.
-    """
-    error = (values - returns).square()
-    if clip is not None:
-        near = old_values + (values - old_values).clamp(-clip, clip)
-        error = torch.maximum(error, (near - returns).square())
-    return 0.5 * error
+    if rewards.dim() != 2:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}: must be [N prompts, G responses]")
+    if "values" in advantages[spec.kind].needs:
+        raise ValueError(f"advantage.kind {spec.kind} needs values: use token_advantages")
+    rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
+    found: Tensor = spec.rule()(Signal(rewards))
+    return found.flatten()
 
 
 def token_advantages(
@@ -108,39 +186,25 @@ def token_advantages(
     kl: Tensor | None = None,
     regulariser: RegulariserSpec | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Advantages [B, T] of a whole rollout, and the critic's targets [B, T] under gae (else None).
+    """Advantages [B, T] of a whole rollout, and the critic's targets [B, T] (None without a critic).
 
     `rewards` [N, G] with B = N * G, rows in the same order. `kl` [B, T] is the estimate of KL(pi_old ||
-    reference) that `regulariser` puts into the reward: per token under gae and batch_normalised (return to
-    go, whitened over tokens), summed over the response under the group kinds. Raises ValueError when gae has
-    no `values` [B, T] or the shapes do not fit.
+    reference) that `regulariser` puts into the reward. Raises ValueError when a rule that needs `values` [B, T] has
+    none or the shapes do not fit.
     """
     if rewards.dim() != 2 or rewards.numel() != response_mask.shape[0]:
         raise ValueError(
             f"rewards has shape {tuple(rewards.shape)}: must be [N, G] with N * G = {response_mask.shape[0]}"
         )
+    if values is None and "values" in advantages[spec.kind].needs:
+        raise ValueError(f"advantage.kind {spec.kind} needs values [B, T] of the critic")
     rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
     penalty = None
     if kl is not None and regulariser is not None and regulariser.kl_where == "reward":
         penalty = regulariser.kl_coefficient * kl.to(rewards.dtype).masked_fill(~response_mask, 0.0)
-    if spec.kind == "gae":
-        if values is None:
-            raise ValueError("advantage.kind gae needs values [B, T] of the critic")
-        earned = _at_last_token(rewards.flatten(), response_mask)
-        earned = earned if penalty is None else earned - penalty
-        advantages, returns = gae(earned, values, response_mask, spec.gamma, spec.lam)
-        return (whiten(advantages, response_mask) if spec.whiten else advantages), returns
-    if penalty is not None and spec.kind == "batch_normalised":
-        if spec.group_baseline:
-            rewards = rewards - rewards.mean(-1, keepdim=True)
-        to_go = penalty.flip(-1).cumsum(-1).flip(-1)
-        return whiten(rewards.flatten().unsqueeze(-1) - to_go, response_mask), None
-    if penalty is not None:
-        rewards = rewards - penalty.sum(-1).view_as(rewards)
-    advantages = compute_advantages(rewards, spec).unsqueeze(-1).expand(response_mask.shape)
-    return advantages.masked_fill(~response_mask, 0.0), None
-
-
-def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
-    last = mask & (mask.cumsum(-1) == mask.sum(-1, keepdim=True))
-    return rewards.unsqueeze(-1) * last
+    found: Tensor | TokenAdvantages = spec.rule()(Signal(rewards, response_mask, penalty, values))
+    if isinstance(found, TokenAdvantages):
+        return found.advantages, found.returns
+    if found.shape != response_mask.shape:
+        found = found.reshape(-1, 1).expand(response_mask.shape)
+    return found.masked_fill(~response_mask, 0.0), None

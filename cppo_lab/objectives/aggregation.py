@@ -1,27 +1,96 @@
 """From token losses to one number; denominators count the response tokens of the whole minibatch."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import AggregationSpec
+from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.parameters import Param
+from cppo_lab.objectives.rules import Rules
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How rows count: each row's summed loss is divided by `lengths`, their sum over the minibatch by `count`."""
+
+    count: Tensor
+    """Scalar; the sum of the counts of all micro-batches, at least 1, is the denominator."""
+    lengths: Tensor | None = None
+    """[B]; None for no division."""
+
+
+aggregations = Rules("aggregation.kind")
+
+
+@aggregations.register("token_mean", about="the mean over response tokens", paper="arXiv:2503.14476")
+def token_mean(mask: Tensor) -> Shares:
+    """Every token counts alike."""
+    return Shares(mask.sum())
+
+
+@aggregations.register(
+    "sequence_mean_token_mean", about="the mean over responses of their token means", paper="arXiv:2402.03300"
+)
+def sequence_mean_token_mean(mask: Tensor) -> Shares:
+    """Every response counts alike."""
+    return Shares(_rows(mask), mask.sum(-1).clamp(min=1))
+
+
+@aggregations.register(
+    "sequence_mean_token_sum", about="the mean over responses of their token sums", paper="arXiv:2402.14740"
+)
+def sequence_mean_token_sum(mask: Tensor) -> Shares:
+    """Longer responses count more."""
+    return Shares(_rows(mask))
+
+
+@aggregations.register(
+    "sequence_mean_token_sum_norm",
+    about="the same, divided by a fixed horizon H",
+    paper="arXiv:2503.20783",
+)
+def sequence_mean_token_sum_norm(
+    mask: Tensor,
+    *,
+    horizon: Annotated[
+        int | None,
+        Param(
+            at_least=1,
+            refused_unread=True,
+            about="H in tokens; null: the configured maximum response length.",
+        ),
+    ] = None,
+) -> Shares:
+    """Raises ValueError without a horizon, which the caller fills in with `AlgoSpec.with_horizon`."""
+    if horizon is None:
+        raise ValueError(
+            "aggregation.horizon = null: fill in the maximum response length with AlgoSpec.with_horizon"
+        )
+    return Shares(_rows(mask) * horizon)
+
+
+def _rows(mask: Tensor) -> Tensor:
+    """The number of rows that have response tokens."""
+    return mask.any(-1).sum()
+
+
+class AggregationSpec(Coordinate, path="aggregation"):
+    """How token losses become one number; rows without response tokens never count."""
+
+    kind: Annotated[str, aggregations] = "token_mean"
 
 
 def denominator(response_mask: Tensor, aggregation: AggregationSpec) -> Tensor:
     """What the summed loss of a whole minibatch is divided by (scalar, float32); at least 1.
 
     Compute it once per minibatch, over all micro-batches, from the mask of response tokens [B, T] (never
-    from a trust region's mask). token_mean counts tokens; the others count rows that have any, times H for
-    sequence_mean_token_sum_norm. Raises ValueError when that needs a horizon that was not filled in.
+    from a trust region's mask).
     """
-    if aggregation.kind == "token_mean":
-        return response_mask.sum().float().clamp(min=1)
-    rows = response_mask.any(-1).sum().float().clamp(min=1)
-    if aggregation.kind == "sequence_mean_token_sum_norm":
-        if aggregation.horizon is None:
-            raise ValueError(
-                "aggregation.horizon = null: fill in the maximum response length with AlgoSpec.with_horizon"
-            )
-        return rows * aggregation.horizon
-    return rows
+    shares: Shares = aggregation.rule()(response_mask)
+    return shares.count.float().clamp(min=1)
 
 
 def aggregate(
@@ -32,7 +101,7 @@ def aggregate(
     `loss` [B, T] may be a micro-batch; `denominator` is that of the whole minibatch.
     """
     inside = loss.masked_fill(~response_mask, 0.0)
-    if aggregation.kind == "sequence_mean_token_mean":
-        lengths = response_mask.sum(-1).clamp(min=1)
-        return (inside.sum(-1) / lengths).sum() / denominator
-    return inside.sum() / denominator
+    shares: Shares = aggregation.rule()(response_mask)
+    if shares.lengths is None:
+        return inside.sum() / denominator
+    return (inside.sum(-1) / shares.lengths).sum() / denominator

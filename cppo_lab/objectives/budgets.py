@@ -1,43 +1,162 @@
 """Prefix budgets of CPPO (arXiv 2606.10968): the allowance that the tokens before t leave to token t."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import BudgetSpec
+from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.parameters import Param, fail, join
 from cppo_lab.objectives.prefixes import positions, row_quantile, shift_right
+from cppo_lab.objectives.rules import Rules
+from cppo_lab.objectives.schedules import ScheduleSpec
+
+CPPO = "arXiv:2606.10968"
+Slack = Annotated[
+    Literal["threshold", "none"],
+    Param(
+        default="threshold", about="threshold: delta + delta_b W_{t-1}, Eq. 8. none: the strict form, Eq. 5."
+    ),
+]
 
 
-def effective_budget(divergence: Tensor, mask: Tensor, spec: BudgetSpec, size: float) -> Tensor:
-    """delta_b of each response [B]; `size` is the one in force at this training step.
+@dataclass(frozen=True)
+class Prefixes:
+    """What a budget may read, all [B, T] unless said otherwise."""
 
-    adaptive (Eq. 22): min(ceiling * size, max(size, multiple * quantile of the unweighted D of the
-    response)). A row without response tokens has `size`.
-    """
-    floor = torch.full(divergence.shape[:1], size, dtype=divergence.dtype, device=divergence.device)
-    if spec.kind != "adaptive":
-        return floor
-    typical = spec.multiple * row_quantile(divergence, mask, spec.quantile)
-    return torch.minimum(spec.ceiling * floor, torch.maximum(floor, typical))
+    divergence: Tensor
+    """D_t."""
+    cost: Tensor
+    """w_t D_t."""
+    prefix_cost: Tensor
+    """S_t, the sum of costs up to and including t."""
+    prefix_weight: Tensor
+    """W_t, the sum of weights up to and including t."""
+    mask: Tensor
+    size: float
+    """delta_b in force at this training step."""
+    delta: float
+    """The token-level threshold in force."""
+
+    @property
+    def is_last(self) -> Tensor:
+        """bool: the last response token of its row."""
+        return self.mask & (positions(self.mask) == self.mask.sum(-1, keepdim=True))
 
 
-def allowance(prefix_weight: Tensor, mask: Tensor, budget: Tensor, delta: float, spec: BudgetSpec) -> Tensor:
-    """What the prefix up to and including t may cost, in weighted divergence [B, T]; `prefix_weight` is W_t.
+@dataclass(frozen=True)
+class Allowance:
+    """What a budget allows and what counts against it. Token t is inside while charged_before + its cost <= allowed."""
 
-    slack threshold (Eq. 8): delta + delta_b W_{t-1}. slack none (Eq. 5): delta_b W_t, and no limit at the
-    last token, which has no suffix. terminal: the last token's allowance, at every token. Infinite for kind
-    none.
-    """
-    if spec.kind == "none":
-        return torch.full_like(prefix_weight, torch.inf)
+    allowed: Tensor
+    """[B, T] what the prefix up to and including t may cost."""
+    charged: Tensor
+    """[B, T] what it has cost."""
+    charged_before: Tensor
+    """[B, T] the same without token t's own cost."""
+    budget: Tensor
+    """[B] delta_b of each response."""
+    range: tuple[float, float] | None = None
+    """The least and the most that `budget` can be, for a rule that chooses it per response."""
+
+
+budgets = Rules("trust_region.budget.kind")
+
+
+@budgets.register(OFF, about="no budget: the token-level threshold alone")
+def no_budget(at: Prefixes) -> Allowance:
+    """An infinite allowance."""
+    unlimited = torch.full_like(at.prefix_weight, torch.inf)
+    nothing = torch.zeros_like(at.divergence[:, 0])
+    return Allowance(unlimited, at.prefix_cost, shift_right(at.prefix_cost), nothing)
+
+
+@budgets.register("fixed", about="delta_b = `size`", paper=CPPO)
+def fixed(at: Prefixes, *, slack: Slack) -> Allowance:
+    """The same budget for every response."""
+    return _prefix_allowance(at, _floor(at), slack)
+
+
+@budgets.register(
+    "adaptive",
+    about="delta_b = min(ceiling * size, max(size, multiple * quantile of the response's D)) (Eq. 22)",
+    paper=CPPO,
+)
+def adaptive(
+    at: Prefixes,
+    *,
+    slack: Slack,
+    quantile: Annotated[
+        float, Param(at_least=0, at_most=1, about="Which quantile of the unweighted D.")
+    ] = 0.9,
+    multiple: Annotated[float, Param(at_least=0, about="Factor on the quantile.")] = 1.0,
+    ceiling: Annotated[float, Param(at_least=1, about="The largest budget, as a multiple of `size`.")] = 2.0,
+) -> Allowance:
+    """A budget from the response's own divergences. A row without response tokens has `size`."""
+    floor = _floor(at)
+    typical = multiple * row_quantile(at.divergence, at.mask, quantile)
+    budget = torch.minimum(ceiling * floor, torch.maximum(floor, typical))
+    return _prefix_allowance(at, budget, slack, (at.size, at.size * ceiling))
+
+
+@budgets.register(
+    "terminal", about="delta_b = `size`, tested once at the end of the response, for all of its tokens alike"
+)
+def terminal(at: Prefixes) -> Allowance:
+    """The last token's allowance at every token, against what the whole response costs."""
+    budget = _floor(at)
+    before = (shift_right(at.prefix_weight) * at.is_last).sum(-1, keepdim=True).expand_as(at.cost)
+    charged = at.prefix_cost[:, -1:].expand_as(at.cost)
+    return Allowance((_rate(budget) * before).add_(at.delta), charged, charged - at.cost, budget)
+
+
+def _floor(at: Prefixes) -> Tensor:
+    return torch.full(
+        at.divergence.shape[:1], at.size, dtype=at.divergence.dtype, device=at.divergence.device
+    )
+
+
+def _rate(budget: Tensor) -> Tensor:
     # The largest finite number allows a prefix of weight zero nothing, where infinity times zero would be NaN.
-    rate = budget.clamp(max=torch.finfo(budget.dtype).max).unsqueeze(-1)
-    if spec.slack == "none":
-        return (rate * prefix_weight).masked_fill(_is_last(mask), torch.inf)
-    before = shift_right(prefix_weight)
-    if spec.kind == "terminal":
-        before = (before * _is_last(mask)).sum(-1, keepdim=True).expand_as(prefix_weight)
-    return (rate * before).add_(delta)
+    return budget.clamp(max=torch.finfo(budget.dtype).max).unsqueeze(-1)
 
 
-def _is_last(mask: Tensor) -> Tensor:
-    return mask & (positions(mask) == mask.sum(-1, keepdim=True))
+def _prefix_allowance(
+    at: Prefixes, budget: Tensor, slack: str, range: tuple[float, float] | None = None
+) -> Allowance:
+    """slack threshold (Eq. 8): delta + delta_b W_{t-1}. none (Eq. 5): delta_b W_t, no limit at the last token."""
+    if slack == "none":
+        # The last token has no suffix whose states it could change.
+        allowed = (_rate(budget) * at.prefix_weight).masked_fill(at.is_last, torch.inf)
+    else:
+        allowed = (_rate(budget) * shift_right(at.prefix_weight)).add_(at.delta)
+    return Allowance(allowed, at.prefix_cost, shift_right(at.prefix_cost), budget, range)
+
+
+class BudgetSpec(Coordinate, path="trust_region.budget"):
+    """The allowance delta_b per unit of position weight that a prefix may spend (Eq. 5, 8, 22)."""
+
+    kind: Annotated[str, budgets] = OFF
+    size: Annotated[
+        float,
+        Param(
+            at_least=0,
+            infinite=True,
+            headline=True,
+            about="delta_b in units of the divergence, or as a multiple of delta when `relative`.",
+        ),
+    ] = 0.02
+    relative: Annotated[bool, Param(about="Read `size` as a multiple of delta.")] = False
+    schedule: Annotated[ScheduleSpec, Param(about="Of `size`.")] = ScheduleSpec()
+
+    def check(self, path: str) -> None:
+        """Raise ValueError for a schedule of no budget, and for a strict form that the kind does not have."""
+        if self.off and self.schedule.kind != "constant":
+            raise fail(join(path, "schedule.kind"), self.schedule.kind, "there is no budget to schedule")
+        if not self.off and not self.reads("slack") and self.slack != "threshold":
+            raise fail(
+                join(path, "slack"), self.slack, f"{join(path, 'kind')} {self.kind} needs slack threshold"
+            )

@@ -1,52 +1,131 @@
 """Corrections for the mismatch between trainer and sampler: a detached factor of k = pi_old / mu.
 
-TIS: Yao et al. 2025. IcePop: arXiv 2510.18855. MIS and geometric rejection: Liu et al. 2025. OPSM:
-DeepSeek-V3.2. Never used with a ratio that is anchored at the rollout policy, which already holds k.
+Never used with a ratio that is anchored at the rollout policy, which already holds k. Rejections set the factor to 0
+and leave the denominators alone.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import CorrectionSpec
+from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO, log_ratio
+from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import row_mean
+from cppo_lab.objectives.rules import Rules
+
+TIS = "https://fengyao.notion.site/off-policy-rl"
+Low = Annotated[
+    float,
+    Param(default=0.0, at_least=0, refused_unread=True, headline=True, about="Lower bound."),
+]
+High = Annotated[float, Param(default=2.0, above="low", headline=True, about="Upper bound.")]
+
+
+@dataclass(frozen=True)
+class CorrectionInputs:
+    """What a correction may read, all [B, T] and detached; log-probabilities have been read with `read_logp`."""
+
+    logp: Tensor
+    old_logp: Tensor
+    rollout_logp: Tensor
+    advantages: Tensor
+    mask: Tensor
+
+    @cached_property
+    def log_k(self) -> Tensor:
+        """log k of each token, 0 outside the mask."""
+        return log_ratio(self.old_logp, self.rollout_logp)[0].masked_fill(~self.mask, 0.0)
+
+    @cached_property
+    def k(self) -> Tensor:
+        """k of each token."""
+        return self.log_k.exp()
+
+    @cached_property
+    def sequence_k(self) -> Tensor:
+        """[B, 1] the product of k over the response, its logarithm clamped."""
+        return self.log_k.sum(-1, keepdim=True).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+corrections = Rules("correction.kind")
+
+
+@corrections.register(OFF, about="no correction")
+def no_correction(at: CorrectionInputs) -> Tensor:
+    """1."""
+    return torch.ones_like(at.k)
+
+
+@corrections.register("token_tis", about="min(k, high)", paper=TIS, needs=["old_logp"])
+def token_tis(at: CorrectionInputs, *, high: High) -> Tensor:
+    """Truncated importance sampling per token."""
+    return at.k.clamp(max=high)
+
+
+@corrections.register("sequence_tis", about="min(prod k, high)", paper=TIS, needs=["old_logp"])
+def sequence_tis(at: CorrectionInputs, *, high: High) -> Tensor:
+    """Truncated importance sampling per response."""
+    return at.sequence_k.clamp(max=high)
+
+
+@corrections.register(
+    "icepop", about="k inside [low, high], else 0", paper="arXiv:2510.18855", needs=["old_logp"]
+)
+def icepop(at: CorrectionInputs, *, low: Low, high: High) -> Tensor:
+    """Importance sampling that drops tokens outside a range."""
+    return torch.where((at.k >= low) & (at.k <= high), at.k, 0.0)
+
+
+@corrections.register("mis", about="prod k if at most high, else 0 (Liu et al. 2025)", needs=["old_logp"])
+def mis(at: CorrectionInputs, *, high: High) -> Tensor:
+    """Importance sampling per response that drops responses beyond a bound."""
+    return torch.where(at.sequence_k <= high, at.sequence_k, 0.0)
+
+
+@corrections.register(
+    "geometric",
+    about="keep the response if exp(mean log k) is in [low, high] (Liu et al. 2025)",
+    needs=["old_logp"],
+)
+def geometric(at: CorrectionInputs, *, low: Low, high: High) -> Tensor:
+    """Rejection by the geometric mean of k."""
+    mean_k = row_mean(at.log_k, at.mask).unsqueeze(-1).exp()
+    return ((mean_k >= low) & (mean_k <= high)).to(at.k.dtype)
+
+
+@corrections.register("k3", about="keep the response if mean(k - 1 - log k) <= high", needs=["old_logp"])
+def k3(at: CorrectionInputs, *, high: High) -> Tensor:
+    """Rejection by an estimate of the KL divergence."""
+    mean_k3 = row_mean(torch.expm1(at.log_k) - at.log_k, at.mask).unsqueeze(-1)
+    return (mean_k3 <= high).to(at.k.dtype)
+
+
+@corrections.register(
+    "opsm",
+    about="drop tokens with A < 0 of responses whose mean log(mu / pi) exceeds high (DeepSeek-V3.2)",
+    needs=["old_logp"],
+)
+def opsm(at: CorrectionInputs, *, high: High) -> Tensor:
+    """The one rule that looks at the current policy."""
+    log_ratios = log_ratio(at.rollout_logp, at.logp)[0].masked_fill(~at.mask, 0.0)
+    drift = row_mean(log_ratios, at.mask).unsqueeze(-1)
+    return (~((at.advantages < 0) & (drift > high))).to(at.k.dtype)
+
+
+class CorrectionSpec(Coordinate, path="correction"):
+    """A detached factor of k = pi_old / mu against the mismatch of trainer and sampler (anchor old only)."""
+
+    kind: Annotated[str, corrections] = OFF
 
 
 @torch.no_grad()
-def correction_factor(
-    logp: Tensor,
-    old_logp: Tensor,
-    rollout_logp: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    spec: CorrectionSpec,
-) -> Tensor:
-    """The factor on the token loss [B, T], 0 outside the mask; log-probabilities have been read.
-
-    Rejections set the factor to 0 and leave the denominators alone. opsm is the one rule that looks at the
-    current policy: it drops tokens with A < 0 of responses whose mean log(mu / pi) exceeds `high`.
-    """
-    log_k, _ = log_ratio(old_logp, rollout_logp)
-    log_k = log_k.masked_fill(~mask, 0.0)
-    sequence_k = log_k.sum(-1, keepdim=True).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    k = log_k.exp()
-    if spec.kind == "token_tis":
-        factor = k.clamp(max=spec.high)
-    elif spec.kind == "sequence_tis":
-        factor = sequence_k.clamp(max=spec.high)
-    elif spec.kind == "icepop":
-        factor = torch.where((k >= spec.low) & (k <= spec.high), k, 0.0)
-    elif spec.kind == "mis":
-        factor = torch.where(sequence_k <= spec.high, sequence_k, 0.0)
-    elif spec.kind == "geometric":
-        mean_k = row_mean(log_k, mask).unsqueeze(-1).exp()
-        factor = ((mean_k >= spec.low) & (mean_k <= spec.high)).to(k.dtype)
-    elif spec.kind == "k3":
-        mean_k3 = row_mean(torch.expm1(log_k) - log_k, mask).unsqueeze(-1)
-        factor = (mean_k3 <= spec.high).to(k.dtype)
-    elif spec.kind == "opsm":
-        drift = row_mean(log_ratio(rollout_logp, logp)[0].masked_fill(~mask, 0.0), mask).unsqueeze(-1)
-        factor = (~((advantages < 0) & (drift > spec.high))).to(k.dtype)
-    else:
-        factor = torch.ones_like(k)
-    return factor.expand_as(k) * mask
+def correction_factor(inputs: CorrectionInputs, spec: CorrectionSpec) -> Tensor:
+    """The factor on the token loss [B, T], 0 outside the mask."""
+    factor: Tensor = spec.rule()(inputs)
+    return factor.expand_as(inputs.mask) * inputs.mask

@@ -1,9 +1,15 @@
 """A method in words and as flat coordinates, for listings, tags and comparisons of two methods."""
 
-from dataclasses import asdict
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cppo_lab.objectives.spec import AlgoSpec, BudgetSpec, TrustRegionSpec
+from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.rules import Rules
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.objectives.trust_regions import TrustRegionSpec
+from cppo_lab.objectives.weights import theorem_one_admits
 
 IDENTITY = ("name", "paper", "paper_anchor", "force_anchor")
 """Keys that say where a method comes from, not what it computes."""
@@ -11,7 +17,7 @@ IDENTITY = ("name", "paper", "paper_anchor", "force_anchor")
 
 def flatten(algo: AlgoSpec) -> dict[str, Any]:
     """Every coordinate by its dotted key under `algo`, without the method's identity."""
-    return {key: value for key, value in _flat("", asdict(algo)).items() if key not in IDENTITY}
+    return {key: value for key, value in _flat("", algo.as_dict()) if key not in IDENTITY}
 
 
 def difference(first: AlgoSpec, second: AlgoSpec) -> dict[str, tuple[Any, Any]]:
@@ -21,65 +27,77 @@ def difference(first: AlgoSpec, second: AlgoSpec) -> dict[str, tuple[Any, Any]]:
 
 
 def summary(algo: AlgoSpec) -> dict[str, str]:
-    """The method as one short text per coordinate: anchor, advantage, divergence, trust region, and so on."""
+    """The method as one short text per coordinate: anchor, advantage, divergence, trust region, and so on.
+
+    A correction is named beside the surrogate, whose loss it multiplies.
+    """
+    surrogate = text_of(algo.surrogate)
+    if not algo.correction.off:
+        surrogate += f", x {text_of(algo.correction)}"
     return {
         "anchor": algo.anchor,
-        "advantage": algo.advantage.kind,
-        "divergence": _divergence(algo),
+        "advantage": text_of(algo.advantage),
+        "divergence": text_of(algo.divergence),
         "trust_region": _trust_region(algo.trust_region),
-        "surrogate": _surrogate(algo),
-        "aggregation": algo.aggregation.kind,
+        "surrogate": surrogate,
+        "aggregation": text_of(algo.aggregation),
     }
 
 
-def _flat(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def text_of(coordinate: Coordinate, noun: str = "") -> str:
+    """The selected kind and the values that distinguish it: `linear weights (w_min 0.8)`."""
+    values = []
+    for name, declared in coordinate.parameters().items():
+        value = getattr(coordinate, name)
+        if name == "kind" or isinstance(value, Coordinate) or not coordinate.reads(name):
+            continue
+        if value != declared.default or (declared.param.headline and not coordinate.off):
+            values.append(f"{name} {_short(value)}")
+    text = f"{coordinate.kind} {noun}".rstrip()
+    return f"{text} ({', '.join(values)})" if values else text
+
+
+def admitted(algo: AlgoSpec) -> str | None:
+    """`admitted` or `not admitted` by CPPO's Theorem 1, for a method's position weights; None where it has none."""
+    if not algo.trust_region.uses("weights"):
+        return None
+    return "admitted" if theorem_one_admits(algo.trust_region.weights) else "not admitted"
+
+
+def rules_of(algo_class: type[Coordinate] = AlgoSpec, prefix: str = "") -> Iterator[tuple[str, Rules]]:
+    """Every key under `algo` that selects a rule, with its registry; each registry once."""
+    seen: set[int] = set()
+    for key, rules in _selectors(algo_class, prefix):
+        if id(rules) not in seen:
+            seen.add(id(rules))
+            yield key, rules
+
+
+def _selectors(cls: type[Coordinate], prefix: str) -> Iterator[tuple[str, Rules]]:
+    for name, rules in cls.selectors().items():
+        yield f"{prefix}{name}", rules
+    for name, declared in cls.parameters().items():
+        if isinstance(declared.type, type) and issubclass(declared.type, Coordinate):
+            yield from _selectors(declared.type, f"{prefix}{name}.")
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         dotted = f"{prefix}.{key}" if prefix else key
-        out.update(_flat(dotted, value) if isinstance(value, dict) else {dotted: value})
-    return out
+        if isinstance(value, Mapping):
+            yield from _flat(dotted, value)
+        else:
+            yield dotted, value
 
 
-def _divergence(algo: AlgoSpec) -> str:
-    spec = algo.divergence
-    text: str = spec.kind
-    if spec.kind.startswith("topk"):
-        text += f" K={spec.k}" + (" replace" if spec.atoms == "replace" else "")
-    if spec.kind.endswith("kl") and spec.direction == "reverse":
-        text += " reverse"
-    return text + (f", mean {spec.mean_kind}" if spec.mean_kind != "none" else "")
-
-
-def _trust_region(spec: TrustRegionSpec) -> str:
-    if spec.kind == "none":
-        return "none"
-    parts: list[str] = [spec.kind]
-    if spec.kind == "ratio_clip":
-        power = f" t^{spec.clip_power:g}" if spec.clip_power else ""
-        space = " log" if spec.clip_space == "log" else ""
-        parts.append(f"{spec.clip_low:g}/{spec.clip_high:g}{space}{power}")
-        parts += [f"dual {spec.dual_clip:g}"] if spec.dual_clip is not None else []
-    parts += [f"delta {spec.delta:g}"] if spec.delta is not None else []
-    parts += [f"mean {spec.delta_mean:g}"] if spec.delta_mean is not None else []
-    if spec.kind == "prefix_budget":
-        weights = spec.weights
-        parts.append("uniform" if weights.kind == "uniform" else f"{weights.kind} w_min {weights.w_min:g}")
-        parts.append(_budget(spec.budget))
-    parts += [f"{spec.gate} gate"] if spec.gate != "hard" else []
+def _trust_region(region: TrustRegionSpec) -> str:
+    parts = [text_of(region)]
+    if region.uses("weights"):
+        parts.append(text_of(region.weights, "weights"))
+    if region.uses("budget"):
+        parts.append("no budget" if region.budget.off else text_of(region.budget, "budget"))
     return ", ".join(parts)
 
 
-def _budget(spec: BudgetSpec) -> str:
-    if spec.kind == "none":
-        return "no budget"
-    return f"{spec.kind} budget {spec.size:g}" + (" delta" if spec.relative else "")
-
-
-def _surrogate(algo: AlgoSpec) -> str:
-    spec = algo.surrogate
-    parts: list[str] = [spec.kind]
-    parts += [f"{spec.ratio} ratio"] if spec.ratio != "token" else []
-    parts += [f"[{spec.ratio_low:g}, {spec.ratio_high:g}]"] if spec.kind == "truncated" else []
-    parts += [f"epsilon {spec.penalty_epsilon:g}"] if spec.kind == "quadratic" else []
-    parts += [f"x {algo.correction.kind}"] if algo.correction.kind != "none" else []
-    return ", ".join(parts)
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

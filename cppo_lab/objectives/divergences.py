@@ -1,68 +1,99 @@
 """Divergences D_t between the anchor policy p (mu) and the current policy q (pi) at one position.
 
-Binary: DPPO (arXiv 2602.04879). Top-K reduced: the same, section on Top-K. k2, k3: TRM (arXiv 2512.23075).
 By data processing binary <= top-K (union) <= exact, for TV and for KL. All are detached and non-negative.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from cppo_lab.objectives.batch import ZERO_LOGP, FullDistributions, TopK
-from cppo_lab.objectives.coordinates import DivergenceKind, DivergenceSpec
+from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.log_ratios import log_ratio
+from cppo_lab.objectives.parameters import Param
+from cppo_lab.objectives.rules import Rules
 
 MAX_PROBABILITY = 1 - 1e-7
 """Probabilities are kept below 1 by the resolution of float32 before log(1 - p)."""
 MIN_REST = 1e-12
 """Least mass of the atom that gathers the tokens outside the top K."""
 
-
-@torch.no_grad()
-def divergence(
-    kind: DivergenceKind,
-    spec: DivergenceSpec,
-    logp: Tensor,
-    anchor_logp: Tensor,
-    mask: Tensor,
-    topk: TopK | None = None,
-    full: FullDistributions | None = None,
-) -> Tensor | None:
-    """D_t [B, T], 0 outside the mask; None for kind none.
-
-    `logp` and `anchor_logp` [B, T] have been read with `read_logp`. Raises ValueError when the tensors that
-    `kind` needs are missing.
-    """
-    if kind == "none":
-        return None
-    sampled = (anchor_logp, logp)
-    if spec.direction == "reverse":
-        sampled = sampled[::-1]
-    if kind.startswith("topk"):
-        if topk is None:
-            raise ValueError(f"divergence.kind {kind} needs the top-K log-probabilities, TokenBatch.topk")
-        values = _topk(_TERMS[kind.removeprefix("topk_")], spec, topk, sampled)
-    elif kind.startswith("exact"):
-        if full is None:
-            raise ValueError(f"divergence.kind {kind} needs the full distributions, TokenBatch.full")
-        p_logp, q_logp = _directed(full.rollout_logp, full.policy_logp, spec)
-        values = _TERMS[kind.removeprefix("exact_")](p_logp.exp(), q_logp.exp(), p_logp, q_logp).sum(-1)
-    else:
-        values = _SAMPLED[kind](*sampled)
-    return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)
+DPPO = "arXiv:2602.04879"
+TRM = "arXiv:2512.23075"
+Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+TopSize = Annotated[
+    int,
+    Param(default=20, at_least=1, headline=True, about="Tokens of mu's top K; of a smaller vocabulary, all."),
+]
+Atoms = Annotated[
+    Literal["union", "replace"],
+    Param(
+        default="union",
+        about="A sampled token outside the top K is added (the papers) or takes the place of rank K (Stable-RL).",
+    ),
+]
 
 
-def binary_tv(p_logp: Tensor, q_logp: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Distributions:
+    """What is known of p and q at each position, in the direction asked for: KL is always KL(p || q)."""
+
+    p_logp: Tensor
+    """[B, T] log-probability of the sampled token under p."""
+    q_logp: Tensor
+    reverse: bool
+    """p is pi and q is mu."""
+    topk: TopK | None = None
+    full: FullDistributions | None = None
+
+    def top(self, k: int) -> tuple[TopK, Tensor, Tensor]:
+        """The top K, and log p and log q of its tokens [B, T, K]. Raises ValueError for more than k of them."""
+        assert self.topk is not None, "a rule that needs topk is given it"
+        if self.topk.rollout_logp.shape[-1] > k:
+            raise ValueError(f"TokenBatch.topk has {self.topk.rollout_logp.shape[-1]} tokens: must have {k}")
+        return self.topk, *self._directed(self.topk)
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """log p and log q over the vocabulary [B, T, V]."""
+        assert self.full is not None, "a rule that needs full is given it"
+        return self._directed(self.full)
+
+    def _directed(self, pair: TopK | FullDistributions) -> tuple[Tensor, Tensor]:
+        wide = []
+        for values in (pair.rollout_logp, pair.policy_logp):
+            values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
+            wide.append(values.clamp(min=ZERO_LOGP))
+        return (wide[1], wide[0]) if self.reverse else (wide[0], wide[1])
+
+
+divergences = Rules("divergence.kind")
+
+
+@divergences.register(OFF, about="no divergence is measured")
+def no_divergence(at: Distributions) -> Tensor:
+    """Zero [B, T]."""
+    return torch.zeros_like(at.p_logp)
+
+
+@divergences.register("binary_tv", about="the sampled token against all others: |mu(a) - pi(a)|", paper=DPPO)
+def binary_tv(at: Distributions) -> Tensor:
     """|p(a) - q(a)| for the sampled token a; [B, T]."""
-    return (p_logp.exp() - q_logp.exp()).abs()
+    return (at.p_logp.exp() - at.q_logp.exp()).abs()
 
 
-def binary_kl(p_logp: Tensor, q_logp: Tensor) -> Tensor:
+@divergences.register(
+    "binary_kl", about='KL of the two Bernoulli distributions "the sampled token, or another"', paper=DPPO
+)
+def binary_kl(at: Distributions) -> Tensor:
     """KL between the two Bernoulli distributions "a, or any other token"; [B, T]."""
-    p, q = p_logp.exp().clamp(max=MAX_PROBABILITY), q_logp.exp().clamp(max=MAX_PROBABILITY)
+    p, q = at.p_logp.exp().clamp(max=MAX_PROBABILITY), at.q_logp.exp().clamp(max=MAX_PROBABILITY)
     rest = torch.log1p(-p) - torch.log1p(-q)
-    return p * (p_logp - q_logp) + (1 - p) * rest
+    return p * (at.p_logp - at.q_logp) + (1 - p) * rest
 
 
 def tv_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
@@ -75,53 +106,115 @@ def kl_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return (p_logp - q_logp).mul_(p)
 
 
-def k2(p_logp: Tensor, q_logp: Tensor) -> Tensor:
+@divergences.register(
+    "topk_tv",
+    about="TV over the K likeliest tokens under mu, the sampled token, and one atom for the rest",
+    paper=DPPO,
+    needs=["topk"],
+)
+def topk_tv(at: Distributions, *, k: TopSize, atoms: Atoms) -> Tensor:
+    """Total variation over the reduced atoms; [B, T]."""
+    return _over_reduced_atoms(tv_terms, at, k, atoms)
+
+
+@divergences.register("topk_kl", about="KL over the same reduced atoms", paper=DPPO, needs=["topk"])
+def topk_kl(at: Distributions, *, k: TopSize, atoms: Atoms) -> Tensor:
+    """KL over the reduced atoms; [B, T]."""
+    return _over_reduced_atoms(kl_terms, at, k, atoms)
+
+
+@divergences.register("exact_tv", about="TV over the whole vocabulary", needs=["full"])
+def exact_tv(at: Distributions) -> Tensor:
+    """Total variation over the vocabulary; [B, T]."""
+    return _over_vocabulary(tv_terms, at)
+
+
+@divergences.register("exact_kl", about="KL over the whole vocabulary", needs=["full"])
+def exact_kl(at: Distributions) -> Tensor:
+    """KL over the vocabulary; [B, T]."""
+    return _over_vocabulary(kl_terms, at)
+
+
+@divergences.register("k2", about="(log rho)^2 / 2, an estimator of KL with bounded tails", paper=TRM)
+def k2(at: Distributions) -> Tensor:
     """Half the squared log-ratio of the sampled token, the same in both directions; [B, T]."""
-    return 0.5 * log_ratio(q_logp, p_logp)[0].square()
+    return 0.5 * log_ratio(at.q_logp, at.p_logp)[0].square()
 
 
-def k3(p_logp: Tensor, q_logp: Tensor) -> Tensor:
+@divergences.register("k3", about="rho - 1 - log rho, unbiased for KL(mu || pi)", paper=TRM)
+def k3(at: Distributions) -> Tensor:
     """rho - 1 - log rho with rho = q/p: unbiased for KL(p || q) under samples of p; [B, T]."""
-    log_rho = log_ratio(q_logp, p_logp)[0]
+    log_rho = log_ratio(at.q_logp, at.p_logp)[0]
     return torch.expm1(log_rho) - log_rho
 
 
-def _topk(
-    terms: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
-    spec: DivergenceSpec,
-    topk: TopK,
-    sampled: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Over the reduced atoms: the top K, the sampled token where it is not among them, and all others as one.
+def _over_vocabulary(terms: Terms, at: Distributions) -> Tensor:
+    p_logp, q_logp = at.whole()
+    return terms(p_logp.exp(), q_logp.exp(), p_logp, q_logp).sum(-1)
+
+
+def _over_reduced_atoms(terms: Terms, at: Distributions, k: int, atoms: str) -> Tensor:
+    """Over the top K, the sampled token where it is not among them, and all others as one atom.
 
     Under atoms `replace` a sampled token from outside takes the place of the least likely of the K under mu,
     whose mass falls to the others. Positions outside the mask may give anything.
     """
-    p_logp, q_logp = _directed(topk.rollout_logp, topk.policy_logp, spec)
+    topk, p_logp, q_logp = at.top(k)
     p, q = p_logp.exp(), q_logp.exp()
     value = terms(p, q, p_logp, q_logp).sum(-1)
     p_rest, q_rest = 1 - p.sum(-1), 1 - q.sum(-1)
     outside = ~topk.contains_sampled
-    if spec.atoms == "replace":
+    if atoms == "replace":
         last = topk.rollout_logp.argmin(-1, keepdim=True)
-        removed = [atoms.gather(-1, last).squeeze(-1) for atoms in (p, q, p_logp, q_logp)]
+        removed = [values.gather(-1, last).squeeze(-1) for values in (p, q, p_logp, q_logp)]
         value = value - terms(*removed) * outside
         p_rest, q_rest = p_rest + removed[0] * outside, q_rest + removed[1] * outside
-    p_sampled, q_sampled = (values.exp() for values in sampled)
-    value = value + terms(p_sampled, q_sampled, *sampled) * outside
+    p_sampled, q_sampled = at.p_logp.exp(), at.q_logp.exp()
+    value = value + terms(p_sampled, q_sampled, at.p_logp, at.q_logp) * outside
     p_rest = (p_rest - p_sampled * outside).clamp(min=MIN_REST)
     q_rest = (q_rest - q_sampled * outside).clamp(min=MIN_REST)
     return value + terms(p_rest, q_rest, p_rest.log(), q_rest.log())
 
 
-def _directed(rollout_logp: Tensor, policy_logp: Tensor, spec: DivergenceSpec) -> tuple[Tensor, Tensor]:
-    """log p and log q in float32 at least, minus infinity read as ZERO_LOGP, in the direction asked for."""
-    pair = []
-    for values in (rollout_logp, policy_logp):
-        wide = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-        pair.append(wide.clamp(min=ZERO_LOGP))
-    return (pair[0], pair[1]) if spec.direction == "forward" else (pair[1], pair[0])
+class DivergenceSpec(Coordinate, path="divergence"):
+    """What distance between rollout policy mu and policy pi is measured at each sampled prefix."""
+
+    kind: Annotated[str, divergences] = OFF
+    direction: Annotated[Literal["forward", "reverse"], Param(about="KL(mu || pi), or KL(pi || mu).")] = (
+        "forward"
+    )
+    mean_kind: Annotated[
+        str,
+        divergences,
+        Param(about="The divergence whose mean sequence_max_mean tests; none: the same as `kind`."),
+    ] = OFF
 
 
-_TERMS = {"tv": tv_terms, "kl": kl_terms}
-_SAMPLED = {"binary_tv": binary_tv, "binary_kl": binary_kl, "k2": k2, "k3": k3}
+@torch.no_grad()
+def divergence(
+    spec: DivergenceSpec,
+    logp: Tensor,
+    anchor_logp: Tensor,
+    mask: Tensor,
+    topk: TopK | None = None,
+    full: FullDistributions | None = None,
+    *,
+    selector: Literal["kind", "mean_kind"] = "kind",
+) -> Tensor | None:
+    """D_t [B, T] of `spec.kind` (or of `spec.mean_kind`), 0 outside the mask; None where that is none.
+
+    `logp` and `anchor_logp` [B, T] have been read with `read_logp`. Raises ValueError when the tensors that the kind
+    needs are missing.
+    """
+    kind = getattr(spec, selector)
+    if kind == OFF:
+        return None
+    needs = divergences[kind].needs
+    if "topk" in needs and topk is None:
+        raise ValueError(f"divergence.{selector} {kind} needs the top-K log-probabilities, TokenBatch.topk")
+    if "full" in needs and full is None:
+        raise ValueError(f"divergence.{selector} {kind} needs the full distributions, TokenBatch.full")
+    reverse = spec.direction == "reverse"
+    p_logp, q_logp = (logp, anchor_logp) if reverse else (anchor_logp, logp)
+    values: Tensor = spec.rule(selector)(Distributions(p_logp, q_logp, reverse, topk, full))
+    return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)

@@ -1,17 +1,24 @@
-"""The published methods by name, read from `conf/algo/NAME.yaml`; needs PyYAML, imported when called."""
+"""Methods by name, read from `conf/algo/NAME.yaml` of the lab and of loaded plug-ins.
+
+Needs PyYAML, which is imported when it is used.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cppo_lab.errors import near_miss
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.objectives.validation import build
 from cppo_lab.plugins import conf_dirs
+
+BASE = "_base"
+"""In a file's `defaults`: every key at its neutral value. It is no file, since the rules declare their defaults."""
 
 
 def method_names(config_dir: Path | None = None) -> list[str]:
-    """The names that `method` knows, sorted, those of loaded plug-ins among them.
+    """The names that `method` knows, sorted, those of loaded plug-ins and of `config_dir` among them.
 
     `config_dir` is a folder with further configuration groups. Files whose name starts with an underscore are parts of
     others.
@@ -25,12 +32,13 @@ def method(name: str, max_response_length: int | None = None, config_dir: Path |
     `max_response_length` fills in the horizon H of methods that divide by it. Raises ValueError for an
     unknown name, ImportError without PyYAML.
     """
-    known = method_names(config_dir)
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"algo = {name!r}: no such method{hint}; known: {', '.join(known)}")
-    algo = build(AlgoSpec, _tree(name, _files(config_dir)))
+    files = _files(config_dir)
+    if name not in files or name.startswith("_"):
+        known = method_names(config_dir)
+        raise ValueError(
+            f"algo = {name!r}: unknown method; allowed are {', '.join(known)}.{near_miss(name, known)}"
+        )
+    algo = AlgoSpec.build(_tree(name, files))
     return algo if max_response_length is None else algo.with_horizon(max_response_length)
 
 
@@ -46,7 +54,8 @@ def _tree(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
     raw = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     merged: dict[str, Any] = {}
     for base in raw.pop("defaults", ["_self_"]):
-        merged = _merge(merged, raw if base == "_self_" else _tree(base, files))
+        if base != BASE:
+            merged = _merge(merged, raw if base == "_self_" else _tree(base, files))
     return merged
 
 

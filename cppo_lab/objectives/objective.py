@@ -3,21 +3,22 @@
 divergence -> trust region -> surrogate -> correction -> regularisers, as pure functions of a `TokenBatch`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives import trust_regions
 from cppo_lab.objectives.batch import TokenBatch
-from cppo_lab.objectives.corrections import correction_factor
+from cppo_lab.objectives.corrections import CorrectionInputs, correction_factor
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.log_ratios import log_ratio, moves_away, read_logp
 from cppo_lab.objectives.regularisers import regulariser_loss
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.surrogates import SurrogateInputs, importance_ratio, surrogate_loss
 from cppo_lab.objectives.thresholds import Thresholds, thresholds_at
-from cppo_lab.objectives.trust_regions import ClipWindow, Decision
+from cppo_lab.objectives.trust_regions import Decision, RegionInputs
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class TokenObjective:
     """What the prefix leaves: c_t before its cap at delta; None without a budget."""
     effective_budget: Tensor | None
     """[B] delta_b in force."""
+    budget_range: tuple[float, float] | None
+    """The least and the most that the budget can be; None unless it is chosen per response."""
     prefix_cost: Tensor | None
     """S_t, inclusive; constant across holes and padding."""
     prefix_weight: Tensor | None
@@ -72,7 +75,7 @@ class TokenObjective:
     correction: Tensor | None
     """Factor against the mismatch of trainer and sampler; None when off."""
     thresholds: Thresholds
-    """delta, delta_mean and delta_b at this training step."""
+    """Those in force at this training step."""
 
 
 def token_objective(
@@ -86,7 +89,7 @@ def token_objective(
     """Apply `algo` to `batch`: the loss of each token and every intermediate quantity.
 
     `step` finished training steps and `progress` of the run in [0, 1] place schedules; `threshold_factor` is
-    that of a `thresholds.MaskedShareController`. Everything is computed in float32 at least. Raises
+    that of a `schedules.ThresholdController`. Everything is computed in float32 at least. Raises
     ValueError when the batch lacks a tensor that `algo.requirements` names.
     """
     mask = batch.response_mask
@@ -98,14 +101,24 @@ def token_objective(
     fixed_log_ratio = log_ratios.detach()
     away = moves_away(advantages, fixed_log_ratio) & mask
     at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
-    window = None
-    if algo.trust_region.kind == "ratio_clip":
-        window = trust_regions.clip_window(algo.trust_region, mask, logp.dtype)
-    distance = divergence(
-        algo.divergence.kind, algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full
+    distance = divergence(algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full)
+    region = RegionInputs(
+        spec=algo.trust_region,
+        ratio=ratio.detach(),
+        advantages=advantages,
+        away=away,
+        mask=mask,
+        thresholds=at,
+        distance=distance,
+        mean_distance=divergence(
+            algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full, selector="mean_kind"
+        ),
+        weight_order=batch.weight_order,
     )
-    decision = _decide(batch, algo, distance, logp.detach(), anchor_logp, ratio.detach(), away, at, window)
-    inputs = SurrogateInputs(logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, window)
+    decision = _decide(region)
+    inputs = SurrogateInputs(
+        logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, decision.window
+    )
     policy_loss = surrogate_loss(inputs, algo.surrogate)
     factor = _correction(batch, algo, logp.detach(), advantages)
     if factor is not None:
@@ -132,6 +145,7 @@ def token_objective(
         threshold=decision.threshold,
         prefix_threshold=decision.prefix_threshold,
         effective_budget=decision.budget,
+        budget_range=decision.budget_range,
         prefix_cost=decision.prefix_cost,
         prefix_weight=decision.prefix_weight,
         violation=decision.violation,
@@ -155,43 +169,20 @@ def _token_advantages(batch: TokenBatch, dtype: torch.dtype) -> Tensor:
     return advantages.to(dtype).masked_fill(~batch.response_mask, 0.0)
 
 
-def _decide(
-    batch: TokenBatch,
-    algo: AlgoSpec,
-    distance: Tensor | None,
-    logp: Tensor,
-    anchor_logp: Tensor,
-    ratio: Tensor,
-    away: Tensor,
-    at: Thresholds,
-    window: ClipWindow | None,
-) -> Decision:
-    mask, region = batch.response_mask, algo.trust_region
-    if window is not None:
-        return trust_regions.ratio_clip(ratio, _token_advantages(batch, ratio.dtype), mask, window)
-    if region.kind == "none" or distance is None:
-        return trust_regions.no_region(mask, ratio.dtype)
-    if region.kind == "divergence_threshold":
-        assert at.delta is not None, "divergence_threshold was validated to have delta"
-        return trust_regions.divergence_threshold(distance, away, mask, region, at.delta)
-    if region.kind == "prefix_budget":
-        return trust_regions.prefix_budget(distance, away, mask, region, at, batch.weight_order)
-    mean_distance = distance
-    if algo.divergence.mean_kind != "none":
-        other = divergence(
-            algo.divergence.mean_kind, algo.divergence, logp, anchor_logp, mask, batch.topk, batch.full
-        )
-        assert other is not None, "mean_kind is not none here"
-        mean_distance = other
-    return trust_regions.sequence_region(distance, mean_distance, mask, region, at)
+@torch.no_grad()
+def _decide(inputs: RegionInputs) -> Decision:
+    decision: Decision = inputs.spec.rule(instead=inputs.thresholds.values)(inputs)
+    return decision
 
 
 def _correction(batch: TokenBatch, algo: AlgoSpec, logp: Tensor, advantages: Tensor) -> Tensor | None:
-    if algo.correction.kind == "none":
+    if algo.correction.off:
         return None
     if batch.old_logp is None:
         raise ValueError(f"correction.kind {algo.correction.kind} needs TokenBatch.old_logp")
     mask = batch.response_mask
     old_logp = read_logp(batch.old_logp.detach(), mask)
     rollout_logp = read_logp(batch.rollout_logp.detach(), mask)
-    return correction_factor(logp, old_logp, rollout_logp, advantages, mask, algo.correction)
+    return correction_factor(
+        CorrectionInputs(logp, old_logp, rollout_logp, advantages, mask), algo.correction
+    )

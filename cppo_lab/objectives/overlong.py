@@ -1,9 +1,28 @@
 """DAPO's treatment of responses near the length limit (arXiv 2503.14476, section 3.4)."""
 
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.signal_coordinates import OverlongSpec
+from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.parameters import Param
+
+
+class OverlongSpec(Coordinate, path="overlong"):
+    """DAPO's treatment of long responses.
+
+    shaping: a penalty that grows linearly over the last `buffer` tokens before the limit, down to -penalty.
+    filtering: rows cut at the limit get no loss and leave the denominator.
+    """
+
+    kind: Literal["none", "shaping", "filtering"] = "none"
+    buffer: Annotated[
+        float, Param(above=0, about="Tokens when above 1, otherwise a share of the maximum response length.")
+    ] = 0.2
+    penalty: Annotated[float, Param(above=0, about="The largest penalty.")] = 1.0
 
 
 def overlong_penalty(lengths: Tensor, max_length: int, spec: OverlongSpec) -> Tensor:
@@ -25,8 +44,7 @@ def overlong_penalty(lengths: Tensor, max_length: int, spec: OverlongSpec) -> Te
 
 
 def without_truncated(response_mask: Tensor, truncated: Tensor, spec: OverlongSpec) -> Tensor:
-    """The response mask [B, T] for the loss: under filtering, rows cut at the limit (`truncated` [B]) are
-    empty.
+    """The response mask [B, T] for the loss: under filtering, rows cut at the limit (`truncated` [B]) are empty.
 
     They then count in no denominator.
     """

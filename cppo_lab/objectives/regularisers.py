@@ -1,24 +1,55 @@
 """KL to a frozen reference policy and the entropy bonus, per token."""
 
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
 from torch import Tensor
 
 from cppo_lab.objectives.batch import TokenBatch
-from cppo_lab.objectives.coordinates import RegulariserSpec
+from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.log_ratios import log_ratio, read_logp
+from cppo_lab.objectives.parameters import Param
+from cppo_lab.objectives.rules import Rules
+
+kl_estimators = Rules("regulariser.kl_kind")
+
+
+@kl_estimators.register("k1", about="-x")
+def k1(x: Tensor) -> Tensor:
+    """Unbiased, of either sign; any shape."""
+    return -x
+
+
+@kl_estimators.register("k2", about="x^2 / 2")
+def k2(x: Tensor) -> Tensor:
+    """Biased, never negative; any shape."""
+    return 0.5 * x.square()
+
+
+@kl_estimators.register("k3", about="e^x - 1 - x")
+def k3(x: Tensor) -> Tensor:
+    """Unbiased, never negative; any shape."""
+    return x.expm1() - x
+
+
+class RegulariserSpec(Coordinate, path="regulariser"):
+    """KL to a frozen reference policy (in the loss or in the reward) and an entropy bonus; off at 0."""
+
+    kl_coefficient: Annotated[float, Param(at_least=0, about="Weight of the KL term.")] = 0.0
+    kl_kind: Annotated[str, kl_estimators, Param(about="Its estimator.")] = "k3"
+    kl_where: Annotated[Literal["loss", "reward"], Param(about="Where the KL term is added.")] = "loss"
+    entropy_coefficient: Annotated[float, Param(at_least=0, about="Weight of the entropy bonus.")] = 0.0
 
 
 def kl_estimate(kind: str, logp: Tensor, reference_logp: Tensor) -> Tensor:
-    """Estimate of KL(pi || reference) from tokens sampled by pi [B, T] (Schulman's k1, k2, k3),
-    differentiable.
+    """Estimate of KL(pi || reference) from tokens sampled by pi [B, T], differentiable.
 
-    k1 = -x, k2 = x^2 / 2, k3 = e^x - 1 - x with x = log(reference / pi).
+    `kind` names a rule of x = log(reference / pi) (Schulman's k1, k2, k3).
     """
     x, _ = log_ratio(reference_logp, logp)
-    if kind == "k1":
-        return -x
-    if kind == "k2":
-        return 0.5 * x.square()
-    return x.expm1() - x
+    estimate: Tensor = kl_estimators[kind].function(x)
+    return estimate
 
 
 def regulariser_loss(batch: TokenBatch, logp: Tensor, spec: RegulariserSpec) -> Tensor | None:

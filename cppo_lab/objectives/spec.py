@@ -1,30 +1,27 @@
-"""A method as one point: `AlgoSpec`, its cross-checks, and the tensors it asks of a trainer.
+"""A method as one point: `AlgoSpec`, its cross-checks, and the tensors it asks of a trainer."""
 
-Standard library only; the coordinates themselves are in `coordinates.py` and re-exported here.
-"""
+from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, get_args
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from cppo_lab.objectives.coordinates import (
-    DIVERGENCE_REGIONS,
-    AggregationSpec,
-    BudgetSpec,
-    CorrectionSpec,
-    DivergenceSpec,
-    RegulariserSpec,
-    ScheduleSpec,
-    SurrogateSpec,
-    TrustRegionSpec,
-    WeightSpec,
-)
-from cppo_lab.objectives.signal_coordinates import (
-    AdvantageSpec,
-    CriticSpec,
-    DynamicSamplingSpec,
-    OverlongSpec,
-)
-from cppo_lab.objectives.validation import FORBID_UNKNOWN_KEYS, check_fields, fail
+from cppo_lab.objectives.advantages import AdvantageSpec
+from cppo_lab.objectives.aggregation import AggregationSpec
+from cppo_lab.objectives.budgets import BudgetSpec
+from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.corrections import CorrectionSpec
+from cppo_lab.objectives.critics import CriticSpec
+from cppo_lab.objectives.divergences import DivergenceSpec, divergences
+from cppo_lab.objectives.dynamic_sampling import DynamicSamplingSpec
+from cppo_lab.objectives.overlong import OverlongSpec
+from cppo_lab.objectives.parameters import Param, fail
+from cppo_lab.objectives.regularisers import RegulariserSpec
+from cppo_lab.objectives.rules import Need, Rule
+from cppo_lab.objectives.schedules import ScheduleSpec
+from cppo_lab.objectives.surrogates import SurrogateSpec
+from cppo_lab.objectives.trust_regions import TrustRegionSpec, trust_regions
+from cppo_lab.objectives.weights import WeightSpec
 
 __all__ = [
     "AdvantageSpec",
@@ -43,6 +40,8 @@ __all__ = [
     "SurrogateSpec",
     "TrustRegionSpec",
     "WeightSpec",
+    "neutral_tree",
+    "unread_keys",
 ]
 
 Anchor = Literal["rollout", "old"]
@@ -64,39 +63,75 @@ class Requirements:
     needs_weight_order: bool
     """Sort keys drawn once per rollout, for shuffled weights."""
     needs_threshold_controller: bool
-    """A `thresholds.MaskedShareController` to be updated after each step and saved with the run."""
+    """A `schedules.ThresholdController` to be updated after each step and saved with the run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlgoSpec:
+class AlgoSpec(Coordinate):
     """A published method, or a neighbour of one, as coordinates. Senseless combinations raise ValueError."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN_KEYS
     name: str
-    paper: str
-    """Where the method comes from, "arXiv:2606.10968"."""
-    anchor: Anchor
-    """The policy in the denominator of the ratio: the sampler's log-probabilities (mu), or the trainer's
-    recomputation of them (pi_old)."""
-    paper_anchor: Anchor
-    force_anchor: bool = False
-    """Accept an anchor other than the paper's."""
-    advantage: AdvantageSpec = field(default_factory=AdvantageSpec)
-    critic: CriticSpec = field(default_factory=CriticSpec)
-    divergence: DivergenceSpec = field(default_factory=DivergenceSpec)
-    trust_region: TrustRegionSpec = field(default_factory=TrustRegionSpec)
-    surrogate: SurrogateSpec = field(default_factory=SurrogateSpec)
-    correction: CorrectionSpec = field(default_factory=CorrectionSpec)
-    aggregation: AggregationSpec = field(default_factory=AggregationSpec)
-    regulariser: RegulariserSpec = field(default_factory=RegulariserSpec)
-    overlong: OverlongSpec = field(default_factory=OverlongSpec)
-    dynamic_sampling: DynamicSamplingSpec = field(default_factory=DynamicSamplingSpec)
+    paper: Annotated[str, Param(about='Where the method comes from, "arXiv:2606.10968".')]
+    anchor: Annotated[
+        Anchor,
+        Param(
+            about="The policy in the denominator of the ratio: mu, the sampler's log-probabilities (rollout), or "
+            "pi_old, the trainer's recomputation of them (old)."
+        ),
+    ]
+    paper_anchor: Annotated[Anchor, Param(about="The paper's anchor.")]
+    force_anchor: Annotated[bool, Param(about="Accept another anchor than the paper's.")] = False
+    advantage: AdvantageSpec = AdvantageSpec()
+    critic: CriticSpec = CriticSpec()
+    divergence: DivergenceSpec = DivergenceSpec()
+    trust_region: TrustRegionSpec = TrustRegionSpec()
+    surrogate: SurrogateSpec = SurrogateSpec()
+    correction: CorrectionSpec = CorrectionSpec()
+    aggregation: AggregationSpec = AggregationSpec()
+    regulariser: RegulariserSpec = RegulariserSpec()
+    overlong: OverlongSpec = OverlongSpec()
+    dynamic_sampling: DynamicSamplingSpec = DynamicSamplingSpec()
 
-    def __post_init__(self) -> None:
-        check_fields(self, "")
+    def check(self, path: str) -> None:
+        """Raise ValueError for coordinates that do not go together."""
         self._check_anchor()
         self._check_divergence()
-        self._check_surrogate()
+        self._check_clip_window()
+        for rule in self.rules():
+            if rule.check is not None:
+                rule.check(self)
+
+    def rules(self) -> Iterator[Rule]:
+        """Every selected rule, those of parts of parts included."""
+        pending: list[Coordinate] = [self]
+        while pending:
+            coordinate = pending.pop(0)
+            yield from coordinate.selected().values()
+            pending += [value for value in vars(coordinate).values() if isinstance(value, Coordinate)]
+
+    def needs(self, need: Need) -> bool:
+        """Whether a selected rule needs it."""
+        return any(need in rule.needs for rule in self.rules())
+
+    @property
+    def requirements(self) -> Requirements:
+        """What a trainer must put into the `TokenBatch` for this method."""
+        return Requirements(
+            needs_old_logp=self.anchor == "old" or self.needs("old_logp"),
+            needs_topk=self.divergence.k if self.needs("topk") else None,
+            needs_full_distribution=self.needs("full"),
+            needs_reference=self.regulariser.kl_coefficient > 0,
+            needs_values=self.needs("values"),
+            needs_entropy=self.regulariser.entropy_coefficient > 0,
+            needs_weight_order=self.needs("weight_order"),
+            needs_threshold_controller=any(rule.feedback for rule in self.rules()),
+        )
+
+    def with_horizon(self, max_response_length: int) -> AlgoSpec:
+        """The same method with H of a fixed-horizon aggregation filled in where it was left null."""
+        aggregation = self.aggregation
+        if not aggregation.reads("horizon") or aggregation.horizon is not None:
+            return self
+        return self.replace(aggregation=aggregation.replace(horizon=max_response_length))
 
     def _check_anchor(self) -> None:
         if self.anchor != self.paper_anchor and not self.force_anchor:
@@ -105,7 +140,7 @@ class AlgoSpec:
                 self.anchor,
                 f"{self.name} is defined with {self.paper_anchor}; set force_anchor to compare anchors",
             )
-        if self.anchor == "rollout" and self.correction.kind != "none":
+        if self.anchor == "rollout" and not self.correction.off:
             raise fail(
                 "correction.kind",
                 self.correction.kind,
@@ -113,53 +148,52 @@ class AlgoSpec:
             )
 
     def _check_divergence(self) -> None:
-        kind, region = self.divergence.kind, self.trust_region.kind
-        if region in DIVERGENCE_REGIONS and kind == "none":
-            known = ", ".join(choice for choice in divergence_kinds() if choice != "none")
-            raise fail("divergence.kind", kind, f"trust_region.kind {region} needs one of {known}")
-        if self.divergence.mean_kind != "none" and region != "sequence_max_mean":
-            raise fail(
-                "divergence.mean_kind", self.divergence.mean_kind, "needs trust_region.kind sequence_max_mean"
-            )
-        for key, used in (("kind", kind), ("mean_kind", self.divergence.mean_kind)):
-            if self.anchor == "old" and used.startswith(("topk", "exact")):
+        spec, region = self.divergence, self.trust_region
+        needs = trust_regions[region.kind].needs
+        if "divergence" in needs and spec.off:
+            known = ", ".join(kind for kind in divergences if kind != OFF)
+            raise fail("divergence.kind", spec.kind, f"trust_region.kind {region.kind} needs one of {known}")
+        if spec.mean_kind != OFF and "mean_divergence" not in needs:
+            readers = ", ".join(trust_regions.that_need("mean_divergence"))
+            raise fail("divergence.mean_kind", spec.mean_kind, f"needs trust_region.kind {readers}")
+        for key, rule in spec.selected().items():
+            if self.anchor == "old" and rule.needs & {"topk", "full"}:
                 raise fail(
                     f"divergence.{key}",
-                    used,
+                    rule.name,
                     "needs anchor rollout: only the sampler's distribution is stored",
                 )
 
-    def _check_surrogate(self) -> None:
-        kind, region = self.surrogate.kind, self.trust_region
-        if kind in ("clipped", "geometric") and region.kind != "ratio_clip":
-            raise fail("surrogate.kind", kind, "needs trust_region.kind ratio_clip")
-        if kind == "geometric" and (region.clip_space != "log" or region.dual_clip is not None):
-            raise fail("surrogate.kind", kind, "needs trust_region.clip_space log and no dual_clip")
-
-    @property
-    def requirements(self) -> Requirements:
-        """What a trainer must put into the `TokenBatch` for this method."""
-        kinds = {self.divergence.kind, self.divergence.mean_kind}
-        schedules = {self.trust_region.schedule.kind, self.trust_region.budget.schedule.kind}
-        return Requirements(
-            needs_old_logp=self.anchor == "old" or self.correction.kind != "none",
-            needs_topk=self.divergence.k if kinds & {"topk_tv", "topk_kl"} else None,
-            needs_full_distribution=bool(kinds & {"exact_tv", "exact_kl"}),
-            needs_reference=self.regulariser.kl_coefficient > 0,
-            needs_values=self.advantage.kind == "gae",
-            needs_entropy=self.regulariser.entropy_coefficient > 0,
-            needs_weight_order=self.trust_region.weights.kind == "shuffled",
-            needs_threshold_controller="target_share" in schedules,
-        )
-
-    def with_horizon(self, max_response_length: int) -> "AlgoSpec":
-        """The same method with H of the fixed-horizon aggregation filled in where it was left null."""
-        aggregation = self.aggregation
-        if aggregation.kind != "sequence_mean_token_sum_norm" or aggregation.horizon is not None:
-            return self
-        return replace(self, aggregation=replace(aggregation, horizon=max_response_length))
+    def _check_clip_window(self) -> None:
+        needs = self.surrogate.selected()["kind"].needs
+        if "clip_window" in needs and "clip_window" not in trust_regions[self.trust_region.kind].provides:
+            known = ", ".join(rule.name for rule in trust_regions.values() if "clip_window" in rule.provides)
+            raise fail("surrogate.kind", self.surrogate.kind, f"needs trust_region.kind {known}")
 
 
-def divergence_kinds() -> tuple[str, ...]:
-    """All values of `divergence.kind`."""
-    return get_args(DivergenceSpec.__annotations__["kind"])
+def neutral_tree() -> dict[str, Any]:
+    """Every key of a method with its neutral value, the parameters of plug-ins included; "???" where there is none."""
+    return {
+        name: "???" if each.is_required else _plain(each.default)
+        for name, each in AlgoSpec.parameters().items()
+    }
+
+
+def unread_keys(algo: AlgoSpec) -> frozenset[str]:
+    """The dotted keys under `algo` that are parameters of rules that the method does not select."""
+
+    def walk(coordinate: Coordinate, prefix: str) -> Iterator[str]:
+        for name in coordinate.parameters():
+            value = getattr(coordinate, name)
+            if isinstance(value, Coordinate):
+                yield from walk(value, f"{prefix}{name}.")
+            elif not coordinate.reads(name):
+                yield f"{prefix}{name}"
+
+    return frozenset(walk(algo, ""))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Coordinate):
+        return {name: _plain(inner) for name, inner in value.as_dict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

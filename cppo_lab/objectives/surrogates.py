@@ -1,19 +1,25 @@
-"""Surrogates: the token loss -A * (importance of the token), un-aggregated.
+"""Surrogates: the token loss -A * (importance of the token), un-aggregated, and the ratios they are built on."""
 
-PPO (arXiv 1707.06347), CISPO (MiniMax-M1), MinPRO (arXiv 2601.22718), GSPO (arXiv 2507.18071), GMPO
-(arXiv 2507.20673), SAPO (arXiv 2511.20347), DRPO (arXiv 2606.09821), CTPO (arXiv 2605.07331).
-"""
+from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import SurrogateSpec
+from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO
-from cppo_lab.objectives.prefixes import positions, row_mean, shift_right
+from cppo_lab.objectives.parameters import Param, fail, join
+from cppo_lab.objectives.prefixes import row_mean
+from cppo_lab.objectives.ratios import ratios
+from cppo_lab.objectives.rules import Rules
 from cppo_lab.objectives.trust_regions import ClipWindow
+
+if TYPE_CHECKING:
+    from cppo_lab.objectives.spec import AlgoSpec
+
+REINFORCE = "doi:10.1007/BF00992696"
 
 
 @dataclass(frozen=True)
@@ -31,117 +37,157 @@ class SurrogateInputs:
     gate: Tensor
     """The trust region's factor on the gradient."""
     window: ClipWindow | None
-    """Bounds of the ratio; present under ratio_clip, which clipped and geometric require."""
+    """Bounds of the ratio, for surrogates that need clip_window."""
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The window's bounds as tensors."""
+        assert self.window is not None, "a surrogate that needs clip_window is given it"
+        low, high = (
+            torch.as_tensor(bound, dtype=self.ratio.dtype, device=self.ratio.device)
+            for bound in (self.window.low, self.window.high)
+        )
+        return low, high
+
+
+surrogates = Rules("surrogate.kind")
+
+
+@surrogates.register("ratio", about="-A rho", paper="arXiv:2602.04879", needs=["ratio"])
+def ratio_loss(at: SurrogateInputs) -> Tensor:
+    """-A rho, gated."""
+    return -at.advantages * at.gate * at.ratio
+
+
+@surrogates.register(
+    "clipped", about="-min(A rho, A clip(rho))", paper="arXiv:1707.06347", needs=["ratio", "clip_window"]
+)
+def clipped_loss(at: SurrogateInputs) -> Tensor:
+    """PPO: max(-A r, -A clip(r)), bounded by -A * dual where A < 0.
+
+    Keeps its constant clipped value where the gradient is cut.
+    """
+    low, high = at.bounds()
+    advantages, ratio = at.advantages, at.ratio
+    loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(low, high))
+    if at.window is None or at.window.dual is None:
+        return loss
+    return torch.where(advantages < 0, torch.minimum(loss, -advantages * at.window.dual), loss)
+
+
+@surrogates.register(
+    "truncated",
+    about="-sg[clamp(rho, ratio_low, ratio_high)] A log pi; the bounds are absolute (CISPO)",
+    paper="arXiv:2506.13585",
+    needs=["ratio"],
+)
+def truncated_loss(
+    at: SurrogateInputs,
+    *,
+    ratio_low: Annotated[
+        float, Param(at_least=0, refused_unread=True, headline=True, about="Least weight.")
+    ] = 0.0,
+    ratio_high: Annotated[
+        float,
+        Param(above="ratio_low", infinite=True, refused_unread=True, headline=True, about="Largest weight."),
+    ] = float("inf"),
+) -> Tensor:
+    """A detached weight, gated. A token beyond the bounds keeps a gradient of bounded size."""
+    weight = at.ratio.detach().clamp(ratio_low, ratio_high)
+    return -at.advantages * at.gate * weight * at.logp
+
+
+@surrogates.register("log_probability", about="-A log pi (REINFORCE)", paper=REINFORCE)
+def log_probability_loss(at: SurrogateInputs) -> Tensor:
+    """-A log pi, gated."""
+    return -at.advantages * at.gate * at.logp
+
+
+def _check_geometric(algo: AlgoSpec) -> None:
+    region = algo.trust_region
+    if region.clip_space != "log" or region.dual_clip is not None:
+        raise fail("surrogate.kind", "geometric", "needs trust_region.clip_space log and no dual_clip")
+
+
+@surrogates.register(
+    "geometric",
+    about="-A exp(mean of one-sidedly clipped log-ratios) (GMPO)",
+    paper="arXiv:2507.20673",
+    needs=["clip_window"],
+    check=_check_geometric,
+)
+def geometric_loss(at: SurrogateInputs) -> Tensor:
+    """GMPO: -A exp(mean_t x_t), with x_t clipped one-sidedly by the sign of A before the mean.
+
+    Each token holds the value of its response, and the gradient of its own x_t.
+    """
+    low, high = (bound.log() for bound in at.bounds())
+    sign = at.advantages.sign()
+    clipped = at.log_ratios.clamp(low, high)
+    one_sided = sign * torch.minimum(sign * at.log_ratios, sign * clipped)
+    one_sided = one_sided.masked_fill(~at.mask, 0.0)
+    value = row_mean(one_sided.detach(), at.mask).unsqueeze(-1)
+    return -at.advantages * (value + one_sided - one_sided.detach()).exp()
+
+
+@surrogates.register("sapo", about="-A (4/tau) sigmoid(tau (rho - 1)) (SAPO)", paper="arXiv:2511.20347")
+def sapo_loss(
+    at: SurrogateInputs,
+    *,
+    tau_positive: Annotated[float, Param(above=0, about="Temperature where A > 0.")] = 1.0,
+    tau_negative: Annotated[float, Param(above=0, about="Temperature elsewhere.")] = 1.05,
+) -> Tensor:
+    """A sigmoid of the ratio, gated; the temperature depends on the sign of A."""
+    positive = torch.full_like(at.ratio, tau_positive)
+    temperature = positive.masked_fill(at.advantages <= 0, tau_negative)
+    soft = torch.sigmoid(temperature * (at.ratio - 1)) * 4 / temperature
+    return -at.advantages * at.gate * soft
+
+
+@surrogates.register(
+    "quadratic",
+    about="-A rho + |A| c (rho - 1)^2 / (2 penalty_epsilon), c = mu(a) (DRPO) or 1 (SPO)",
+    paper="arXiv:2606.09821",
+)
+def quadratic_loss(
+    at: SurrogateInputs,
+    *,
+    penalty_epsilon: Annotated[float, Param(above=0, headline=True, about="Inverse strength.")] = 12.5,
+    penalty_scale: Annotated[
+        Literal["anchor_probability", "one"], Param(about="c: mu(a), or 1.")
+    ] = "anchor_probability",
+) -> Tensor:
+    """A quadratic penalty on the ratio instead of a mask, gated."""
+    penalty = at.advantages.abs() * (at.ratio - 1).square() / (2 * penalty_epsilon)
+    if penalty_scale == "anchor_probability":
+        penalty = penalty * at.anchor_logp.exp()
+    return at.gate * (-at.advantages * at.ratio + penalty)
+
+
+class SurrogateSpec(Coordinate, path="surrogate"):
+    """What is optimised inside the trust region. Gradient flows through a token's own log-probability only."""
+
+    kind: Annotated[str, surrogates] = "ratio"
+    ratio: Annotated[str, ratios, Param(about="Which importance ratio.")] = "token"
+
+    def check(self, path: str) -> None:
+        """Raise ValueError for a ratio that the surrogate does not read."""
+        if self.ratio != "token" and "ratio" not in surrogates[self.kind].needs:
+            raise fail(
+                join(path, "ratio"), self.ratio, f"{join(path, 'kind')} {self.kind} uses the token ratio only"
+            )
 
 
 def importance_ratio(log_ratios: Tensor, mask: Tensor, spec: SurrogateSpec) -> Tensor:
     """The ratio of `spec.ratio` [B, T], 1 outside the mask; gradient through the token's own log-ratio only.
 
-    sequence: exp of the mean log-ratio (GSPO-token form). prefix_minimum: rho_t times the smallest ratio
-    before it, 1 for the first token and not capped at 1. prefix_product: the product up to t. Logarithms of
-    the result are clamped to +-MAX_LOG_RATIO.
+    Logarithms of the result are clamped to +-MAX_LOG_RATIO.
     """
     own = log_ratios.masked_fill(~mask, 0.0)
-    context = _context(own.detach(), mask, spec)
+    context: Tensor = spec.rule("ratio")(own.detach(), mask)
     return (own + context).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def _context(own: Tensor, mask: Tensor, spec: SurrogateSpec) -> Tensor:
-    """What the other tokens add to the token's log-ratio [B, T]."""
-    if spec.ratio == "sequence":
-        return (row_mean(own, mask).unsqueeze(-1) - own).masked_fill(~mask, 0.0)
-    if spec.ratio == "prefix_minimum":
-        smallest = own.masked_fill(~mask, torch.inf).cummin(-1).values
-        if not spec.inclusive:
-            smallest = shift_right(smallest, torch.inf)
-        return smallest.masked_fill(smallest == torch.inf, 0.0).masked_fill(~mask, 0.0)
-    if spec.ratio == "prefix_product":
-        return shift_right(own.cumsum(-1)).masked_fill(~mask, 0.0)
-    if spec.ratio == "prefix_mean":
-        return own.cumsum(-1) / positions(mask).clamp(min=1) - own
-    return torch.zeros_like(own)
-
-
 def surrogate_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """The loss of each token [B, T] to minimise; anything outside the mask.
-
-    The clipped kinds keep their constant clipped value where the gradient is cut; the others give 0 at
-    dropped tokens.
-    """
-    return _KINDS[spec.kind](inputs, spec)
-
-
-def ratio_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """-A rho, gated."""
-    return -inputs.advantages * inputs.gate * inputs.ratio
-
-
-def truncated_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """CISPO: -sg[clamp(rho)] A log pi, gated. A token beyond the bounds keeps a gradient of bounded size."""
-    weight = inputs.ratio.detach().clamp(spec.ratio_low, spec.ratio_high)
-    return -inputs.advantages * inputs.gate * weight * inputs.logp
-
-
-def log_probability_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """REINFORCE: -A log pi, gated."""
-    return -inputs.advantages * inputs.gate * inputs.logp
-
-
-def sapo_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """SAPO: -A (4 / tau) sigmoid(tau (rho - 1)); the temperature depends on the sign of A."""
-    positive = torch.full_like(inputs.ratio, spec.tau_positive)
-    temperature = positive.masked_fill(inputs.advantages <= 0, spec.tau_negative)
-    soft = torch.sigmoid(temperature * (inputs.ratio - 1)) * 4 / temperature
-    return -inputs.advantages * inputs.gate * soft
-
-
-def quadratic_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """DRPO: -A rho + |A| mu(a) (rho - 1)^2 / (2 epsilon), gated; SPO without the factor mu(a)."""
-    penalty = inputs.advantages.abs() * (inputs.ratio - 1).square() / (2 * spec.penalty_epsilon)
-    if spec.penalty_scale == "anchor_probability":
-        penalty = penalty * inputs.anchor_logp.exp()
-    return inputs.gate * (-inputs.advantages * inputs.ratio + penalty)
-
-
-def clipped_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """PPO: max(-A r, -A clip(r)), bounded by -A * dual where A < 0."""
-    low, high = _bounds(inputs)
-    advantages, ratio = inputs.advantages, inputs.ratio
-    loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(low, high))
-    if inputs.window is None or inputs.window.dual is None:
-        return loss
-    return torch.where(advantages < 0, torch.minimum(loss, -advantages * inputs.window.dual), loss)
-
-
-def geometric_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """GMPO: -A exp(mean_t x_t), with x_t clipped one-sidedly by the sign of A before the mean.
-
-    Each token holds the value of its response, and the gradient of its own x_t.
-    """
-    low, high = (bound.log() for bound in _bounds(inputs))
-    sign = inputs.advantages.sign()
-    clipped = inputs.log_ratios.clamp(low, high)
-    one_sided = sign * torch.minimum(sign * inputs.log_ratios, sign * clipped)
-    one_sided = one_sided.masked_fill(~inputs.mask, 0.0)
-    value = row_mean(one_sided.detach(), inputs.mask).unsqueeze(-1)
-    return -inputs.advantages * (value + one_sided - one_sided.detach()).exp()
-
-
-def _bounds(inputs: SurrogateInputs) -> tuple[Tensor, Tensor]:
-    assert inputs.window is not None, "the clipped kinds were validated to come with ratio_clip"
-    low, high = (
-        torch.as_tensor(bound, dtype=inputs.ratio.dtype, device=inputs.ratio.device)
-        for bound in (inputs.window.low, inputs.window.high)
-    )
-    return low, high
-
-
-_KINDS: dict[str, Callable[[SurrogateInputs, SurrogateSpec], Tensor]] = {
-    "ratio": ratio_loss,
-    "clipped": clipped_loss,
-    "truncated": truncated_loss,
-    "log_probability": log_probability_loss,
-    "geometric": geometric_loss,
-    "sapo": sapo_loss,
-    "quadratic": quadratic_loss,
-}
+    """The loss of each token [B, T] to minimise; anything outside the mask."""
+    loss: Tensor = spec.rule()(inputs)
+    return loss

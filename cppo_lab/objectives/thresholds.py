@@ -1,48 +1,30 @@
-"""Thresholds in force at one training step: schedules of delta and of the budget, and a controller."""
+"""The thresholds of a trust region in force at one training step."""
 
-import math
-from bisect import bisect_right
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cppo_lab.objectives.coordinates import ScheduleSpec, TrustRegionSpec
+from cppo_lab.objectives.schedules import ThresholdController, schedule_factor
+
+if TYPE_CHECKING:
+    from cppo_lab.objectives.trust_regions import TrustRegionSpec
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """delta, delta_mean and the budget's size delta_b, all in units of the divergence; None where unused."""
+    """All in units of the divergence."""
 
-    delta: float | None
-    delta_mean: float | None
+    values: Mapping[str, float]
+    """The scheduled thresholds that the selected trust region reads, by their key."""
     budget: float | None
-    budget_ceiling: float | None
-    """The most that an adaptive budget may reach."""
+    """The budget's size, delta_b; None without a budget."""
 
-
-def schedule_factor(spec: ScheduleSpec, *, step: int, progress: float, controller: float = 1.0) -> float:
-    """The factor on a threshold after `step` finished training steps, `progress` of the run in [0, 1].
-
-    Only a schedule over the whole run reads `progress`; `controller` is the factor of `target_share`.
-    """
-    if spec.kind == "constant":
-        return 1.0
-    if spec.kind == "target_share":
-        return controller
-    if spec.kind == "piecewise":
-        return _interpolate(spec.points, step)
-    done = min(max(progress if spec.steps is None else step / spec.steps, 0.0), 1.0)
-    if spec.kind == "cosine":
-        done = (1 - math.cos(math.pi * done)) / 2
-    return 1 + (spec.final - 1) * done
-
-
-def _interpolate(points: tuple[tuple[int, float], ...], step: int) -> float:
-    index = bisect_right([at for at, _ in points], step)
-    if index == 0:
-        return points[0][1]
-    if index == len(points):
-        return points[-1][1]
-    (left, low), (right, high) = points[index - 1], points[index]
-    return low + (high - low) * (step - left) / (right - left)
+    @property
+    def delta(self) -> float | None:
+        """The token-level threshold; None where there is none."""
+        return self.values.get("delta")
 
 
 def thresholds_at(
@@ -50,45 +32,18 @@ def thresholds_at(
 ) -> Thresholds:
     """The thresholds in force; a relative budget follows the scheduled delta."""
     factor = schedule_factor(region.schedule, step=step, progress=progress, controller=controller)
-    delta = None if region.delta is None else region.delta * factor
-    delta_mean = None if region.delta_mean is None else region.delta_mean * factor
+    scheduled = [each for each in region.selected()["kind"].parameters if each.param.scheduled]
+    values = {each.name: getattr(region, each.name) * factor for each in scheduled}
     budget = None
-    if region.budget.kind != "none":
+    if not region.budget.off:
         budget = region.budget.size * schedule_factor(
             region.budget.schedule, step=step, progress=progress, controller=controller
         )
         if region.budget.relative:
-            assert delta is not None, "a budget exists only under prefix_budget, which has a delta"
-            budget *= delta
-    ceiling = None
-    if budget is not None and region.budget.kind == "adaptive":
-        ceiling = budget * region.budget.ceiling
-    return Thresholds(delta=delta, delta_mean=delta_mean, budget=budget, budget_ceiling=ceiling)
+            budget *= values["delta"]
+    return Thresholds(values, budget)
 
 
-class MaskedShareController:
-    """Multiplies a threshold so that the share of masked tokens approaches `target_share`.
-
-    After a step with masked share m the factor is multiplied by exp(rate * (m - target) / target), the
-    exponent limited to +-rate * 3: too much masked widens the threshold. A NaN share changes nothing.
-    """
-
-    def __init__(self, spec: ScheduleSpec) -> None:
-        self.spec = spec
-        self.factor = 1.0
-
-    def update(self, masked_share: float) -> float:
-        """Take the masked share of the finished step, in [0, 1]; returns the factor for the next one."""
-        if not math.isnan(masked_share):
-            error = min(max((masked_share - self.spec.target_share) / self.spec.target_share, -3.0), 3.0)
-            moved = self.factor * math.exp(self.spec.rate * error)
-            self.factor = min(max(moved, self.spec.factor_min), self.spec.factor_max)
-        return self.factor
-
-    def state_dict(self) -> dict[str, float]:
-        """What a checkpoint must hold."""
-        return {"factor": self.factor}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from `state_dict`."""
-        self.factor = float(state["factor"])
+def controller_of(region: TrustRegionSpec) -> ThresholdController:
+    """A controller for the schedule with feedback, of the thresholds or of the budget; idle where neither has any."""
+    return ThresholdController(region.schedule if region.schedule.has_feedback else region.budget.schedule)

@@ -1,19 +1,51 @@
 """Trust regions: which tokens may keep pushing the policy away, as a detached gate in [0, 1].
 
-Ratio clip: PPO (arXiv 1707.06347). Divergence threshold: DPPO (arXiv 2602.04879). Sequence max and mean: TRM
-(arXiv 2512.23075). Prefix budget: CPPO (arXiv 2606.10968), whose equation numbers are used below.
+Equation numbers without a source are those of CPPO (arXiv 2606.10968).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.budgets import allowance, effective_budget
-from cppo_lab.objectives.coordinates import TrustRegionSpec
-from cppo_lab.objectives.prefixes import positions, row_mean, shift_right
+from cppo_lab.objectives.budgets import BudgetSpec, Prefixes
+from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.gates import gates
+from cppo_lab.objectives.parameters import Param, fail, join
+from cppo_lab.objectives.prefixes import positions, row_mean
+from cppo_lab.objectives.rules import Need, Rules
+from cppo_lab.objectives.schedules import ScheduleSpec
 from cppo_lab.objectives.thresholds import Thresholds
-from cppo_lab.objectives.weights import position_weights
+from cppo_lab.objectives.weights import WeightSpec, position_weights
+
+if TYPE_CHECKING:
+    from cppo_lab.objectives.spec import AlgoSpec
+
+DPPO = "arXiv:2602.04879"
+TRM = "arXiv:2512.23075"
+Delta = Annotated[
+    float,
+    Param(above=0, infinite=True, scheduled=True, headline=True, about="Threshold on D_t, in its units."),
+]
+"""The token-level threshold; a schedule and a relative budget follow it."""
+DeltaMean = Annotated[
+    float,
+    Param(above=0, infinite=True, scheduled=True, headline=True, about="Threshold on a response's mean D_t."),
+]
+ClipRange = Annotated[float, Param(at_least=0, infinite=True, headline=True)]
+
+
+@dataclass(frozen=True)
+class ClipWindow:
+    """Bounds of the importance ratio, each a float or a tensor [B, T]."""
+
+    low: Tensor | float
+    high: Tensor | float
+    dual: Tensor | float | None
 
 
 @dataclass(frozen=True)
@@ -38,165 +70,273 @@ class Decision:
     """[B, T] W_t, inclusive; constant across holes and padding."""
     budget: Tensor | None = None
     """[B] delta_b in force."""
+    budget_range: tuple[float, float] | None = None
+    """The least and the most that `budget` can be, for a budget chosen per response."""
     violation: Tensor | None = None
-    """[B, T] the score x_t of Eq. 19, at most 1 where the hard rule keeps a token; None under the hard
-    gate."""
+    """[B, T] the score x_t of Eq. 19, at most 1 where the hard rule keeps a token; None under the hard gate."""
+    window: ClipWindow | None = None
+    """Bounds of the ratio, from a region that provides clip_window."""
 
 
 @dataclass(frozen=True)
-class ClipWindow:
-    """Bounds of the importance ratio, each a float or a tensor [B, T]."""
+class RegionInputs:
+    """What a trust region may read; tensors [B, T], detached."""
 
-    low: Tensor | float
-    high: Tensor | float
-    dual: Tensor | float | None
+    spec: TrustRegionSpec
+    """For its gate, weights and budget; a region's own parameters come as keyword arguments."""
+    ratio: Tensor
+    """The surrogate's importance ratio."""
+    advantages: Tensor
+    away: Tensor
+    """bool: the update moves the token's probability away from the anchor."""
+    mask: Tensor
+    thresholds: Thresholds
+    distance: Tensor | None = None
+    mean_distance: Tensor | None = None
+    weight_order: Tensor | None = None
+
+    @property
+    def divergence(self) -> Tensor:
+        """D_t, 0 outside the mask; for regions that need divergence."""
+        assert self.distance is not None, "a region that needs divergence is given it"
+        return self.distance
+
+    @property
+    def mean_divergence(self) -> Tensor:
+        """The divergence whose mean is tested, 0 outside the mask; for regions that need mean_divergence."""
+        return self.divergence if self.mean_distance is None else self.mean_distance
+
+    def decide(
+        self,
+        within: Tensor,
+        violation: Callable[[], Tensor],
+        *,
+        subject: Tensor | None = None,
+        **parts: Any,
+    ) -> Decision:
+        """Gate the tokens `subject` to the region (by default those that move away) that are not `within`, bool.
+
+        `violation` is called for a soft gate and returns x_t, at most 1 where `within` holds. `parts` are fields of
+        `Decision`.
+        """
+        subject = self.away if subject is None else subject
+        score = None
+        if "violation" in gates[self.spec.gate].needs:
+            score = violation().masked_fill(~self.mask, 0.0)
+        passed = self.spec.rule("gate")(within if score is None else score).to(self.ratio.dtype)
+        decided = {
+            "by_threshold": subject & self.mask & ~within,
+            "by_budget": torch.zeros_like(self.mask),
+            "violation": score,
+        }
+        return Decision(gate=passed.masked_fill(~subject, 1.0) * self.mask, **(decided | parts))
 
 
-@torch.no_grad()
-def no_region(mask: Tensor, dtype: torch.dtype) -> Decision:
+trust_regions = Rules("trust_region.kind")
+
+
+@trust_regions.register(OFF, about="everything is kept")
+def no_region(at: RegionInputs) -> Decision:
     """Every response token is kept."""
-    nothing = torch.zeros_like(mask)
-    return Decision(gate=mask.to(dtype), by_threshold=nothing, by_budget=nothing)
+    nothing = torch.zeros_like(at.mask)
+    return Decision(gate=at.mask.to(at.ratio.dtype), by_threshold=nothing, by_budget=nothing)
 
 
-def clip_window(spec: TrustRegionSpec, mask: Tensor, dtype: torch.dtype) -> ClipWindow:
-    """[1 - clip_low, 1 + clip_high], or in log space exp of [-clip_low, clip_high] times t**clip_power."""
-    assert spec.clip_low is not None, "ratio_clip was validated to have clip_low"
-    assert spec.clip_high is not None, "ratio_clip was validated to have clip_high"
-    if spec.clip_space == "ratio":
-        return ClipWindow(max(1 - spec.clip_low, 0.0), 1 + spec.clip_high, spec.dual_clip)
-    scale = positions(mask).clamp(min=1).to(dtype) ** spec.clip_power
-    dual = None if spec.dual_clip is None else (spec.dual_clip * scale).exp()
-    return ClipWindow((-spec.clip_low * scale).exp(), (spec.clip_high * scale).exp(), dual)
+def _check_clip(algo: AlgoSpec) -> None:
+    region = algo.trust_region
+    in_log_space = region.clip_space == "log"
+    if not in_log_space and region.clip_power != 0:
+        raise fail("trust_region.clip_power", region.clip_power, "needs trust_region.clip_space log")
+    lowest = 0 if in_log_space else 1
+    if region.dual_clip is not None and region.dual_clip <= lowest:
+        raise fail("trust_region.dual_clip", region.dual_clip, f"must be greater than {lowest}")
 
 
-@torch.no_grad()
-def ratio_clip(ratio: Tensor, advantages: Tensor, mask: Tensor, window: ClipWindow) -> Decision:
-    """Drop where PPO's clipped minimum has no gradient: A > 0 above the window, A < 0 below it (or above
-    dual).
-
-    Equality keeps. `ratio` [B, T] is the surrogate's importance ratio.
-    """
-    cut = ((advantages > 0) & (ratio > window.high)) | ((advantages < 0) & (ratio < window.low))
+@trust_regions.register(
+    "ratio_clip",
+    about="PPO: unless A > 0 and ratio > 1 + clip_high, or A < 0 and ratio < 1 - clip_low (or > dual_clip)",
+    paper="arXiv:1707.06347",
+    provides=["clip_window"],
+    check=_check_clip,
+)
+def ratio_clip(
+    at: RegionInputs,
+    *,
+    clip_low: ClipRange,
+    clip_high: ClipRange,
+    clip_space: Annotated[
+        Literal["ratio", "log"],
+        Param(refused_unread=True, about="Bounds 1 - low and 1 + high, or exp of -low and high."),
+    ] = "ratio",
+    clip_power: Annotated[
+        float, Param(refused_unread=True, about="log: bounds grow with t**clip_power, t from 1 (CTPO).")
+    ] = 0.0,
+    dual_clip: Annotated[
+        float | None,
+        Param(refused_unread=True, about="Upper bound of the ratio where A < 0 (log: of its log)."),
+    ] = None,
+) -> Decision:
+    """Drop where PPO's clipped minimum has no gradient; equality keeps."""
+    window = ClipWindow(max(1 - clip_low, 0.0), 1 + clip_high, dual_clip)
+    if clip_space == "log":
+        scale = positions(at.mask).clamp(min=1).to(at.ratio.dtype) ** clip_power
+        dual = None if dual_clip is None else (dual_clip * scale).exp()
+        window = ClipWindow((-clip_low * scale).exp(), (clip_high * scale).exp(), dual)
+    rises, falls = at.advantages > 0, at.advantages < 0
+    cut = (rises & (at.ratio > window.high)) | (falls & (at.ratio < window.low))
     if window.dual is not None:
-        cut = cut | ((advantages < 0) & (ratio > window.dual))
-    cut = cut & mask
-    return Decision(gate=(mask & ~cut).to(ratio.dtype), by_threshold=cut, by_budget=torch.zeros_like(cut))
-
-
-@torch.no_grad()
-def divergence_threshold(
-    divergence: Tensor, away: Tensor, mask: Tensor, spec: TrustRegionSpec, delta: float
-) -> Decision:
-    """DPPO: drop tokens that move away from the anchor and have D_t > delta."""
-    violation = None if spec.gate == "hard" else divergence / delta
-    gate = _gate(violation, divergence <= delta, away, mask, spec, divergence.dtype)
-    threshold = torch.full_like(divergence, delta).masked_fill(~mask, 0.0)
+        cut = cut | (falls & (at.ratio > window.dual))
+    cut = cut & at.mask
     return Decision(
-        gate=gate,
-        by_threshold=away & mask & (divergence > delta),
-        by_budget=torch.zeros_like(mask),
-        threshold=threshold,
-        violation=violation,
+        gate=(at.mask & ~cut).to(at.ratio.dtype),
+        by_threshold=cut,
+        by_budget=torch.zeros_like(cut),
+        window=window,
     )
 
 
-@torch.no_grad()
-def sequence_region(
-    divergence: Tensor | None,
-    mean_divergence: Tensor | None,
-    mask: Tensor,
-    spec: TrustRegionSpec,
-    at: Thresholds,
-) -> Decision:
-    """TRM: drop whole responses whose largest or mean D_t is too large; there is no toward-anchor clause.
-
-    `divergence` [B, T] is tested by its maximum against delta, `mean_divergence` by its mean against
-    delta_mean; the tests present are joined by "and".
-    """
-    reference = divergence if divergence is not None else mean_divergence
-    assert reference is not None, "one of the two divergences must be given"
-    keep = torch.ones_like(reference[:, :1], dtype=torch.bool)
-    violation = torch.zeros_like(reference[:, :1])
-    if divergence is not None and at.delta is not None:
-        largest = divergence.amax(-1, keepdim=True)
-        keep, violation = keep & (largest <= at.delta), torch.maximum(violation, largest / at.delta)
-    if mean_divergence is not None and at.delta_mean is not None:
-        mean = row_mean(mean_divergence, mask).unsqueeze(-1)
-        keep, violation = keep & (mean <= at.delta_mean), torch.maximum(violation, mean / at.delta_mean)
-    keep = keep.expand_as(mask)
-    score = None if spec.gate == "hard" else violation.expand_as(reference).masked_fill(~mask, 0.0)
-    return Decision(
-        gate=_gate(score, keep, mask, mask, spec, reference.dtype),
-        by_threshold=mask & ~keep,
-        by_budget=torch.zeros_like(mask),
-        violation=score,
-    )
+@trust_regions.register(
+    "divergence_threshold",
+    about="DPPO: unless the token moves away and D_t > delta",
+    paper=DPPO,
+    needs=["divergence", "gate"],
+)
+def divergence_threshold(at: RegionInputs, *, delta: Delta) -> Decision:
+    """Drop tokens that move away from the anchor and have D_t > delta."""
+    distance = at.divergence
+    threshold = torch.full_like(distance, delta).masked_fill(~at.mask, 0.0)
+    return at.decide(distance <= delta, lambda: distance / delta, threshold=threshold)
 
 
-@torch.no_grad()
-def prefix_budget(
-    divergence: Tensor,
-    away: Tensor,
-    mask: Tensor,
-    spec: TrustRegionSpec,
-    at: Thresholds,
-    weight_order: Tensor | None = None,
-) -> Decision:
-    """CPPO, Eq. 8-10 (hard) and 19-20 (soft): c_t = min(delta, allowance_t - S_{t-1}), keep where w_t D_t <=
-    c_t.
+@trust_regions.register(
+    "sequence_max",
+    about="TRM: whole responses whose largest D is at most delta",
+    paper=TRM,
+    needs=["divergence", "gate"],
+)
+def sequence_max(at: RegionInputs, *, delta: Delta) -> Decision:
+    """Drop whole responses, tokens that move toward the anchor included."""
+    return _whole_responses(at, _largest(at) / delta, _largest(at) <= delta)
+
+
+@trust_regions.register(
+    "sequence_mean",
+    about="TRM: whole responses whose mean D is at most delta_mean",
+    paper=TRM,
+    needs=["divergence", "gate"],
+)
+def sequence_mean(at: RegionInputs, *, delta_mean: DeltaMean) -> Decision:
+    """Drop whole responses, tokens that move toward the anchor included."""
+    mean = row_mean(at.divergence, at.mask).unsqueeze(-1)
+    return _whole_responses(at, mean / delta_mean, mean <= delta_mean)
+
+
+@trust_regions.register(
+    "sequence_max_mean",
+    about="TRM: whole responses that pass both tests",
+    paper=TRM,
+    needs=["divergence", "mean_divergence", "gate"],
+)
+def sequence_max_mean(at: RegionInputs, *, delta: Delta, delta_mean: DeltaMean) -> Decision:
+    """Drop whole responses, tokens that move toward the anchor included."""
+    largest = _largest(at)
+    mean = row_mean(at.mean_divergence, at.mask).unsqueeze(-1)
+    score = torch.maximum(largest / delta, mean / delta_mean)
+    return _whole_responses(at, score, (largest <= delta) & (mean <= delta_mean))
+
+
+def _largest(at: RegionInputs) -> Tensor:
+    return at.divergence.amax(-1, keepdim=True)
+
+
+def _whole_responses(at: RegionInputs, score: Tensor, keep: Tensor) -> Decision:
+    """Gate every token of a response alike; both tensors are [B, 1]."""
+    return at.decide(keep.expand_as(at.mask), lambda: score.expand_as(at.ratio), subject=at.mask)
+
+
+@trust_regions.register(
+    "prefix_budget",
+    about="CPPO: unless the token moves away and w_t D_t > c_t (Eq. 8-10)",
+    paper="arXiv:2606.10968",
+    needs=["divergence", "gate", "weights", "budget"],
+)
+def prefix_budget(at: RegionInputs, *, delta: Delta) -> Decision:
+    """c_t = min(delta, allowance_t - S_{t-1}), Eq. 8-10 (hard) and 19-20 (soft).
 
     Every token is charged to the prefix: kept, dropped or moving toward the anchor (Algorithm 1).
     """
-    assert at.delta is not None, "prefix_budget was validated to have delta"
-    weights = position_weights(mask, spec.weights, weight_order, divergence.dtype)
-    cost = weights * divergence
+    distance, mask, spec = at.divergence, at.mask, at.spec
+    weights = position_weights(mask, spec.weights, at.weight_order, distance.dtype)
+    cost = weights * distance
     prefix_cost, prefix_weight = cost.cumsum(-1), weights.cumsum(-1)
-    size = 0.0 if at.budget is None else at.budget
-    budget = effective_budget(divergence, mask, spec.budget, size)
-    allowed = allowance(prefix_weight, mask, budget, at.delta, spec.budget)
-    if spec.budget.kind == "terminal":
-        charged = prefix_cost[:, -1:].expand_as(cost)
-        charged_before = charged - cost
-    else:
-        charged, charged_before = prefix_cost, shift_right(prefix_cost)
-    left = allowed - charged_before
-    threshold = left.clamp(max=at.delta)
+    size = 0.0 if at.thresholds.budget is None else at.thresholds.budget
+    granted = spec.budget.rule()(Prefixes(distance, cost, prefix_cost, prefix_weight, mask, size, delta))
+    left = granted.allowed - granted.charged_before
+    threshold = left.clamp(max=delta)
     within = cost <= threshold
-    violation = None
-    if spec.gate != "hard":
+
+    def violation() -> Tensor:
         # At allowance zero (strict form, budget zero) any cost is an infinite violation and no cost is none.
+        allowed, charged = granted.allowed, granted.charged
         excess = torch.where(allowed > 0, charged / allowed, torch.where(charged > 0, torch.inf, 0.0))
-        violation = torch.maximum(cost / at.delta, excess).masked_fill(~mask, 0.0)
-    violated = away & mask & ~within
-    return Decision(
-        gate=_gate(violation, within, away, mask, spec, cost.dtype),
-        by_threshold=violated & (cost > at.delta),
-        by_budget=violated & (cost <= at.delta),
+        return torch.maximum(cost / delta, excess)
+
+    violated = at.away & mask & ~within
+    return at.decide(
+        within,
+        violation,
+        by_threshold=violated & (cost > delta),
+        by_budget=violated & (cost <= delta),
         threshold=threshold.masked_fill(~mask, 0.0),
-        prefix_threshold=None if spec.budget.kind == "none" else left.masked_fill(~mask, 0.0),
+        prefix_threshold=None if spec.budget.off else left.masked_fill(~mask, 0.0),
         weights=weights,
         prefix_cost=prefix_cost,
         prefix_weight=prefix_weight,
-        budget=None if spec.budget.kind == "none" else budget,
-        violation=violation,
+        budget=None if spec.budget.off else granted.budget,
+        budget_range=granted.range,
     )
 
 
-def _gate(
-    violation: Tensor | None,
-    within: Tensor,
-    subject: Tensor,
-    mask: Tensor,
-    spec: TrustRegionSpec,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The gate of the tokens `subject` to the region; the hard gate follows `within`, the soft ones x."""
-    if violation is None:
-        return (mask & (within | ~subject)).to(dtype)
-    if spec.gate == "inverse":
-        passed = 1 / violation.clamp(min=1)
-    else:
-        share = torch.sigmoid(spec.gate_temperature * (violation.clamp(min=1) - 1))
-        passed = 4 * share * (1 - share)
-    return passed.masked_fill(~subject, 1.0) * mask
+class TrustRegionSpec(Coordinate, path="trust_region"):
+    """Which tokens may still push the policy away from its anchor."""
+
+    kind: Annotated[str, trust_regions] = OFF
+    gate: Annotated[str, gates, Param(about="What becomes of the gradient of a token outside.")] = "hard"
+    weights: Annotated[WeightSpec, Param(about="Position weights.")] = WeightSpec()
+    budget: Annotated[BudgetSpec, Param(about="The prefix budget.")] = BudgetSpec()
+    schedule: Annotated[ScheduleSpec, Param(about="Of delta and delta_mean.")] = ScheduleSpec()
+
+    def uses(self, need: Need) -> bool:
+        """Whether the selected region reads another coordinate or part."""
+        return need in self.selected()["kind"].needs
+
+    def check(self, path: str) -> None:
+        """Raise ValueError for a part that the selected region does not read."""
+        rule = self.selected()["kind"]
+        if not self.uses("gate") and self.gate != "hard":
+            raise fail(
+                join(path, "gate"), self.gate, f"{join(path, 'kind')} {self.kind} has only the hard gate"
+            )
+        if not any(each.param.scheduled for each in rule.parameters) and self.schedule.kind != "constant":
+            raise fail(join(path, "schedule.kind"), self.schedule.kind, "there is no threshold to schedule")
+        self._check_part(path, "weights", self.weights)
+        self._check_part(path, "budget", self.budget)
+        self._check_feedback(path)
+
+    def _check_part(self, path: str, name: Literal["weights", "budget"], part: Coordinate) -> None:
+        if not self.uses(name) and part.kind != type(part)().kind:
+            readers = ", ".join(trust_regions.that_need(name))
+            raise fail(join(path, f"{name}.kind"), part.kind, f"needs {join(path, 'kind')} {readers}")
+
+    def _check_feedback(self, path: str) -> None:
+        with_feedback = [each for each in (self.schedule, self.budget.schedule) if each.has_feedback]
+        if len(with_feedback) == 2:
+            raise fail(
+                join(path, "budget.schedule.kind"),
+                self.budget.schedule.kind,
+                "delta is controlled already; one masked share can steer only one of the two",
+            )
+        if with_feedback and "violation" in gates[self.gate].needs:
+            raise fail(
+                join(path, "gate"), self.gate, f"a {with_feedback[0].kind} schedule needs the hard gate"
+            )

@@ -1,14 +1,132 @@
-"""Position weights w_t in (0, 1] (CPPO Eq. 9 and its alternatives), and whether Theorem 1 admits them."""
+"""Position weights w_t in (0, 1] (CPPO Eq. 9 and alternatives), and whether Theorem 1 admits them."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.coordinates import WeightSpec
+from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import positions
-from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.objectives.rules import Rules
+
+CPPO = "arXiv:2606.10968"
+Floor = Annotated[
+    float, Param(default=0.8, above=0, at_most=1, headline=True, about="The lowest weight, w_min.")
+]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each token stands in its response; response tokens alone are counted."""
+
+    position: Tensor
+    """[B, T] from 1; 0 outside the mask. For a rule that needs weight_order, the place in that order."""
+    horizon: Tensor
+    """[B, 1] T: the response's own length, or the fixed horizon."""
+    dtype: torch.dtype
+
+    @property
+    def made(self) -> Tensor:
+        """[B, T] u = (t-1)/(T-1) in [0, 1], the fraction of the response already made; 0 for a single token."""
+        return self.position.to(self.dtype).sub_(1).div_(self._steps).clamp_(0, 1)
+
+    @property
+    def left(self) -> Tensor:
+        """[B, T] (T-t)/(T-1) in [0, 1], the fraction still to come; 0 for a single token."""
+        return (self.horizon.to(self.dtype) - self.position).div_(self._steps).clamp_(0, 1)
+
+    @property
+    def single(self) -> Tensor:
+        """[B, T] bool: the only token of its horizon."""
+        return (self.horizon == 1) & (self.position == 1)
+
+    @property
+    def _steps(self) -> Tensor:
+        return (self.horizon - 1).clamp(min=1).to(self.dtype)
+
+
+weights = Rules("trust_region.weights.kind")
+
+
+@weights.register("uniform", about="1")
+def uniform(at: Places) -> Tensor:
+    """1 everywhere."""
+    return torch.ones_like(at.made)
+
+
+@weights.register("linear", about="1 - (1 - w_min) u (Eq. 9)", paper=CPPO)
+def linear(at: Places, *, w_min: Floor) -> Tensor:
+    """From 1 down to w_min."""
+    return (at.made * (w_min - 1)).add_(1)
+
+
+@weights.register(
+    "shuffled",
+    about="the linear weights, in an order drawn once per rollout",
+    paper=CPPO,
+    needs=["weight_order"],
+)
+def shuffled(at: Places, *, w_min: Floor) -> Tensor:
+    """Linear in the drawn order."""
+    return (at.made * (w_min - 1)).add_(1)
+
+
+@weights.register("reversed", about="w_min + (1 - w_min) u")
+def from_the_end(at: Places, *, w_min: Floor) -> Tensor:
+    """From w_min up to 1."""
+    return (at.left * (w_min - 1)).add_(1)
+
+
+@weights.register("cosine", about="w_min + (1 - w_min)(1 + cos(pi u))/2")
+def cosine(at: Places, *, w_min: Floor) -> Tensor:
+    """Half a cosine from 1 down to w_min."""
+    return w_min + (1 - w_min) * (1 + torch.cos(math.pi * at.made)) / 2
+
+
+@weights.register("exponential", about="w_min^u")
+def exponential(at: Places, *, w_min: Floor) -> Tensor:
+    """A geometric fall from 1 to w_min."""
+    return torch.exp(math.log(w_min) * at.made)
+
+
+@weights.register("step", about="1, then w_min from `step_at` on")
+def step(
+    at: Places,
+    *,
+    w_min: Floor,
+    step_at: Annotated[
+        float, Param(at_least=0, at_most=1, about="Where the step is, as a value of u.")
+    ] = 0.5,
+) -> Tensor:
+    """1 before `step_at`, w_min from there on."""
+    made = at.made
+    return torch.ones_like(made).masked_fill(made >= step_at, w_min)
+
+
+@weights.register(
+    "remaining_horizon", about="max(w_min, (T-t)/(T-1)), proportional to lambda_t of Eq. 4", paper=CPPO
+)
+def remaining_horizon(at: Places, *, w_min: Floor) -> Tensor:
+    """The fraction still to come, at least w_min."""
+    # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
+    return at.left.clamp(min=w_min).masked_fill(at.single, 1.0)
+
+
+class WeightSpec(Coordinate, path="trust_region.weights"):
+    """Position weights w_t in (0, 1], functions of the fraction u = (t-1)/(T-1) of the response already made."""
+
+    kind: Annotated[str, weights] = "uniform"
+    horizon: Annotated[
+        int | Literal["own"],
+        Param(
+            at_least=1, about="T: the response's own number of tokens, or a fixed one (w_min past its end)."
+        ),
+    ] = "own"
 
 
 def position_weights(
@@ -17,67 +135,22 @@ def position_weights(
     """w_t [B, T], 0 outside the mask; positions count response tokens only, so padding and holes are inert.
 
     `order` [B, T] holds the sort keys of shuffled weights: the token with the k-th smallest key of its row
-    gets the linear weight of position k. Raises ValueError when shuffled weights come without them.
+    gets the weight of position k. Raises ValueError when a rule that needs them comes without.
     """
     position = positions(mask)
-    if spec.kind == "shuffled":
+    if _needs_order(spec):
         if order is None:
             raise ValueError(
-                "trust_region.weights.kind shuffled needs sort keys drawn once per rollout, "
+                f"trust_region.weights.kind {spec.kind} needs sort keys drawn once per rollout, "
                 "TokenBatch.weight_order"
             )
         keys = order.to(torch.float64).masked_fill(~mask, torch.inf)
         position = (keys.argsort(dim=-1, stable=True).argsort(dim=-1) + 1) * mask
     lengths = mask.sum(-1, keepdim=True)
     horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
-    steps = (horizon - 1).clamp(min=1).to(dtype)
-    if spec.kind in ("reversed", "remaining_horizon"):
-        fraction = (horizon.to(dtype) - position).div_(steps)
-    else:
-        fraction = position.to(dtype).sub_(1).div_(steps)
-    weights = _SCHEDULES[spec.kind](fraction.clamp_(0, 1), spec)
-    if spec.kind == "remaining_horizon":
-        # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
-        weights = weights.masked_fill((horizon == 1) & (position == 1), 1.0)
-    return weights.masked_fill_(~mask, 0.0)
+    found: Tensor = spec.rule()(Places(position, horizon, dtype))
+    return found.masked_fill(~mask, 0.0)
 
-
-def _uniform(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.ones_like(fraction)
-
-
-def _linear(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return (fraction * (spec.w_min - 1)).add_(1)
-
-
-def _cosine(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return spec.w_min + (1 - spec.w_min) * (1 + torch.cos(math.pi * fraction)) / 2
-
-
-def _exponential(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.exp(math.log(spec.w_min) * fraction)
-
-
-def _step(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return torch.ones_like(fraction).masked_fill(fraction >= spec.step_at, spec.w_min)
-
-
-def _floored(fraction: Tensor, spec: WeightSpec) -> Tensor:
-    return fraction.clamp(min=spec.w_min)
-
-
-_SCHEDULES: dict[str, Callable[[Tensor, WeightSpec], Tensor]] = {
-    "uniform": _uniform,
-    "linear": _linear,
-    "shuffled": _linear,
-    "reversed": _linear,
-    "cosine": _cosine,
-    "exponential": _exponential,
-    "step": _step,
-    "remaining_horizon": _floored,
-}
-"""Functions of the fraction of the response already made; of what remains for reversed and
-remaining_horizon."""
 
 _PROBED_LENGTHS = (2, 3, 5, 17, 128, 1024)
 
@@ -85,26 +158,23 @@ _PROBED_LENGTHS = (2, 3, 5, 17, 128, 1024)
 def theorem_one_admits(spec: WeightSpec) -> bool:
     """Whether (T - t) / w_t never increases along a response, the condition of CPPO's Theorem 1.
 
-    Evaluated for responses of several lengths up to 1024 tokens (up to the horizon, when that is fixed).
-    Shuffled weights are in no order and are admitted only when they are all equal.
+    Evaluated for responses of several lengths up to 1024 tokens (up to the horizon, when that is fixed). Weights in
+    a drawn order are admitted only when they are all equal.
     """
-    if spec.kind == "shuffled":
-        return spec.w_min == 1
     horizon = _PROBED_LENGTHS[-1] if spec.horizon == "own" else spec.horizon
     lengths = {length for length in (*_PROBED_LENGTHS, horizon) if length <= horizon}
     return all(_admitted_at(spec, length) for length in lengths)
 
 
-def admitted(algo: AlgoSpec) -> str | None:
-    """`admitted` or `not admitted` by Theorem 1, for a method's position weights; None where it has none."""
-    if algo.trust_region.kind != "prefix_budget":
-        return None
-    return "admitted" if theorem_one_admits(algo.trust_region.weights) else "not admitted"
-
-
 def _admitted_at(spec: WeightSpec, length: int) -> bool:
     mask = torch.ones(1, length, dtype=torch.bool)
-    weights = position_weights(mask, spec, dtype=torch.float64)[0]
-    remaining = torch.arange(length - 1, -1, -1, dtype=torch.float64)
-    ratio = remaining / weights
+    order = torch.arange(length).expand(1, length) if _needs_order(spec) else None
+    found = position_weights(mask, spec, order, torch.float64)[0]
+    if order is not None:
+        return bool((found == found[0]).all())
+    ratio = torch.arange(length - 1, -1, -1, dtype=torch.float64) / found
     return bool((ratio[1:] <= ratio[:-1] * (1 + 1e-12)).all())
+
+
+def _needs_order(spec: WeightSpec) -> bool:
+    return "weight_order" in weights[spec.kind].needs

@@ -99,7 +99,7 @@ def _attempt(
 
 def _open(config: RunConfig, folder: RunFolder) -> None:
     """Write run.json and the uncommitted changes for this attempt."""
-    from cppo_lab.objectives.weights import admitted
+    from cppo_lab.objectives.describe import admitted
     from cppo_lab.tracking.provenance import device_name, git_state, uncommitted_diff, versions
 
     device = resolved_device(config.trainer.device)

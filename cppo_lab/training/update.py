@@ -18,12 +18,12 @@ from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.logprobs import hidden_statistics, response_hidden
 from cppo_lab.models.value_head import Critic
-from cppo_lab.objectives.advantages import value_loss
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
+from cppo_lab.objectives.critics import value_loss
 from cppo_lab.objectives.objective import token_objective
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
-from cppo_lab.objectives.thresholds import MaskedShareController
+from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.training.experience import Experience, minibatch_order
 
 Metrics = dict[str, float]
@@ -49,9 +49,7 @@ class Learner:
         self.optimizer = self._make_optimizer()
         self.updates = 0
         self.trained_tokens = 0
-        region = algo.trust_region
-        controlled = region.schedule if region.schedule.kind == "target_share" else region.budget.schedule
-        self._controller = MaskedShareController(controlled)
+        self._controller = controller_of(algo.trust_region)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings

@@ -16,8 +16,9 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.config.identity import acting_keys, fields_of, first_keys, run_id, starting_policy_id
+from cppo_lab.config.identity import acting_keys, fields_of, first_keys, is_group, run_id, starting_policy_id
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.objectives.coordinate import Coordinate
 
 PINNED = Path(__file__).parents[1] / "pinned" / "neutral_values.json"
 # Between them these have every class of every group.
@@ -27,10 +28,6 @@ KINDS = {
     "pretrained, dapo_math": ["recipe=qwen3_1.7b_base"],
 }
 OF_THE_STARTING_POLICY = ("model", "task", "warmup")
-
-
-def is_group(value: Any) -> bool:
-    return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)
 
 
 def groups(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -49,6 +46,9 @@ def with_new_key(node: Any, value: Any, neutral: Any) -> Any:
         return grown.model_construct(
             **{name: getattr(node, name) for name in old.model_fields}, new_key=value
         )
+    if isinstance(node, Coordinate):
+        body = {"__annotations__": {"new_key": Any}, "new_key": neutral}
+        return type(old.__name__, (old,), body)(**{name: v for name, v, _ in fields_of(node)}, new_key=value)
     field = ("new_key", Any, dataclasses.field(default=neutral))
     made = object.__new__(
         dataclasses.make_dataclass(old.__name__, [field], bases=(old,), frozen=True, kw_only=True)

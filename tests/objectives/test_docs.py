@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("yaml")
 
 from cppo_lab.objectives import surrogates
+from cppo_lab.objectives.tables import with_tables
 from cppo_lab.paths import conf_dir
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,6 +26,11 @@ def test_the_worked_example_is_the_shipped_method() -> None:
     assert blocks("adding-a-method.md", "yaml") == [
         (conf_dir() / "algo" / "drpo.yaml").read_text(encoding="utf-8")
     ]
+
+
+def test_the_tables_of_the_page_of_methods_are_those_of_the_registries() -> None:
+    page = (DOCS / "methods.md").read_text(encoding="utf-8")
+    assert with_tables(page) == page, "run: python -m cppo_lab.objectives.tables docs/methods.md"
 
 
 def test_the_example_for_other_trainers_takes_a_step() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.advantages import compute_advantages, gae, value_loss
+from cppo_lab.objectives.advantages import compute_advantages
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
+from cppo_lab.objectives.critics import gae, value_loss
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.objective import TokenObjective, token_objective
 from cppo_lab.objectives.packing import unpack
@@ -236,7 +237,7 @@ def test_response_level_rejections_turn_at_the_vector_s_statistics() -> None:
     want = golden.expected("mismatch", "mismatch_weights")
 
     def kept(row: int, kind: str, **bounds: float) -> bool:
-        spec = replace(plain, correction=CorrectionSpec(kind=kind, **bounds))
+        spec = plain.replace(correction=CorrectionSpec(kind=kind, **bounds))
         return bool(token_objective(standing, spec).correction[row].any())
 
     for row, mean in enumerate(want["geo_ratio"]):
@@ -292,7 +293,7 @@ def test_reduced_divergences_equal_their_vectors(atoms: str, key: str, which: st
         "exact_kl": case["full_kl"],
     }.items():
         spec = DivergenceSpec(kind=kind, atoms=atoms)
-        found = divergence(kind, spec, pi[..., sampled], mu[..., sampled], mask, topk, full)
+        found = divergence(spec, pi[..., sampled], mu[..., sampled], mask, topk, full)
         assert found.item() == pytest.approx(want, abs=1e-9), kind
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from cppo_lab.objectives import (  # noqa: E402
     method_names,
     token_objective,
 )
-from cppo_lab.objectives.spec import AlgoSpec  # noqa: E402
+from cppo_lab.objectives.spec import AlgoSpec, neutral_tree  # noqa: E402
 from cppo_lab.paths import conf_dir  # noqa: E402
 
 FOLDER = conf_dir() / "algo"
@@ -98,26 +97,12 @@ def test_file_name_is_the_method_and_the_paper_is_named(name: str) -> None:
     assert first_line.startswith("# ")
 
 
-def test_base_file_lists_every_key_of_the_spec_with_its_default() -> None:
-    base = yaml.safe_load((FOLDER / "_base.yaml").read_text())
-    spec = dataclasses.asdict(AlgoSpec(name="???", paper="???", anchor="old", paper_anchor="old"))
-    assert tree_keys(base) == tree_keys(spec)
-    for key in ("name", "paper", "anchor", "paper_anchor"):
-        base.pop(key), spec.pop(key)
-    spec["trust_region"]["schedule"]["points"] = []
-    spec["trust_region"]["budget"]["schedule"]["points"] = []
-    assert base == spec
-
-
-@pytest.mark.parametrize("name", method_names())
-def test_hydra_and_pydantic_read_the_same_method(name: str) -> None:
-    hydra = pytest.importorskip("hydra")
-    pydantic = pytest.importorskip("pydantic")
-    from omegaconf import OmegaConf
-
-    with hydra.initialize_config_dir(str(Path(FOLDER).resolve()), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra.compose(name), resolve=True)
-    assert pydantic.TypeAdapter(AlgoSpec).validate_python(tree) == method(name)
+def test_hydra_reads_the_same_methods_and_all_keys_of_each() -> None:
+    compose = pytest.importorskip("cppo_lab.config.compose")
+    trees = compose.compose_trees([[f"algo={name}"] for name in method_names()])
+    for name, tree in zip(method_names(), trees, strict=True):
+        assert AlgoSpec.build(tree["algo"]) == method(name)
+        assert tree_keys(tree["algo"]) == tree_keys(neutral_tree())
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -150,7 +135,7 @@ def test_on_policy_every_gradient_is_the_policy_gradient(name: str) -> None:
 
 
 def test_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"did you mean cppo_soft\?"):
+    with pytest.raises(ValueError, match=r"Did you mean 'cppo_soft'\?"):
         method("cppo_sofd")
 
 

@@ -198,19 +198,15 @@ def test_fewer_tokens_than_k_make_topk_exact() -> None:
     logp, rollout = pi.gather(-1, sampled).squeeze(-1), mu.gather(-1, sampled).squeeze(-1)
     full = FullDistributions(mu, pi)
     for family in ("tv", "kl"):
-        reduced = divergence(
-            f"topk_{family}", DivergenceSpec(kind=f"topk_{family}"), logp, rollout, inside, topk, full
-        )
-        exact = divergence(
-            f"exact_{family}", DivergenceSpec(kind=f"exact_{family}"), logp, rollout, inside, topk, full
-        )
+        reduced = divergence(DivergenceSpec(kind=f"topk_{family}"), logp, rollout, inside, topk, full)
+        exact = divergence(DivergenceSpec(kind=f"exact_{family}"), logp, rollout, inside, topk, full)
         torch.testing.assert_close(reduced, exact, rtol=1e-4, atol=1e-6)
 
 
 def test_certain_tokens_have_finite_binary_kl() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     certain, unsure = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -1e-9]])
-    found = divergence("binary_kl", DivergenceSpec(kind="binary_kl"), certain, unsure, mask)
+    found = divergence(DivergenceSpec(kind="binary_kl"), certain, unsure, mask)
     assert torch.isfinite(found).all()
     assert found.max() < 1e-6
 

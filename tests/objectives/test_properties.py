@@ -98,9 +98,7 @@ def test_divergences_grow_with_the_resolution_of_the_atoms(seed: int, direction:
     arguments = (batch.logp.detach(), batch.rollout_logp, batch.response_mask, batch.topk, batch.full)
     for family in ("tv", "kl"):
         values = [
-            divergence(
-                f"{kind}_{family}", DivergenceSpec(kind=f"{kind}_{family}", direction=direction), *arguments
-            )
+            divergence(DivergenceSpec(kind=f"{kind}_{family}", direction=direction), *arguments)
             for kind in ("binary", "topk", "exact")
         ]
         binary, topk, exact = values
@@ -222,7 +220,7 @@ def test_tokens_that_move_toward_the_anchor_keep_their_gradient_and_still_cost(
 
 METHODS = {
     "cppo": cppo(0.1, budget="adaptive"),
-    "cppo_topk": replace(cppo(0.1, budget="adaptive"), divergence=DivergenceSpec(kind="topk_tv")),
+    "cppo_topk": cppo(0.1, budget="adaptive").replace(divergence=DivergenceSpec(kind="topk_tv")),
     "cppo_shuffled": cppo(0.1, weights="shuffled", budget="terminal"),
     "trm": point(TrustRegionSpec(kind="sequence_max_mean", delta=0.5, delta_mean=0.1), kind="k3"),
     "gspo": AlgoSpec(
@@ -323,8 +321,7 @@ def test_nothing_but_the_log_probability_carries_gradient(name: str, seed: int) 
 def test_equal_bounds_make_clip_higher_the_symmetric_clip_and_far_ones_no_clip(seed: int) -> None:
     batch = random_batch(seed)
     none = AlgoSpec(name="pg", paper="", anchor="rollout", paper_anchor="rollout")
-    wide = replace(
-        none,
+    wide = none.replace(
         trust_region=TrustRegionSpec(kind="ratio_clip", clip_low=1.0, clip_high=float("inf")),
         surrogate=SurrogateSpec(kind="clipped"),
     )

@@ -65,11 +65,11 @@ def random_batches(seeds: range = SEEDS) -> tuple[TokenBatch, ...]:
 
 def with_aggregation(algo: AlgoSpec, kind: str) -> AlgoSpec:
     horizon = HORIZON if kind == "sequence_mean_token_sum_norm" else None
-    return replace(algo, aggregation=AggregationSpec(kind=kind, horizon=horizon))  # type: ignore[arg-type]
+    return algo.replace(aggregation=AggregationSpec(kind=kind, horizon=horizon))  # type: ignore[arg-type]
 
 
 def with_region(algo: AlgoSpec, **changes: Any) -> AlgoSpec:
-    return replace(algo, trust_region=replace(algo.trust_region, **changes))
+    return algo.replace(trust_region=algo.trust_region.replace(**changes))
 
 
 def without_row(batch: TokenBatch, row: int = 0) -> TokenBatch:

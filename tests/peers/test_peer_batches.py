@@ -1,6 +1,5 @@
 """The random batches hold every case that the comparisons with other libraries are about."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,7 @@ def test_both_decisions_are_common(name: str) -> None:
 
 def test_the_second_clip_and_the_truncation_of_importance_weights_both_happen() -> None:
     dual = weight = 0
-    corrected = replace(method("grpo"), correction=CorrectionSpec(kind="icepop", low=0.5, high=5.0))
+    corrected = method("grpo").replace(correction=CorrectionSpec(kind="icepop", low=0.5, high=5.0))
     for batch in random_batches(FEW):
         once = token_objective(batch, method("ppo")).masked
         twice = token_objective(batch, with_region(method("ppo"), dual_clip=3.0)).masked

@@ -58,11 +58,11 @@ def sapo_in_float32() -> AlgoSpec:
     """SAPO with the negative temperature that TRL computes with, whatever the dtype of its inputs."""
     algo = method("sapo")
     rounded = torch.tensor(algo.surrogate.tau_negative).double().item()
-    return replace(algo, surrogate=replace(algo.surrogate, tau_negative=rounded))
+    return algo.replace(surrogate=algo.surrogate.replace(tau_negative=rounded))
 
 
 def with_correction(algo: AlgoSpec, **fields: Any) -> AlgoSpec:
-    return replace(algo, correction=CorrectionSpec(**fields))
+    return algo.replace(correction=CorrectionSpec(**fields))
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -121,7 +121,7 @@ def test_two_sided_clip_below_the_window_cuts_positive_advantages_instead() -> N
 
 def test_cispo_without_an_upper_bound_turns_nearly_every_weight_into_epsilon() -> None:
     algo = method("cispo")
-    flat = replace(algo, surrogate=SurrogateSpec(kind="truncated", ratio_high=0.2))
+    flat = algo.replace(surrogate=SurrogateSpec(kind="truncated", ratio_high=0.2))
     for batch in random_batches():
         other = theirs(batch, loss_type="cispo")
         assert_both_same(ours(batch, flat), other)
@@ -132,14 +132,14 @@ def test_cispo_without_an_upper_bound_turns_nearly_every_weight_into_epsilon() -
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 def test_kl_in_the_loss_equals_trl_without_its_bias_correction(loss_type: str) -> None:
     algo = with_aggregation(method("grpo"), AGGREGATIONS[loss_type])
-    algo = replace(algo, regulariser=RegulariserSpec(kl_coefficient=0.1, kl_kind="k3"))
+    algo = algo.replace(regulariser=RegulariserSpec(kl_coefficient=0.1, kl_kind="k3"))
     settings = {"loss_type": loss_type, "beta": 0.1, **CLIP_HIGHER}
     for batch in random_batches():
         assert_both_same(ours(batch, algo), theirs(batch, use_bias_correction_kl=False, **settings))
 
 
 def test_kl_in_the_loss_is_multiplied_by_the_ratio_in_trl_by_default() -> None:
-    algo = replace(method("grpo"), regulariser=RegulariserSpec(kl_coefficient=0.1, kl_kind="k3"))
+    algo = method("grpo").replace(regulariser=RegulariserSpec(kl_coefficient=0.1, kl_kind="k3"))
     settings = {"loss_type": "grpo", "beta": 0.1, **CLIP_HIGHER}
     differing = 0
     for batch in random_batches():

@@ -59,7 +59,7 @@ def grouped_rewards(seed: int, groups: int) -> Tensor:
 @pytest.mark.parametrize("mode", RATIOS)
 def test_importance_ratios_and_the_loss_under_them_equal_trl(mode: str) -> None:
     spec, fields = RATIOS[mode]
-    algo = replace(method("grpo"), correction=spec)
+    algo = method("grpo").replace(correction=spec)
     settings = {
         "loss_type": "grpo",
         "epsilon": 0.2,

@@ -54,7 +54,7 @@ NOT_IN_THE_LAB = {"clip_cov", "kl_cov", "dro"}
 
 def uncapped(algo: AlgoSpec) -> AlgoSpec:
     """The method in the form -A sg[rho] log pi, whose loss value verl's DPPO also has."""
-    return replace(algo, surrogate=SurrogateSpec(kind="truncated", ratio_high=NEVER))
+    return algo.replace(surrogate=SurrogateSpec(kind="truncated", ratio_high=NEVER))
 
 
 def kept(batch: TokenBatch, name: str, **options: Any) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_dppo_equals_verl_in_gradient_and_in_its_own_form_also_in_value(name: st
 
 
 def test_capped_dppo_equals_verl_under_its_default_cap() -> None:
-    algo = replace(method("dppo_tv"), surrogate=SurrogateSpec(kind="truncated", ratio_high=3.0))
+    algo = method("dppo_tv").replace(surrogate=SurrogateSpec(kind="truncated", ratio_high=3.0))
     actor = config(clip_ratio_low=0.15, clip_ratio_high=0.15)
     differs = 0
     for batch in random_batches():
@@ -123,7 +123,7 @@ def test_verl_clips_twice_unless_told_otherwise() -> None:
 def test_verl_anchors_dppo_at_whatever_old_log_prob_holds() -> None:
     actor = config(**clip(0.15, 0.15))
     algo = method("dppo_tv")
-    forced = replace(algo, anchor="old", force_anchor=True)
+    forced = algo.replace(anchor="old", force_anchor=True)
     flipped = 0
     for batch in random_batches():
         recomputed = theirs("dppo_tv", batch, anchor="old", actor=actor)
@@ -183,7 +183,7 @@ def test_masked_share_counts_zero_advantages_in_verl_and_not_here() -> None:
 
 def test_cispo_bounds_are_distances_from_one_in_verl_and_absolute_here() -> None:
     algo = method("cispo")
-    floored = replace(algo, surrogate=SurrogateSpec(kind="truncated", ratio_low=0.8, ratio_high=1.2))
+    floored = algo.replace(surrogate=SurrogateSpec(kind="truncated", ratio_low=0.8, ratio_high=1.2))
     for batch in random_batches():
         bare = theirs("cispo", batch, actor=config())
         assert_both_same(ours(batch, floored), bare)

@@ -16,7 +16,7 @@ from verl import DataProto  # noqa: E402
 from verl.workers.reward_manager import dapo  # noqa: E402
 
 from cppo_lab.objectives import compute_advantages, gae, token_advantages, value_loss  # noqa: E402
-from cppo_lab.objectives.advantages import whiten  # noqa: E402
+from cppo_lab.objectives.advantages import whitened  # noqa: E402
 from cppo_lab.objectives.overlong import overlong_penalty  # noqa: E402
 from cppo_lab.objectives.spec import AdvantageSpec, OverlongSpec, RegulariserSpec  # noqa: E402
 
@@ -101,7 +101,7 @@ def test_gae_returns_and_whitened_advantages_equal_verl() -> None:
                 rewards, values, inside, gamma=0.99, lam=0.95
             )
             assert_same(returns[mask], other_returns[mask], 1e-12)
-            assert_same(whiten(advantages, mask)[mask], other[mask], tolerance)
+            assert_same(whitened(advantages, mask)[mask], other[mask], tolerance)
 
 
 def test_ppo_s_advantages_equal_verl_from_the_reward_on() -> None:

@@ -55,8 +55,8 @@ TRM: dict[str, tuple[str, str]] = {
 def corrected(spec: CorrectionSpec, aggregation: str = "token_mean") -> AlgoSpec:
     horizon = HORIZON if aggregation == "sequence_mean_token_sum_norm" else None
     grpo = method("grpo")
-    shape = replace(grpo.aggregation, kind=aggregation, horizon=horizon)  # type: ignore[arg-type]
-    return replace(grpo, correction=spec, aggregation=shape)
+    shape = grpo.aggregation.replace(kind=aggregation, horizon=horizon)  # type: ignore[arg-type]
+    return grpo.replace(correction=spec, aggregation=shape)
 
 
 def drift(batch: TokenBatch) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_trm_equals_verl_s_rejection_in_bypass_mode_up_to_its_denominator(name: 
             rollout_rs_threshold=thresholds,
         )
         share = mask.sum().double() / batch.response_mask.sum()
-        mine = ours(batch, replace(algo, surrogate=SurrogateSpec(kind="truncated")))
+        mine = ours(batch, algo.replace(surrogate=SurrogateSpec(kind="truncated")))
         assert_both_same(mine, rescaled(other, share))
         assert_same(ours(batch, algo)[1], other[1] * share)
         shrunk += int(float(other[1].abs().max()) > 1.1 * float(mine[1].abs().max()))
@@ -166,14 +166,14 @@ def test_trm_never_sees_the_update_in_verl_s_decoupled_mode() -> None:
 
 def test_bypass_mode_clips_around_mu_which_the_lab_calls_a_forced_anchor() -> None:
     algo = corrected(CorrectionSpec())
-    forced = replace(algo, anchor="rollout", force_anchor=True)
+    forced = algo.replace(anchor="rollout", force_anchor=True)
     for batch in random_batches():
         other = bypass(batch, loss_type="ppo_clip", rollout_is="token", rollout_is_threshold=2.0)
         assert_both_same(ours(batch, with_region(forced, dual_clip=1e6)), other)
 
 
 def test_truncated_importance_weights_in_bypass_mode_are_a_truncated_surrogate() -> None:
-    algo = replace(method("pg"), surrogate=SurrogateSpec(kind="truncated", ratio_high=2.0))
+    algo = method("pg").replace(surrogate=SurrogateSpec(kind="truncated", ratio_high=2.0))
     for batch in random_batches():
         other = bypass(batch, loss_type="reinforce", rollout_is="token", rollout_is_threshold=2.0)
         assert_both_same(ours(batch, algo), other)

@@ -1,0 +1,64 @@
+"""Importance ratios: what the other tokens of a response add to a token's own log-ratio.
+
+A rule reads the tokens' log-ratios [B, T], detached and 0 outside the mask, and the mask, and returns what to add
+[B, T], 0 outside the mask.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from cppo_lab.objectives.parameters import Param
+from cppo_lab.objectives.prefixes import positions, row_mean, shift_right
+from cppo_lab.objectives.rules import Rules
+
+ratios = Rules("surrogate.ratio")
+
+
+@ratios.register("token", about="the token's own, rho_t")
+def token(own: Tensor, mask: Tensor) -> Tensor:
+    """Nothing."""
+    return torch.zeros_like(own)
+
+
+@ratios.register("sequence", about="the geometric mean of the response (GSPO)", paper="arXiv:2507.18071")
+def sequence(own: Tensor, mask: Tensor) -> Tensor:
+    """The mean log-ratio in place of the token's own (GSPO-token form)."""
+    return (row_mean(own, mask).unsqueeze(-1) - own).masked_fill(~mask, 0.0)
+
+
+@ratios.register(
+    "prefix_minimum", about="rho_t times the smallest earlier ratio (MinPRO)", paper="arXiv:2601.22718"
+)
+def prefix_minimum(
+    own: Tensor,
+    mask: Tensor,
+    *,
+    inclusive: Annotated[
+        bool,
+        Param(
+            refused_unread=True,
+            about="Let the minimum include token t (a community variant, not the paper's).",
+        ),
+    ] = False,
+) -> Tensor:
+    """The smallest log-ratio before the token; 0 for the first, and not capped at 0."""
+    smallest = own.masked_fill(~mask, torch.inf).cummin(-1).values
+    if not inclusive:
+        smallest = shift_right(smallest, torch.inf)
+    return smallest.masked_fill(smallest == torch.inf, 0.0).masked_fill(~mask, 0.0)
+
+
+@ratios.register("prefix_product", about="the product of the ratios up to t (CTPO)", paper="arXiv:2605.07331")
+def prefix_product(own: Tensor, mask: Tensor) -> Tensor:
+    """The sum of the earlier log-ratios."""
+    return shift_right(own.cumsum(-1)).masked_fill(~mask, 0.0)
+
+
+@ratios.register("prefix_mean", about="the geometric mean of the ratios up to t (PNPO)")
+def prefix_mean(own: Tensor, mask: Tensor) -> Tensor:
+    """The mean log-ratio up to the token in place of its own."""
+    return own.cumsum(-1) / positions(mask).clamp(min=1) - own

@@ -1,0 +1,146 @@
+"""Rules: functions that register themselves under the name by which a configuration selects them.
+
+    @weights.register("power", about="1 - (1 - w_min) u^exponent")
+    def power(at: Places, *, w_min: Floor, exponent: Annotated[float, Param(above=0)] = 2.0) -> Tensor: ...
+
+The keyword-only parameters of the function are the parameters of the rule; their annotations give types and ranges.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
+
+from cppo_lab.errors import near_miss
+from cppo_lab.objectives.parameters import Parameter, fail, parameter
+from cppo_lab.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from cppo_lab.objectives.spec import AlgoSpec
+
+Need = Literal[
+    "old_logp", "topk", "full", "values", "weight_order",  # tensors that the trainer must provide
+    "group",  # several responses per prompt
+    "divergence", "mean_divergence", "gate", "weights", "budget", "ratio", "violation",  # other coordinates
+    "clip_window",  # bounds of the ratio, which some trust regions provide
+]  # fmt: skip
+Provision = Literal["clip_window"]
+RESERVED = frozenset(
+    {
+        "as_dict",
+        "build",
+        "check",
+        "parameters",
+        "neutral_fields",
+        "off",
+        "path",
+        "reads",
+        "replace",
+        "rule",
+        "selected",
+        "selectors",
+    }
+)
+"""The attributes of a `Coordinate`, which no parameter may be called."""
+Check = Callable[["AlgoSpec"], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered function, its parameters, and what it reads and provides besides them."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: tuple[Parameter, ...]
+    needs: frozenset[Need]
+    provides: frozenset[Provision]
+    check: Check | None
+    """Raises ValueError for a method in which the rule makes no sense."""
+    feedback: bool
+    """A schedule that is updated after each step from the share of masked tokens."""
+
+    def reads(self, name: str) -> bool:
+        """Whether `name` is one of its parameters."""
+        return any(each.name == name for each in self.parameters)
+
+
+class Rules(Registry[Rule]):
+    """The rules of one kind. `kind` is the key that selects among them, such as `divergence.kind`."""
+
+    def register(  # type: ignore[override]
+        self,
+        name: str,
+        *,
+        about: str,
+        paper: str | None = None,
+        needs: Iterable[Need] = (),
+        provides: Iterable[Provision] = (),
+        check: Check | None = None,
+        feedback: bool = False,
+    ) -> Callable[[Function], Function]:
+        """A decorator that registers a function as the rule `name`.
+
+        Raises ValueError for a name that is taken, an unknown need, a parameter without a type, and a parameter that
+        another rule of this kind declares differently, since their keys lie side by side in a configuration.
+        """
+        for need in needs:
+            if need not in get_args(Need):
+                raise ValueError(
+                    f"{self.kind} {name}: needs {need!r}; allowed are {', '.join(get_args(Need))}"
+                )
+
+        def add(function: Function) -> Function:
+            parameters = _parameters_of(function)
+            for each in parameters:
+                self._check_shared(name, each)
+            rule = Rule(name, function, parameters, frozenset(needs), frozenset(provides), check, feedback)
+            self.add(Entry(name, rule, about, paper, function.__module__))
+            return function
+
+        return add
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter of every rule, by name."""
+        return {each.name: each for rule in self.values() for each in rule.parameters}
+
+    def that_read(self, name: str) -> list[str]:
+        """The rules that have the parameter `name`."""
+        return [rule.name for rule in self.values() if rule.reads(name)]
+
+    def that_need(self, need: Need) -> list[str]:
+        """The rules that need `need`."""
+        return [rule.name for rule in self.values() if need in rule.needs]
+
+    def _check_shared(self, name: str, declared: Parameter) -> None:
+        for rule in self.values():
+            for other in rule.parameters:
+                if rule.name != name and other.name == declared.name and other != declared:
+                    raise ValueError(
+                        f"{self.kind} {name}: its parameter {declared.name} has another type, range or default than "
+                        f"that of {rule.name}; choose another name"
+                    )
+
+
+def _parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    hints = get_type_hints(function, include_extras=True)
+    found = []
+    for each in inspect.signature(function).parameters.values():
+        if each.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if each.name not in hints:
+            raise ValueError(f"{function.__qualname__}: its parameter {each.name} needs a type")
+        if each.name in RESERVED:
+            raise ValueError(f"{function.__qualname__}: a parameter cannot be called {each.name}")
+        given = () if each.default is inspect.Parameter.empty else (each.default,)
+        found.append(parameter(each.name, hints[each.name], *given))
+    return tuple(found)
+
+
+def check_known(key: str, name: object, rules: Rules) -> None:
+    """Raise ValueError unless `name` is registered."""
+    if not isinstance(name, str) or name not in rules:
+        near = near_miss(str(name), rules).replace(" Did", " (did", 1)
+        raise fail(key, name, f"must be one of {', '.join(rules)}{near + ')' if near else ''}")

@@ -1,0 +1,75 @@
+"""Tables of methods and rules, made from the registries: `python -m cppo_lab.objectives.tables docs/methods.md`.
+
+A page marks the place of a table by `<!-- table: methods -->` (or a selecting key, such as `divergence.kind`) and
+`<!-- end of table -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cppo_lab.objectives.describe import rules_of, summary
+from cppo_lab.objectives.named import method, method_names
+from cppo_lab.objectives.parameters import Parameter
+from cppo_lab.objectives.rules import Rules
+
+_PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def methods_table() -> str:
+    """Every named method by its coordinates, in Markdown."""
+    rows = [[f"`{name}`", *summary(method(name)).values()] for name in method_names()]
+    heads = ["method", "anchor", "advantage", "divergence", "trust region", "surrogate", "aggregation"]
+    return _markdown(heads, rows)
+
+
+def rules_table(rules: Rules) -> str:
+    """Every rule of one kind with its parameters, in Markdown."""
+    rows = []
+    for entry in rules.entries():
+        parameters = ", ".join(_shown(each) for each in entry.part.parameters)
+        rows.append([f"`{entry.name}`", entry.about, parameters, entry.paper or ""])
+    return _markdown([f"`{rules.kind}`", "what it does", "parameters", "paper"], rows)
+
+
+def with_tables(page: str) -> str:
+    """The page with every table that it marks brought up to date. Raises ValueError for an unknown table."""
+    known = dict(rules_of())
+
+    def table(found: re.Match[str]) -> str:
+        name = found.group(2)
+        if name != "methods" and name not in known:
+            raise ValueError(f"table {name}: unknown; allowed are methods, {', '.join(known)}")
+        made = methods_table() if name == "methods" else rules_table(known[name])
+        return f"{found.group(1)}\n{made}\n{found.group(3)}"
+
+    return _PLACE.sub(table, page)
+
+
+def _shown(parameter: Parameter) -> str:
+    if parameter.is_required:
+        return f"`{parameter.name}`"
+    return f"`{parameter.name}` {_yaml(parameter.default)}"
+
+
+def _yaml(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else "[]" if value == () else str(value)
+
+
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        path = Path(argument)
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
