@@ -191,9 +191,12 @@ def run_ids(config: RunConfig) -> set[str]:
 
 
 def starting_policy_id(config: RunConfig) -> str:
-    """The identity of the starting policy: model, task and warm-up recipe, and the bytes they read."""
+    """The identity of the starting policy: model, task and warm-up recipe, and the bytes they read.
+
+    Plug-ins count where the task is one of theirs; a rule acts after the warm-up.
+    """
     acting = acting_keys(config)
-    content = {
+    content: dict[str, Any] = {
         "version": RESULT_VERSION,
         **_without_local_paths({key: acting[key] for key in ("model", "task")}, config.task.local_files()),
         "warmup": acting["warmup"],
@@ -201,4 +204,6 @@ def starting_policy_id(config: RunConfig) -> str:
         "threads": config.trainer.threads,
         "inputs": input_hashes(config),
     }
+    if not type(config.task).__module__.startswith("cppo_lab."):
+        content["plugins"] = [plugin.sha256 for plugin in loaded(config.plugins)]
     return digest(content)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -265,3 +267,37 @@ def test_starting_policy_is_shared_by_methods_and_run_seeds_alone() -> None:
         assert starting_policy_id(compose_run([shared])) == base, shared
     for own in ("warmup.seed=5", "warmup.lr=1e-3", "model=m", "task.steps=5", "warmup.steps=1400"):
         assert starting_policy_id(compose_run([own])) != base, own
+
+
+PLUGIN_TASK = """
+from typing import Literal
+
+from cppo_lab.tasks.chain import ChainConfig
+from cppo_lab.tasks.task import tasks
+
+@tasks.register("my_chain", about="The embedded task under another name.")
+class MyChain(ChainConfig):
+    kind: Literal["my_chain"]
+"""
+
+
+def test_a_starting_policy_depends_on_the_plugins_of_its_task_alone(tmp_path: Path) -> None:
+    rule = tmp_path / "rule.py"
+    rule.write_text("# Registers nothing.\n", encoding="utf-8")
+    plain, with_rule = compose_run([]), compose_run([f"plugins=['{rule}']"])
+    assert run_id(with_rule) != run_id(plain)
+    assert starting_policy_id(with_rule) == starting_policy_id(plain)
+    ids = []
+    for name in ("task", "copy", "other"):
+        file = tmp_path / name / "task.py"
+        file.parent.mkdir()
+        file.write_text(PLUGIN_TASK + ("# other" if name == "other" else ""), encoding="utf-8")
+        code = (
+            "from cppo_lab.config.compose import compose_run\n"
+            "from cppo_lab.config.identity import starting_policy_id\n"
+            f"print(starting_policy_id(compose_run(['plugins=[\"{file}\"]', 'task.kind=my_chain'])))"
+        )
+        # Two plug-ins of one process may not register the same task.
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        ids.append(done.stdout)
+    assert ids[0] == ids[1] != ids[2]
