@@ -11,7 +11,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable lint contract types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable docs lint contract types check format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ reproductions: $(INSTALLED) ## docs/reproductions.md and its figures from result
 
 test: $(INSTALLED) ## The quick tests, a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))"
+
+coverage: $(INSTALLED) ## The quick tests, with the lines they do not reach
+	$(BIN)/python -m pytest -q -n 2 -m "not ($(NOT_QUICK))" --cov --cov-report=term:skip-covered --cov-report=xml:build/coverage.xml
 
 test-slow: $(INSTALLED) ## Whole runs, killed processes, builds
 	$(BIN)/python -m pytest -q -n 2 -m slow
@@ -85,6 +88,9 @@ test-rliable: .venv-rliable/.installed ## Equality with rliable's and statsmodel
 test-lmeval: $(INSTALLED) .venv-lmeval/.installed ## Equality with lm-evaluation-harness, in an environment of its own
 	$(BIN)/python -m pytest -q -m lmeval tests/peers
 
+docs: .venv-docs/.installed ## The documentation as a site in build/site, every link checked
+	NO_MKDOCS_2_WARNING=1 $(<D)/bin/mkdocs build --quiet
+
 lint: $(INSTALLED) ## Style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,4 +108,4 @@ format: $(INSTALLED) ## Rewrite files in the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments and caches; outputs stay
-	rm -rf $(VENV) .venv-verl .venv-trl .venv-vllm .venv-lmeval .venv-rliable .pytest_cache .mypy_cache .grimp_cache .import_linter_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-verl .venv-trl .venv-vllm .venv-lmeval .venv-rliable .venv-docs .pytest_cache .mypy_cache .grimp_cache .import_linter_cache .ruff_cache .hypothesis build dist
