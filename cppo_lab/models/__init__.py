@@ -1,1 +1,1 @@
-"""Policies: loading, the from-scratch ladder, tokenizers, log-probabilities and the value head."""
+"""Models: configuration, loading, the from-scratch ladder, tokenizers, log-probabilities and the critic."""

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from cppo_lab.fields import Count, Group
+from cppo_lab.models.shapes import ModelShape
 
 Dtype = Literal["float32", "bfloat16"]
 """What forward and backward passes compute in."""
@@ -45,6 +46,22 @@ class ScratchModel(Group):
         if self.experts and not self.expert_feed_forward:
             raise ValueError("expert_feed_forward = 0: must be at least 1 in a model with experts")
         return self
+
+    def shape(self, vocabulary: int) -> ModelShape:
+        """The model's sizes with a tokenizer of `vocabulary` tokens."""
+        return ModelShape(
+            layers=self.layers,
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            feed_forward=self.feed_forward,
+            vocabulary=vocabulary,
+            is_tied=True,
+            experts=self.experts,
+            experts_per_token=self.experts_per_token,
+            expert_feed_forward=self.expert_feed_forward,
+        )
 
 
 class PretrainedModel(Group):

@@ -1,16 +1,16 @@
-"""How long a text a model can read."""
+"""The context length of a model."""
 
 from __future__ import annotations
 
 from typing import Any
 
 _DEFAULT = 2048
-# What tokenizers say that know of no limit.
+# Tokenizers without a limit report a larger number.
 _UNLIMITED = 10**9
 
 
 def context_length(config: Any, tokenizer: Any) -> int:
-    """The longest context in tokens, found where lm-evaluation-harness looks for it."""
+    """The longest context in tokens, from the same places as in lm-evaluation-harness."""
     text = config.get_text_config()
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if getattr(text, name, None):

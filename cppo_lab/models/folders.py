@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face format: whether a path means one, and whether it is complete."""
+"""Model folders in Hugging Face format: telling them from hub ids, and checking that they are complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cppo_lab.errors import UserError
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` means a folder rather than a hub id, which never starts like a path."""
+    """Whether `path` is a local folder and not a hub id, which never starts like a path."""
     return Path(path).exists() or path.startswith((".", "/", "~"))
 
 
@@ -19,10 +19,8 @@ def check_model_folder(path: str) -> None:
         raise UserError(f"model {path}: no such model folder.")
     inside = sorted(folder.glob("checkpoints/*/config.json")) or sorted(folder.glob("*step_*/config.json"))
     if inside and not (folder / "config.json").is_file():
-        raise UserError(f"model {path}: holds checkpoints; name one of them, such as {inside[-1].parent}.")
+        raise UserError(f"model {path}: contains checkpoints; give one of them, such as {inside[-1].parent}.")
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"model {path}: no config.json there; a model folder in Hugging Face format is needed."
-        )
+        raise UserError(f"model {path}: has no config.json; must be a model folder in Hugging Face format.")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise UserError(f"model {path}: the model folder has no weights (*.safetensors).")
+        raise UserError(f"model {path}: has no weights (*.safetensors).")

@@ -1,4 +1,4 @@
-"""Loading policies in Hugging Face format, from a folder or the hub."""
+"""Loading policies in Hugging Face format, from a local folder or the hub."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model with its tokenizer. Its weights are float32; `dtype` is what it computes in."""
+    """A causal language model with its tokenizer. Weights are float32; `dtype` is that of forward passes."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     dtype: Dtype = "float32"
 
     def computing(self) -> AbstractContextManager[object]:
-        """The context in which forward passes of this policy, or of one like it, are to be made."""
+        """The context for forward passes: autocast where the policy computes in bfloat16."""
         import torch
 
         if self.dtype == "float32":
@@ -46,10 +46,10 @@ class Policy:
         return torch.autocast(self.network.device.type, dtype=torch.bfloat16)
 
     def prompt_ids(self, prompt: str, is_chat: bool = False) -> list[int]:
-        """The token ids of a prompt, special tokens as the tokenizer adds them.
+        """The token ids of a prompt, with the special tokens that the tokenizer adds.
 
-        A chat prompt is a user's message, which the model's chat template writes, with its own special tokens.
-        Raises UserError where the model has none.
+        A chat prompt is a user's message; the model's chat template formats it and adds its own special tokens.
+        Raises UserError where the model has no template.
         """
         if is_chat:
             return self._chat_ids(prompt)
@@ -79,11 +79,11 @@ class Policy:
 
 
 def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:
-    """The policy in a local folder, or of a hub id at `revision`, in float32 and without dropout.
+    """Load a policy from a local folder, or from the hub at `revision`, in float32 and without dropout.
 
-    A value head beside the language model (as TRL's PPO saves it) is left out. Raises UserError when the folder is
-    incomplete, the hub cannot give the model, weights are missing, the model is a classifier or critic, or its logits
-    are not those of its output head (a cap or a scale behind the head, which the trainer would not apply).
+    A value head saved with the language model (as by TRL's PPO) is ignored. Raises UserError if the folder is
+    incomplete, the model cannot be downloaded, weights are missing, the model is a classifier or critic, or its logits
+    are not those of its output head (capped or scaled after the head, which the trainer would not apply).
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -116,16 +116,20 @@ def check_ends(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
 
 
 def _check_complete(network: PreTrainedModel, missing: Collection[str], path: str) -> None:
-    # transformers fills what is missing with random numbers, and tells only its log.
+    # transformers initialises missing tensors at random and only logs a warning.
     if missing:
-        raise UserError(f"model {path}: its weights lack {len(missing)} tensors, such as {min(missing)}.")
+        raise UserError(
+            f"model {path}: {len(missing)} tensors are missing from its weights, such as {min(missing)}."
+        )
     kinds = getattr(network.config, "architectures", None) or []
     if any("Classification" in kind or "RewardModel" in kind for kind in kinds):
-        raise UserError(f"model {path}: is a {kinds[0]}, not a language model; give the policy's folder.")
+        raise UserError(
+            f"model {path}: is a {kinds[0]}, not a language model; give the folder of the policy."
+        )
 
 
 def without_dropout(network: torch.nn.Module) -> None:
-    """Switch every dropout off: a ratio of two policies must not depend on which neurons were dropped."""
+    """Turn off all dropout: the ratio of two policies must not depend on which units were dropped."""
     from torch import nn
 
     for module in network.modules():
@@ -149,6 +153,6 @@ def _check_head(network: PreTrainedModel, path: str) -> None:
     difference = float((own.gather(-1, tokens[:, 1:, None]).squeeze(-1) - ours).abs().max())
     if not difference < _HEAD_TOLERANCE:
         raise UserError(
-            f"model {path}: its logits are not its output head's (they differ by up to {difference:.2g} nats, "
-            "a cap or a scale behind the head); such a model is not supported."
+            f"model {path}: its logits are not those of its output head (log-probabilities differ by up to "
+            f"{difference:.2g} nats, so they are capped or scaled after the head), which is not supported."
         )

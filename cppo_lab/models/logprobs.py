@@ -15,11 +15,11 @@ _LOGIT_ENTRIES = 1 << 22
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """What one pass of the policy says of the sampled tokens, float32.
+    """Statistics of the sampled tokens from one forward pass of the policy, float32.
 
-    `logp` [B, T] carries gradient when the pass does; `entropy` [B, T] in nats, with gradient only when
-    asked for; `chosen_logp` [B, T, K] are the detached log-probabilities of the tokens asked for by `chosen` (None
-    when none were); `log_distribution` [B, T, V], detached, only when asked for.
+    `logp` [B, T] has a gradient if the pass does; `entropy` [B, T], in nats, only on request; `chosen_logp` [B, T, K]
+    are the detached log-probabilities of the tokens in `chosen` (None without it); `log_distribution` [B, T, V],
+    detached, is there on request.
     """
 
     logp: Tensor
@@ -53,9 +53,9 @@ def head_statistics(
     temperature: float,
     entropy_gradient: bool = False,
 ) -> TokenStatistics:
-    """Statistics of `tokens` [N] under the head's distribution at `hidden` [N, d], chunk by chunk.
+    """Statistics of `tokens` [N] under the output head's distribution at `hidden` [N, d], in chunks.
 
-    Beyond one chunk, the logits are recomputed in the backward pass instead of being kept.
+    With more than one chunk, the backward pass recomputes the logits instead of keeping them.
     """
     vocabulary = cast(Tensor, head.weight).shape[0]
     size = max(1, _LOGIT_ENTRIES // vocabulary)
@@ -79,10 +79,10 @@ def head_statistics(
 
 
 def response_hidden(policy: nn.Module, tokens: Tensor, attention_mask: Tensor, prompt_width: int) -> Tensor:
-    """The decoder's states [B, T, d] from which each response token of `tokens` [B, P + T] is predicted.
+    """The decoder's hidden states [B, T, d] that predict the response tokens of `tokens` [B, P + T].
 
-    `tokens` are left-padded prompts of width P followed by T response positions; `attention_mask` [B, P + T] marks
-    real tokens.
+    `tokens` are left-padded prompts of width P = `prompt_width`, then T response positions; `attention_mask`
+    [B, P + T] is 1 at real tokens.
     """
     positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     states: Tensor = policy.get_decoder()(  # type: ignore[operator]
@@ -104,10 +104,10 @@ def hidden_statistics(
     full: bool = False,
     entropy_gradient: bool = False,
 ) -> TokenStatistics:
-    """Statistics of `responses` [B, T] from the states `hidden` [B, T, d] that `response_hidden` gave.
+    """Statistics of `responses` [B, T] from the hidden states [B, T, d] of `response_hidden`.
 
-    Logits are divided by `temperature`, as in sampling. `chosen` [B, T, K] asks for further token ids'
-    log-probabilities; `full` for the whole distributions [B, T, V]. Values at padding are meaningless and finite.
+    Logits are divided by `temperature`, as in sampling. `chosen` [B, T, K] requests the log-probabilities of further
+    tokens, `full` the whole distributions [B, T, V]. Values at padding are finite and meaningless.
     """
     head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator]
     shape = responses.shape
@@ -142,7 +142,7 @@ def token_statistics(
     full: bool = False,
     entropy_gradient: bool = False,
 ) -> TokenStatistics:
-    """`response_hidden` and `hidden_statistics` in one."""
+    """`hidden_statistics` of the hidden states that `response_hidden` computes."""
     return hidden_statistics(
         policy,
         response_hidden(policy, tokens, attention_mask, prompt_width),

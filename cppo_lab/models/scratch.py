@@ -1,4 +1,4 @@
-"""The from-scratch ladder: Qwen3 models in Hugging Face format, small enough for one processor core."""
+"""The from-scratch ladder: Qwen3 models in Hugging Face format, small enough for one CPU core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def model_config(model: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """The Qwen3 (or, with experts, Qwen3-MoE) configuration of a rung of the ladder."""
+    """The transformers configuration of a from-scratch model: Qwen3, or Qwen3-MoE with experts."""
     from transformers import Qwen3Config, Qwen3MoeConfig
 
     shared: dict[str, Any] = {
@@ -46,7 +46,7 @@ def model_config(model: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> Any
 
 
 def initialise(network: PreTrainedModel, seed: int) -> None:
-    """Draw all matrices from N(0, 1/(4 d)) and the embedding from N(0, 1/d), d the model's width, by `seed`."""
+    """Draw all matrices from N(0, 1/(4 d)) and the embedding from N(0, 1/d), where d is the model's width."""
     import torch
 
     generator = torch_stream(seed, Stream.INITIALISATION)
@@ -61,7 +61,7 @@ def initialise(network: PreTrainedModel, seed: int) -> None:
 
 
 def scratch_policy(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A freshly initialised float32 model of the ladder; equal seeds give equal weights."""
+    """A randomly initialised float32 model; the same seed gives the same weights."""
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_config(model_config(model, tokenizer), attn_implementation="sdpa")

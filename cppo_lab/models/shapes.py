@@ -1,4 +1,4 @@
-"""What planning must know of a pretrained model before anything of it is loaded."""
+"""The sizes of a model, known before any of its weights are loaded: for estimates of cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes in a Qwen3 model's config.json. With `experts`, every layer is a mixture of them."""
+    """The sizes of a Qwen3 model. With `experts`, every layer is a mixture of experts."""
 
     layers: int
     width: int
@@ -35,27 +35,28 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All parameters; embeddings that are the output head too count once."""
+        """All parameters; embeddings tied to the output head count once."""
         return self._counted(self.experts)
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that one token meets, embeddings included."""
+        """Parameters used for one token, embeddings included."""
         return self._counted(self.experts_per_token)
 
     @property
     def multiplied_parameters(self) -> int:
-        """Active parameters that take part in a multiplication: an embedding of its own is looked up."""
+        """Active parameters used in matrix products: untied input embeddings are only looked up."""
         return self.active_parameters - (0 if self.is_tied else self.vocabulary * self.width)
 
     def attention_operations(self, length: int) -> int:
-        """Of one token's forward pass, the mean over a causal sequence of `length`: scores and weighted values, each
-        two operations per unit of every head and token before.
+        """Attention operations of one token's forward pass, the mean over a causal sequence of `length` tokens.
+
+        Scores and weighted values each take two operations per head unit and earlier token.
         """
         return 4 * self.layers * self.heads * self.head_dim * (length // 2)
 
     def kv_bytes_per_token(self, bytes_per_number: int) -> int:
-        """Size of one token's keys and values."""
+        """Bytes of one token's keys and values."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
 
 
@@ -82,7 +83,7 @@ SHAPES: Mapping[str, ModelShape] = {
 
 
 def known_shape(path: str) -> ModelShape | None:
-    """The shape of a local folder's model, or of a hub model of the table; None where it is not known."""
+    """The shape of the model in a local folder, or of a hub model in `SHAPES`; None if unknown."""
     config = Path(path) / "config.json"
     if config.is_file():
         return _shape_in(json.loads(config.read_text(encoding="utf-8")))

@@ -32,7 +32,7 @@ def _wrapped(backend: object) -> PreTrainedTokenizerFast:
 
 
 def vocabulary_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are exactly the strings of `vocabulary`; text is cut greedily, longest first."""
+    """A tokenizer whose tokens are exactly the strings of `vocabulary`; the longest match wins."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     words = sorted(vocabulary, key=len, reverse=True)
@@ -46,7 +46,7 @@ def vocabulary_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def trained_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `size` tokens, trained on `texts`; digits are tokens of their own."""
+    """A byte-level BPE tokenizer of at most `size` tokens, trained on `texts`; each digit is a token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE(unk_token=None))

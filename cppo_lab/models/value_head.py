@@ -1,4 +1,4 @@
-"""PPO's critic: the value of the text before each response token."""
+"""PPO's critic: the value of the state before each response token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Critic(nn.Module):
-    """A linear head on the decoder's states: on those of the policy (shared), or of its own copy (separate).
+    """A linear head on hidden states: those of the policy (`shared`), or of its own copy of it (`separate`).
 
-    The head starts at zero, so that the first values are zero whatever the backbone.
+    The head starts at zero, so that initial values are zero.
     """
 
     def __init__(self, policy: PreTrainedModel, backbone: Literal["separate", "shared"]) -> None:
@@ -29,17 +29,17 @@ class Critic(nn.Module):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the policy's own states are read."""
+        """Whether it reads the policy's own hidden states."""
         return self.backbone is None
 
     def values(self, policy: nn.Module, tokens: Tensor, attention_mask: Tensor, prompt_width: int) -> Tensor:
-        """Values [B, T], float32, of the states before each response token of `tokens` [B, P + T]."""
+        """Values [B, T], float32, before each response token of `tokens` [B, P + T]."""
         source = policy if self.backbone is None else self.backbone
         return self.of_hidden(response_hidden(source, tokens, attention_mask, prompt_width))
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
-        """Values [B, T], float32, of states [B, T, d]."""
-        # A policy that computes in bfloat16 does so by autocast, which would take the head along.
+        """Values [B, T], float32, of hidden states [B, T, d]."""
+        # Autocast of a bfloat16 policy would run the head in bfloat16 too.
         with torch.autocast(hidden.device.type, enabled=False):
             value: Tensor = self.head(hidden.float()).squeeze(-1)
         return value

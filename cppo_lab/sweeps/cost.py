@@ -52,13 +52,8 @@ def parameter_count(config: RunConfig) -> int | None:
 
 
 def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
-    """Parameters of a rung of the ladder with tied embeddings over `vocabulary` tokens."""
-    attention = model.width * model.head_dim * (2 * model.heads + 2 * model.kv_heads) + 2 * model.head_dim
-    if model.experts:
-        mixer = model.experts * (3 * model.width * model.expert_feed_forward + model.width)
-    else:
-        mixer = 3 * model.width * model.feed_forward
-    return vocabulary * model.width + model.layers * (attention + mixer + 2 * model.width) + model.width
+    """Parameters of a from-scratch model with tied embeddings over `vocabulary` tokens."""
+    return model.shape(vocabulary).parameters
 
 
 def state_bytes(config: RunConfig) -> int | None:
