@@ -119,7 +119,7 @@ def _check_complete(network: PreTrainedModel, missing: Collection[str], path: st
     # transformers initialises missing tensors at random and only logs a warning.
     if missing:
         raise UserError(
-            f"model {path}: {len(missing)} tensors are missing from its weights, such as {min(missing)}."
+            f"model {path}: its weights are incomplete; missing tensors: {len(missing)}, such as {min(missing)}."
         )
     kinds = getattr(network.config, "architectures", None) or []
     if any("Classification" in kind or "RewardModel" in kind for kind in kinds):

@@ -13,16 +13,16 @@ from cppo_lab.rollouts.engine_config import WeightFormat
 from cppo_lab.rollouts.quantise import rounded
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 
-# Finished sequences are dropped from the batch every so many tokens; dropping at each one costs more copies.
+# Finished sequences leave the batch every so many tokens; leaving at every token would cost more copies.
 _COMPACT_EVERY = 8
 
 
 class NativeEngine:
-    """Samples from its own copy of the weights, held in `weights` format.
+    """Samples from its own copy of the weights, held in the format `weights`.
 
-    `bfloat16` also computes in bfloat16; `int8` and `int4` (per-row symmetric, round to nearest) round the weights
-    and compute in the policy's dtype. The mismatch between rollout and training policy is therefore real: the
-    recorded log-probabilities are those of the copy. `batch_size` bounds the sequences sampled at once.
+    `bfloat16` also computes in bfloat16; `int8` and `int4` (symmetric per row, round to nearest) round the weights and
+    compute in the policy's dtype. The mismatch between rollout policy and policy is therefore real: the recorded
+    log-probabilities are those of the copy. At most `batch_size` sequences are sampled at once.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NativeEngine:
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
-        """See `RolloutEngine.sample`."""
+        """See `Sampler.sample`."""
         device = next(self._policy.parameters()).device
         tokens, mask = self._left_padded(prompts)
         uniforms = _uniforms(len(prompts), settings)
@@ -69,10 +69,10 @@ class NativeEngine:
         return store.rollout(tokens.to(device), mask.to(device), self._version)
 
     def rest(self) -> None:
-        """See `RolloutEngine.rest`; the copy of the weights stays where it is."""
+        """See `RolloutEngine.rest`; the copy of the weights is kept."""
 
     def close(self) -> None:
-        """See `RolloutEngine.close`; the copy of the weights is dropped."""
+        """See `Sampler.close`."""
         del self._policy
 
     def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class NativeEngine:
         return tokens, mask
 
     def _fill(self, store: _Store, rows: Tensor, tokens: Tensor, mask: Tensor, uniforms: Tensor) -> None:
-        """Sample responses for `rows` of the store until all of them ended or the length limit is reached."""
+        """Sample responses for `rows` of the store until all have ended or the length limit is reached."""
         cache = DynamicCache(config=self._policy.config)
         lengths = mask.sum(-1)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -126,7 +126,7 @@ class NativeEngine:
 
 
 def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:
-    """One uniform number per token [rows, T], float64, drawn before sampling: no sequence's depend on the others."""
+    """Uniform numbers [rows, T], float64, drawn before sampling: no row's draws depend on another row."""
     shape, generator = (rows, settings.max_new_tokens), torch.Generator()
     if settings.row_seeds is None:
         return torch.rand(shape, generator=generator.manual_seed(settings.seed), dtype=torch.float64)
@@ -139,7 +139,7 @@ def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:
 def _draw(log_distribution: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling of one token per row of `log_distribution` [N, V] by `uniform` [N] in [0, 1)."""
     cumulative = log_distribution.double().exp().cumsum(-1)
-    # Scaling by the total keeps the draw inside the vocabulary whatever the rounding of the sum.
+    # Scaling by the total keeps the draw within the vocabulary however the sum is rounded.
     threshold = uniform.unsqueeze(-1) * cumulative[:, -1:]
     return (cumulative <= threshold).sum(-1).clamp(max=log_distribution.shape[-1] - 1)
 
@@ -147,7 +147,7 @@ def _draw(log_distribution: Tensor, uniform: Tensor) -> Tensor:
 def nucleus(log_distribution: Tensor, top_p: float) -> Tensor:
     """`log_distribution` [N, V] without the tail beyond `top_p`, renormalised (Holtzman et al. 2020, Eq. 2 and 3).
 
-    What is kept is the smallest set of the most likely tokens that holds at least `top_p`.
+    The smallest set of most likely tokens with probability at least `top_p` is kept.
     """
     sorted_logp, order = log_distribution.sort(dim=-1, descending=True)
     before = sorted_logp.exp().cumsum(-1) - sorted_logp.exp()
@@ -156,13 +156,13 @@ def nucleus(log_distribution: Tensor, top_p: float) -> Tensor:
 
 
 def penalised(logits: Tensor, tokens: Tensor, mask: Tensor, penalty: float) -> Tensor:
-    """`logits` [N, V] less what speaks for repetition, as transformers' processor has it (Keskar et al. 2019).
+    """`logits` [N, V] with a repetition penalty, as in transformers (Keskar et al. 2019).
 
-    Of the tokens that occur in `tokens` [N, L] where `mask` [N, L] is set, logits above 0 are divided by `penalty`
-    and those below multiplied by it.
+    For tokens that occur in `tokens` [N, L] where `mask` [N, L] is set, positive logits are divided by `penalty` and
+    negative ones multiplied by it.
     """
     size = logits.shape[-1]
-    # Padding is sent to a column of its own, which is cut off.
+    # Padding goes to an extra column, which is cut off.
     occurred = mask.new_zeros(len(logits), size + 1).scatter(1, tokens.masked_fill(~mask, size), True)[
         :, :size
     ]
@@ -170,7 +170,7 @@ def penalised(logits: Tensor, tokens: Tensor, mask: Tensor, penalty: float) -> T
 
 
 class _Store:
-    """The growing columns of a rollout."""
+    """The columns of a rollout while it is sampled."""
 
     def __init__(
         self, rows: int, settings: SamplingSettings, pad: int, eos: int, device: torch.device

@@ -1,4 +1,4 @@
-"""Lower-precision copies of a policy's weights, as a rollout engine would hold them."""
+"""Weights rounded to lower precision, as a quantised rollout engine holds them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _LEVELS = {"int8": 127, "int4": 7}
 
 
 def round_to_integers(weight: Tensor, levels: int) -> Tensor:
-    """Symmetric round-to-nearest of each row of `weight` [..., rows, columns] onto `levels` steps a side."""
+    """Round each row of `weight` [..., rows, columns] to the nearest of 2 `levels` + 1 symmetric steps."""
     scale = weight.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / levels
     return (weight / scale).round().clamp(-levels, levels) * scale
 
 
 def rounded(weight: Tensor, format: WeightFormat) -> Tensor:
-    """`weight` as the format would hold it, in its own dtype. Vectors (norms) are never quantised to integers."""
+    """`weight` rounded to the format, in its own dtype. Vectors (norms) are not rounded to integers."""
     if format == "same":
         return weight
     if format == "bfloat16":

@@ -1,4 +1,4 @@
-"""A rollout: what was sampled, and what was true when it was sampled. Made once, never changed."""
+"""A rollout: sampled responses with all that was true when they were sampled. Never changed afterwards."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cppo_lab.rollouts.stops import StopStrings
 class SamplingSettings:
     """How an engine samples. Training uses the untruncated softmax, so that ratios are those of the policy.
 
-    `topk` asks for the K largest log-probabilities at each position (0: none); `full` for whole distributions.
-    `greedy` takes the most likely token. `seed` fixes every draw; `row_seeds`, one per prompt, fix each row's draws
-    by itself instead. `top_p` below 1 samples from the smallest set of tokens that holds so much probability. For
-    evaluation alone: `repetition_penalty` is transformers' of that name, `stop_tokens` end a response as the end token
-    does, and `stops` are strings after which an engine may stop: a response can hold more tokens than up to the first.
+    `topk` requests the K largest log-probabilities at each position (0: none), `full` the whole distributions.
+    `greedy` takes the most likely token. `seed` fixes all draws; `row_seeds`, one per prompt, fix each row's draws
+    separately instead. `top_p` below 1 is nucleus sampling. For evaluation only: `repetition_penalty` is that of
+    transformers, `stop_tokens` end a response as the end token does, and after a string of `stops` an engine may stop
+    (a response can go on for some tokens after it).
     """
 
     max_new_tokens: int
@@ -40,11 +40,11 @@ class SamplingSettings:
 class Rollout:
     """Sampled responses with the rollout policy's own log-probabilities.
 
-    B responses of at most T tokens; responses to one prompt are neighbours. `tokens` [B, P + T] int64 are
+    B responses of at most T tokens; the responses to one prompt are adjacent. `tokens` [B, P + T] int64 are
     left-padded prompts of width P = `prompt_width` followed by right-padded responses; `attention_mask` [B, P + T]
     and `response_mask` [B, T] are bool, the end-of-sequence token included; `logp` [B, T] float32 is log mu(a_t) of
     the sampling distribution, 0 at padding; `finished` [B] bool is False where the length limit cut the response.
-    `topk_ids` and `topk_logp` [B, T, K], and `log_distribution` [B, T, V], exist when the settings asked for them.
+    `topk_ids` and `topk_logp` [B, T, K], and `log_distribution` [B, T, V], are there if the settings request them.
     """
 
     tokens: Tensor
@@ -60,7 +60,7 @@ class Rollout:
 
     @property
     def responses(self) -> Tensor:
-        """The sampled tokens [B, T], padded on the right."""
+        """The sampled tokens [B, T], right-padded."""
         return self.tokens[:, self.prompt_width :]
 
     @property
@@ -69,7 +69,7 @@ class Rollout:
         return self.response_mask.sum(-1)
 
     def rows(self, index: Tensor) -> Rollout:
-        """The rows of `index` [N], with trailing columns that are padding in all of them cut off."""
+        """The rows of `index` [N], without trailing columns that are padding in all of them."""
         longest = max(1, int(self.lengths[index].max())) if len(index) else 1
         picked: dict[str, Any] = {}
         for field in fields(self):
@@ -83,13 +83,13 @@ class Rollout:
         return replace(self, **picked)
 
     def texts(self, tokenizer: object) -> list[str]:
-        """The decoded responses, special tokens left out."""
+        """The decoded responses without special tokens."""
         ids = [row[mask].tolist() for row, mask in zip(self.responses, self.response_mask, strict=True)]
         return tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined]
 
 
 def joined(rollouts: Sequence[Rollout], pad: int) -> Rollout:
-    """Rollouts of the same weights as one, their prompts padded on the left and responses on the right."""
+    """Concatenate rollouts of the same weights, with prompts left-padded and responses right-padded."""
     prompt = max(r.prompt_width for r in rollouts)
     length = max(r.response_mask.shape[1] for r in rollouts)
     columns: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def joined(rollouts: Sequence[Rollout], pad: int) -> Rollout:
 
 
 def _grown(values: Tensor, left: int, right: int, fill: int) -> Tensor:
-    """`values` [B, T, ...] with columns of `fill` before and after; [B] as it is."""
+    """`values` [B, T, ...] with columns of `fill` before and after; [B] is unchanged."""
     if values.dim() == 1:
         return values
     sides = [(values.shape[0], n, *values.shape[2:]) for n in (left, right)]

@@ -1,4 +1,4 @@
-"""Stop strings on token sequences, found where lm-evaluation-harness finds them."""
+"""Stop strings in token sequences, found at the same token as in lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any
 
 _EXTRA_TOKENS = 2
-"""The harness looks back over two tokens more than a stop string has by itself."""
+"""The harness looks back over two tokens more than a stop string has."""
 
 
 @dataclass(frozen=True)
 class StopStrings:
-    """`strings`, and the end token's text, in what `tokenizer` decodes.
+    """`strings`, and the end token's text, in text decoded by `tokenizer`.
 
-    Special tokens are decoded too, as a stop string may be one. The end token's text counts however it is spelled: a
-    model can write it letter by letter.
+    Special tokens are decoded too, since a stop string may be one. The end token's text counts however it is
+    tokenised: a model can write it letter by letter.
     """
 
     tokenizer: Any
@@ -40,7 +40,7 @@ class StopStrings:
     def cut(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
         """The tokens up to the one that completes the first stop string, and whether there is one."""
         tokens = list(tokens)
-        # Most responses hold none, or one that their last token completes: no need to look at every place.
+        # Most responses have no stop string, or one that the last token completes: the scan can be skipped.
         inside = self.tokenizer.decode(tokens[:-1])
         first = 1 if any(string in inside for string in self._all) else len(tokens)
         for end in range(first, len(tokens) + 1):

@@ -36,7 +36,7 @@ def test_a_value_head_beside_the_model_changes_nothing(model: Path) -> None:
 
 def test_missing_weights_are_not_filled_with_random_numbers(model: Path) -> None:
     change_weights(model, drop="layers.0.mlp.down_proj")
-    with pytest.raises(UserError, match=r"lack 1 tensors, such as .*down_proj"):
+    with pytest.raises(UserError, match=r"missing tensors: 1, such as .*down_proj"):
         load_policy(str(model))
 
 

@@ -268,7 +268,7 @@ def test_a_prompt_that_does_not_fit_is_refused(tied: tuple[VllmEngine, Policy]) 
 
 def test_a_cache_too_small_for_one_response_is_said_to_be(vllm: OneEngine) -> None:
     policy = fresh_policy()
-    with pytest.raises(UserError, match=r"^vLLM did not start with .*\(ValueError: .*not enough .*memory"):
+    with pytest.raises(UserError, match=r"^vLLM failed to start with .*\(ValueError: .*not enough .*memory"):
         vllm.start(policy, kv_cache_gib=1e-6)
     assert not torch.distributed.is_initialized()
 

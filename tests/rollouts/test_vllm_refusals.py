@@ -162,7 +162,7 @@ def test_heads_are_measured_as_models_without_head_dim_have_them(monkeypatch: py
     monkeypatch.setattr(support, "_architectures", lambda: {"LlamaForCausalLM"})
     monkeypatch.setattr(support, "_cpu_head_sizes", lambda: [32, 64])
     config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 96, "num_attention_heads": 4}
-    with pytest.raises(UserError, match="attention heads of 24 units; it has for 32, 64"):
+    with pytest.raises(UserError, match="attention heads of size 24; supported are 32, 64"):
         support.check_served("model x", config, "cpu")
     support.check_served("model x", config, "cuda")
     support.check_served("model x", config | {"head_dim": 64}, "cpu")

@@ -159,7 +159,7 @@ def test_a_breakdown_is_one_sentence_and_the_run_goes_on_afterwards(
             run(config)
     folder = run_folder(config)
     assert folder.status == "FAILED"
-    assert folder.info["reason"] == "vLLM stopped while it sampled (RuntimeError: CUDA out of memory.)."
+    assert folder.info["reason"] == "vLLM failed while sampling (RuntimeError: CUDA out of memory.)."
     assert folder.checkpoints(), "it broke down in the middle, not at the start"
     assert held_by_this_process() == before
     assert_same_result(run(config), whole)
@@ -178,7 +178,7 @@ def test_the_sweep_goes_on_in_the_same_worker(output: Path, monkeypatch: pytest.
     while ours.poll():
         told.append(ours.recv())
     ends = [content for kind, content in told if kind in ("finished", "failed")]
-    assert ends == ["vLLM stopped while it sampled (RuntimeError: the engine core died).", None]
+    assert ends == ["vLLM failed while sampling (RuntimeError: the engine core died).", None]
     assert (run_folder(first).status, run_folder(second).status) == ("FAILED", "FINISHED")
 
 
@@ -264,9 +264,9 @@ def test_bfloat16_rollouts_are_judged_at_full_precision(output: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"head_dim": 16}, "no CPU kernel for attention heads of 16 units"),
-        ({"architectures": ["BloomyForCausalLM"]}, "vLLM does not serve BloomyForCausalLM"),
-        ({"architectures": None}, "does not serve a model without an architecture"),
+        ({"head_dim": 16}, "no CPU kernel for attention heads of size 16"),
+        ({"architectures": ["BloomyForCausalLM"]}, "vLLM does not support BloomyForCausalLM"),
+        ({"architectures": None}, "does not support a model without an architecture"),
     ],
     ids=["heads", "architecture", "none"],
 )

@@ -1,1 +1,1 @@
-"""vLLM as the rollout engine, in the training process. Nothing here imports vLLM before it is asked for."""
+"""The vLLM engine, in the training process. vLLM is imported only when it is used."""

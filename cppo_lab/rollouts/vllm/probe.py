@@ -1,4 +1,4 @@
-"""The standing check that vLLM samples from the trainer's weights."""
+"""The check, after each push, that vLLM has the trainer's weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cppo_lab.models.logprobs import token_statistics
 from cppo_lab.rollouts.vllm.offline import OfflineEngine
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
-"""The largest mean difference of log-probabilities, in nats, that is put down to rounding, by the engine's dtype.
+"""The largest mean difference of log-probabilities, in nats, accepted as rounding, by the engine's dtype.
 
-Measured on the ladder and on models of eight layers, with experts and without: rounding gives up to 3e-6 and 0.05,
-weights that differ by 0.1% and 5% of their spread at least 2e-3 and 0.1 (docs/engines.md).
+Measured on the ladder and on models of eight layers, with and without experts: rounding gives at most 3e-6 and 0.05;
+weights that differ by 0.1% and 5% of their spread give at least 2e-3 and 0.1 (docs/engines.md).
 """
 _CONTINUED = 8
 _MOST_LIKELY = 20
@@ -24,11 +24,11 @@ _SEED = 0
 
 
 class Probe:
-    """A fixed prompt of random tokens, longer than a block of the prefix cache, which the engine continues greedily.
+    """A fixed prompt of random tokens, longer than a block of the prefix cache, continued greedily by the engine.
 
-    At each of the new tokens the log-probabilities of the most likely ones are compared with the trainer's, improbable
-    ones among them: they are the first to show that weights differ. The prompt is in the prefix cache from the last
-    time, so that a cache that outlived a push shows too. (In a context shorter than a block, no prefix is kept.)
+    At each new token the log-probabilities of the most likely tokens are compared with the trainer's. They include
+    improbable tokens, which react most to a change of the weights. The prompt is in the prefix cache from the previous
+    check, so that a cache of old weights is noticed too. (In a context shorter than a block, no prefix is cached.)
     """
 
     def __init__(self, engine: OfflineEngine, vocabulary: int, dtype: str) -> None:
@@ -39,18 +39,18 @@ class Probe:
         self._prompt: list[int] = torch.randint(vocabulary, (length,), generator=generator).tolist()
 
     def check(self, policy: Policy, network: nn.Module, version: int) -> None:
-        """Raise UserError unless engine and `network` agree within the rounding of the engine's dtype."""
+        """Raise UserError unless the engine agrees with `network` up to the rounding of the engine's dtype."""
         gap = self.gap(policy, network)
         if not gap <= TOLERANCE[self._dtype]:
             raise UserError(
                 f"vLLM does not have the trainer's weights: after the push of version {version}, log-probabilities "
-                f"of the probe differ by {gap:.2g} nats on average, and {self._dtype} explains "
+                f"of the probe differ by {gap:.2g} nats on average, of which {self._dtype} explains "
                 f"{TOLERANCE[self._dtype]:g}; nothing was trained on such rollouts."
             )
 
     @torch.no_grad()
     def gap(self, policy: Policy, network: nn.Module) -> float:
-        """The mean difference of log-probabilities, in nats."""
+        """The mean absolute difference of log-probabilities, in nats."""
         from vllm import SamplingParams
 
         most = min(_MOST_LIKELY, self._vocabulary)
@@ -71,5 +71,5 @@ class Probe:
             trainer = token_statistics(
                 network, tokens, torch.ones_like(tokens, dtype=torch.bool), len(self._prompt), chosen=ids
             ).chosen_logp
-        assert trainer is not None, "it was asked for"
+        assert trainer is not None, "`chosen` was given"
         return float((engine - trainer).abs().mean())

@@ -1,4 +1,4 @@
-"""What vLLM's CPU backend leaves undone when it takes new weights."""
+"""Repacking of weights that vLLM's CPU backend omits when it loads new ones."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import nn
 
 
 def repack_for_cpu(model: nn.Module) -> None:
-    """Bring the packed copies of vLLM's `model` up to date, once after each reload of all weights.
+    """Update the packed copies of weights in vLLM's `model`. Call it once after each reload of all weights.
 
-    The CPU kernels work on copies that `reload_weights` renews for plain linear layers only. A tied output head is
-    packed by a module of its own, which a checkpoint without `lm_head.weight` never reaches; experts are packed when
-    their kernel is first built, and a reload puts unpacked weights there. Both stay silently wrong. Packing is not
-    idempotent. Does nothing on a GPU, which computes with the weights as they are loaded.
+    The CPU kernels use packed copies, which `reload_weights` updates for plain linear layers only. A tied output head
+    is packed by a module that a checkpoint without `lm_head.weight` never reaches; experts are packed when their kernel
+    is first built, and a reload leaves unpacked weights there. Both give wrong results without an error. Packing is not
+    idempotent. Does nothing on a GPU, which needs no packing.
     """
     from vllm.platforms import current_platform
 
@@ -21,7 +21,7 @@ def repack_for_cpu(model: nn.Module) -> None:
 
 
 def pack_output_head(model: nn.Module) -> None:
-    """Pack the output head anew."""
+    """Repack the output head."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
     for module in model.modules():
@@ -30,7 +30,7 @@ def pack_output_head(model: nn.Module) -> None:
 
 
 def pack_experts(model: nn.Module) -> None:
-    """Pack the experts of every layer anew."""
+    """Repack the experts of every layer."""
     for module in model.modules():
         kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
         if kernel is not None:

@@ -1,4 +1,4 @@
-"""Whether vLLM can serve a model, asked before anything starts."""
+"""Checks, before any work starts, that vLLM can serve a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cppo_lab.models.config import ModelConfig, PretrainedModel, ScratchModel
 from cppo_lab.models.folders import is_local
 from cppo_lab.rollouts.vllm.isolation import Isolation
 
-# The kernels of experts on a CPU work on so many columns at a time.
+# The CPU kernels of experts work on so many columns at a time.
 _CPU_EXPERT_COLUMNS = 32
 
 
@@ -42,22 +42,22 @@ def check_folder(model: PretrainedModel, device: str) -> None:
 
 
 def check_served(name: str, config: Mapping[str, Any], device: str) -> None:
-    """Raise UserError, beginning with `name`, unless vLLM has the architecture, and on a CPU a kernel for its heads.
+    """Raise UserError, starting with `name`, unless vLLM supports the architecture and, on a CPU, its head size.
 
     `config` is the content of a model's config.json.
     """
     architectures = config.get("architectures") or []
     if not set(architectures) & _architectures():
         raise UserError(
-            f"{name}: vLLM does not serve {', '.join(architectures) or 'a model without an architecture'}."
+            f"{name}: vLLM does not support {', '.join(architectures) or 'a model without an architecture'}."
         )
     heads = config.get("num_attention_heads")
     size = config.get("head_dim") or (config["hidden_size"] // heads if heads else None)
     allowed = _cpu_head_sizes() if size and device == "cpu" else []
     if allowed and size not in allowed:
         raise UserError(
-            f"{name}: vLLM has no CPU kernel for attention heads of {size} units; "
-            f"it has for {', '.join(map(str, allowed))}."
+            f"{name}: vLLM has no CPU kernel for attention heads of size {size}; "
+            f"supported are {', '.join(map(str, allowed))}."
         )
 
 
