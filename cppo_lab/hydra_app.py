@@ -1,7 +1,7 @@
 """The lab as an ordinary Hydra application, for Hydra's own launchers and sweepers.
 
-`python -m cppo_lab.hydra_app --multirun algo=grpo,cppo seed=range(0,5) hydra/launcher=joblib` does one run per
-job and returns its final held-out accuracy, which sweepers such as Optuna's may maximise.
+`python -m cppo_lab.hydra_app --multirun algo=grpo,cppo 'seed=range(0,5)' hydra/launcher=joblib` trains one run per
+job and returns its final held-out accuracy, which a sweeper such as Optuna's can maximise.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from omegaconf import OmegaConf
 
 from cppo_lab.config.compose import store_neutral_method, validate
 from cppo_lab.errors import UserError
-from cppo_lab.paths import conf_dir
+from cppo_lab.paths import PARENT_VARIABLE, conf_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
-
 
 def one_run(tree: DictConfig) -> float | None:
-    """Validate and do one run; a finished one only gives its result again."""
+    """Validate and train one run, and return its final accuracy. A finished run is not trained again."""
     from cppo_lab.quiet import quiet_libraries
     from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
     from cppo_lab.tracking.run_folder import run_folder

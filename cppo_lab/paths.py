@@ -7,6 +7,8 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 OUTPUT_VARIABLE = "CPPO_LAB_OUTPUT"
+PARENT_VARIABLE = "CPPO_LAB_PARENT_RUN"
+"""Set for Hydra's jobs: the MLflow run of their sweep."""
 
 
 def _data_dir(name: str) -> Path:

@@ -13,7 +13,6 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -100,7 +99,15 @@ def load_plugins(names: Iterable[str | Path]) -> tuple[Plugin, ...]:
 
 def installed_plugins() -> list[str]:
     """The names of the plug-ins that installed packages offer."""
-    return sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS))
+    return sorted(_entry_points())
+
+
+def _entry_points() -> dict[str, str]:
+    """The module of each entry point by its name."""
+    # It takes longer to import than the rest of the command line.
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.module for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def _load(name: str | Path) -> Plugin:
@@ -135,14 +142,14 @@ def _refuse_shadows(name: str | Path, path: Path) -> None:
 
 
 def _load_entry_point(name: str) -> Plugin:
-    known = {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
+    known = _entry_points()
     if name not in known:
         offered = f" ({', '.join(sorted(known))})" if known else ""
         raise UserError(
             f"plugins={name}: must be a Python file, a folder, or the name of an installed plug-in{offered}."
             f"{near_miss(name, known)}"
         )
-    module = known[name].module
+    module = known[name]
     try:
         found = importlib.util.find_spec(module)
     except ImportError:

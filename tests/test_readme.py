@@ -75,8 +75,8 @@ def test_evaluations_that_are_shown_make_sense(
         if word.endswith(".jsonl"):
             Path(word).write_text("", encoding="utf-8")
     asked: list[Any] = []
-    monkeypatch.setattr("cppo_lab.cli.evaluate.evaluate_model", lambda request, *_: asked.append(request))
-    monkeypatch.setattr("cppo_lab.cli.evaluate.compare_models", lambda names, *_: asked.append(names))
+    monkeypatch.setattr("cppo_lab.cli.eval.evaluate_model", lambda request, *_: asked.append(request))
+    monkeypatch.setattr("cppo_lab.cli.eval.compare_models", lambda names, *_: asked.append(names))
     code, _, err = invoke(*command)
     assert code == 0, err
     if "--compare" not in command:

@@ -1,4 +1,4 @@
-"""The command line. Parses, delegates, prints; imports nothing heavy until a command needs it."""
+"""The command line: one module per command. Importing it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from typing import Annotated
 import typer
 
 from cppo_lab import __version__
-from cppo_lab.cli import commands
+from cppo_lab.cli import (
+    compare,
+    config,
+    doctor,
+    eval,
+    inspect,
+    list,
+    plan,
+    report,
+    results,
+    sweep,
+    train,
+)
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import termination_as_interrupt
 
 app = typer.Typer(
     name="cppo-lab",
-    help="Find out which trust region to use when you train a language model by reinforcement learning.",
+    help="Find out which trust region to use when training a language model with reinforcement learning.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="First steps: **cppo-lab sweep quickstart**, then **cppo-lab report**. Every run is one command: "
+    epilog="To start: **cppo-lab sweep quickstart**, then **cppo-lab report**. A single run: "
     "**cppo-lab train algo=cppo seed=1**.",
 )
 
@@ -36,7 +48,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -44,11 +56,22 @@ def _options(
     _Debug.on = debug
 
 
-commands.register(app)
+# Hydra's overrides never start with a dash: nothing needs to be passed through.
+app.command()(sweep.sweep)
+app.command()(train.train)
+app.command("eval")(eval.eval_)
+app.command()(report.report)
+app.command()(results.results)
+app.command()(inspect.inspect)
+app.command()(compare.compare)
+app.command()(plan.plan)
+app.command("list")(list.list_)
+app.command()(config.config)
+app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """The entry point: errors a user can act on are one sentence and exit code 2."""
+    """The entry point. A UserError is printed as one sentence, with exit code 2."""
     try:
         with termination_as_interrupt():
             app(prog_name="cppo-lab")
@@ -64,6 +87,8 @@ def main() -> None:
         if _Debug.on:
             raise
         typer.secho(
-            f"Error: {type(error).__name__}: {error} (cppo-lab --debug … shows where)", err=True, fg="red"
+            f"Error: {type(error).__name__}: {error} (cppo-lab --debug … shows the traceback)",
+            err=True,
+            fg="red",
         )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`doctor`: is everything there that a run needs?"""
+"""`doctor`: whether this machine has what a run needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from cppo_lab.cli.console import console, print_json, table
+from cppo_lab.cli.options import AsJson, Output, Plugins
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
 from cppo_lab.plugins import installed_plugins, load_plugins
-from cppo_lab.rollouts.vllm.installation import HOW_TO_INSTALL, VERSIONS, installed_version, is_known
 
 _EXTRAS = {
     "openai": "openai",
@@ -36,21 +35,17 @@ _REQUIRED = (
 )
 
 Finding = tuple[str, str, str]
-"""What was looked at, `ok`, `missing` or `problem`, and details with the remedy."""
+"""What was checked; `ok`, `missing` or `problem`; and details with the remedy."""
 
 
-def examine(plugins: Sequence[str], output: Path | None, as_json: bool) -> None:
-    """Print the findings; exit code 1 when something that every run needs is wrong."""
+def doctor(plugins: Plugins = None, output: Output = None, as_json: AsJson = False) -> None:
+    """Check the installation: versions, device, extras, plug-ins, folders and the tracking store.
+
+    Example: `cppo-lab doctor`
+    """
     root = output or output_root()
-    findings = [
-        *_python(),
-        *_packages(),
-        _device(),
-        *_extras(),
-        *_plugins(plugins),
-        *_folders(root),
-        _store(root),
-    ]
+    findings = [*_python(), *_packages(), _device(), *_extras(), *_plugins(plugins or [])]
+    findings += [*_folders(root), _store(root)]
     if as_json:
         print_json([dict(zip(("what", "state", "details"), finding, strict=True)) for finding in findings])
     else:
@@ -70,12 +65,14 @@ def _python() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
+    from importlib import metadata
+
     findings: list[Finding] = []
     for name in _REQUIRED:
         try:
             findings.append((name, "ok", metadata.version(name)))
         except metadata.PackageNotFoundError:
-            findings.append((name, "problem", "not installed; pip install cppo-lab brings it"))
+            findings.append((name, "problem", "not installed; pip install cppo-lab installs it"))
     return findings
 
 
@@ -92,11 +89,13 @@ def _device() -> Finding:
 
 
 def _vllm() -> Finding:
+    from cppo_lab.rollouts.vllm.installation import HOW_TO_INSTALL, VERSIONS, installed_version, is_known
+
     version = installed_version()
     if version is None:
         return ("extra vllm", "missing", f"not installed; {HOW_TO_INSTALL}".replace("[", "\\["))
     if not is_known(version):
-        return ("extra vllm", "missing", f"{version} is installed, and the lab needs {VERSIONS}")
+        return ("extra vllm", "missing", f"{version} is installed; the lab needs {VERSIONS}")
     return ("extra vllm", "ok", version)
 
 
@@ -134,7 +133,7 @@ def _folders(output: Path) -> list[Finding]:
     for what, path in (("conf", conf_dir()), ("sweeps", sweeps_dir())):
         found = any(path.rglob("*.yaml"))
         findings.append(
-            (what, "ok" if found else "problem", str(path) if found else f"{path}: no files there")
+            (what, "ok" if found else "problem", str(path) if found else f"{path}: has no YAML files")
         )
     try:
         writable(output)

@@ -1,65 +1,118 @@
-"""`inspect`: sampled responses of a run, each token coloured by what the method decided."""
+"""`inspect`: sampled responses of a run, masked tokens highlighted by reason."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json
+from cppo_lab.cli.options import AsJson, Output
 from cppo_lab.errors import UserError
 from cppo_lab.files import json_lines
 from cppo_lab.paths import output_root
-from cppo_lab.tracking.find_run import find_run
 
-# Colour and a sign of its own: what is printed to a file, or seen by a colour-blind reader, says the same.
+# Signs besides colours, for files and colour-blind readers.
 _STYLES = {"threshold": "black on red", "budget": "black on yellow"}
 _SIGNS = {"threshold": ("⟦", "⟧"), "budget": ("⟨", "⟩")}
 
 
-@dataclass(frozen=True)
-class Wish:
-    """Which responses to show: of `step`, of problem number `problem` of that step, only wrong or masked ones."""
+def inspect(
+    run: Annotated[
+        str, typer.Argument(help="A run, by name or ID (`cppo-lab list runs`).", show_default=False)
+    ],
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Training step (default: the last one with recorded tokens).", show_default=False
+        ),
+    ] = None,
+    problem: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only this problem of the step, counted from 0.", show_default=False),
+    ] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong responses.")] = False,
+    masked: Annotated[bool, typer.Option("--masked", help="Only responses with masked tokens.")] = False,
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="Show at most so many responses.")] = 4,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show sampled responses of a run, masked tokens highlighted by reason.
 
-    step: int | None
-    problem: int | None
-    wrong: bool
-    masked: bool
-    most: int
+    Examples:
 
+    * `cppo-lab inspect cppo-0123456789ab --masked`
+    * `cppo-lab inspect 0123456789ab --step 8 --problem 0 --wrong`
+    """
+    from cppo_lab.tracking.find_run import find_run
 
-def inspect_run(name: str, wish: Wish, output: Path | None, as_json: bool) -> None:
-    """Print the responses of a run that are wished for. Raises UserError where there is none."""
-    folder = find_run(output or output_root(), name, key="RUN")
-    step, rows = _step_rows(folder.path, wish.step)
-    prompts = list(dict.fromkeys(row["prompt"] for row in rows))
-    if wish.problem is not None and wish.problem >= len(prompts):
-        raise UserError(f"--problem {wish.problem}: step {step} keeps {len(prompts)} problems, from 0.")
-    chosen = [row for row in rows if _is_wished(row, wish, prompts)]
-    if not chosen:
+    folder = find_run(output or output_root(), run, key="RUN")
+    step, rows = _step_rows(folder.path, step)
+    selection = Selection(problem, wrong, masked)
+    selected = selection.of(step, rows)
+    if not selected:
         raise UserError(
-            f"{folder.path.name}: none of the {len(rows)} responses kept of step {step} is like that."
+            f"{folder.path.name}: none of the {len(rows)} responses of step {step} matches {selection}."
         )
-    shown = chosen[: wish.most]
+    shown = selected[:most]
     if as_json:
         print_json({"run": folder.path.name, "step": step, "responses": shown})
         return
-    console().print(f"{folder.path.name}, step {step}: {len(shown)} of {len(chosen)} such responses\n")
+    console().print(f"{folder.path.name}, step {step}: {len(shown)} of {len(selected)} matching responses\n")
+    prompts = _prompts(rows)
     for row in shown:
         _show(row, prompts.index(row["prompt"]))
     console().print(_legend())
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which responses of a step to show: of one problem, only wrong ones, only ones with masked tokens."""
+
+    problem: int | None
+    wrong: bool
+    masked: bool
+
+    def of(self, step: int, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those of `rows` that match. Raises UserError for a problem that the step does not have."""
+        prompts = _prompts(rows)
+        if self.problem is not None and self.problem >= len(prompts):
+            raise UserError(
+                f"--problem {self.problem}: step {step} has {len(prompts)} problems, counted from 0."
+            )
+        return [
+            row
+            for row in rows
+            if (self.problem is None or row["prompt"] == prompts[self.problem])
+            and not (self.wrong and row["reward"] > 0)
+            and (not self.masked or any((row.get("tokens") or {}).get("masked", [])))
+        ]
+
+    def __str__(self) -> str:
+        options = {
+            "--wrong": self.wrong,
+            "--masked": self.masked,
+            f"--problem {self.problem}": self.problem is not None,
+        }
+        return " ".join(option for option, given in options.items() if given)
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["prompt"] for row in rows))
+
+
 def _step_rows(folder: Path, step: int | None) -> tuple[int, list[dict[str, Any]]]:
-    """The kept responses of `step`; without one, of the last step whose tokens were recorded."""
+    """The stored responses of `step`; by default, of the last step with recorded tokens."""
     files = {int(path.stem.removeprefix("step_")): path for path in (folder / "samples").glob("step_*.jsonl")}
     if not files:
-        raise UserError(f"{folder.name}: has kept no responses yet (trainer.samples_per_step).")
+        raise UserError(f"{folder.name}: has no stored responses yet (trainer.samples_per_step).")
     if step is not None:
         if step not in files:
-            raise UserError(f"--step {step}: responses are kept of steps {min(files)} to {max(files)}.")
+            raise UserError(f"--step {step}: responses are stored for steps {min(files)} to {max(files)}.")
         return step, _rows(files[step])
     for number in sorted(files, reverse=True):
         rows = _rows(files[number])
@@ -72,15 +125,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return json_lines(path.read_text(encoding="utf-8"))
 
 
-def _is_wished(row: dict[str, Any], wish: Wish, prompts: list[str]) -> bool:
-    if wish.problem is not None and row["prompt"] != prompts[wish.problem]:
-        return False
-    if wish.wrong and row["reward"] > 0:
-        return False
-    return not wish.masked or any((row.get("tokens") or {}).get("masked", []))
-
-
-def _show(row: dict[str, Any], problem: int) -> None:
+def _show(row: Mapping[str, Any], problem: int) -> None:
     from cppo_lab.analysis.safe_text import visible
 
     graded = (
@@ -93,7 +138,7 @@ def _show(row: dict[str, Any], problem: int) -> None:
     if not tokens:
         console().print(Text(visible(row["completion"])))
         console().print(
-            "[dim]Its tokens were not recorded: no update saw it, or the step was not evaluated.[/dim]\n"
+            "[dim]Its tokens were not recorded: it was in no update, or the step was not evaluated.[/dim]\n"
         )
         return
     console().print(_coloured(tokens))
@@ -112,24 +157,24 @@ def _coloured(tokens: dict[str, Any]) -> Text:
 
 
 def _summary(tokens: dict[str, Any]) -> str:
-    """Where the response drifted most, and what the method compared that with."""
+    """Counts of masked tokens, and the token of the largest divergence with its weight and threshold."""
     masked = [reason for reason in tokens["masked"] if reason]
-    said = [f"{masked.count('threshold')} masked by threshold, {masked.count('budget')} by budget"]
-    distances = tokens["divergence"]
-    if distances:
-        place = max(range(len(distances)), key=lambda i: distances[i] or 0.0)
+    parts = [f"{masked.count('threshold')} masked by threshold, {masked.count('budget')} by budget"]
+    divergences = tokens["divergence"]
+    if divergences:
+        place = max(range(len(divergences)), key=lambda i: divergences[i] or 0.0)
         weight = tokens["weight"][place] if tokens["weight"] else 1.0
-        said.append(
-            f"largest D_t {distances[place]:g} at token {place + 1} {tokens['text'][place]!r} (w_t {weight:g})"
+        parts.append(
+            f"largest D_t {divergences[place]:g} at token {place + 1} {tokens['text'][place]!r} (w_t {weight:g})"
         )
         if tokens["threshold"]:
-            said.append(f"threshold there {tokens['threshold'][place]:g}")
-    return "; ".join(said) + "."
+            parts.append(f"threshold there {tokens['threshold'][place]:g}")
+    return "; ".join(parts) + "."
 
 
 def _legend() -> Text:
     legend = Text("Masked: ")
-    for reason, words in (("threshold", "by the threshold"), ("budget", "by the prefix budget alone")):
+    for reason, words in (("threshold", "by the threshold"), ("budget", "by the prefix budget only")):
         before, after = _SIGNS[reason]
         legend.append(f"{before}{words}{after}", style=_STYLES[reason]).append("  ")
     return legend

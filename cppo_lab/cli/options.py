@@ -1,27 +1,36 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+SweepName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP",
+        help="The name of a sweep (`cppo-lab list sweeps`), a YAML file, or the first override of an ad-hoc sweep.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Hydra overrides: `key=value`, `group=choice`, `+new=…`.", show_default=False),
+    typer.Argument(help="Hydra overrides: `key=value`, `group=choice`, `+key=value`.", show_default=False),
 ]
 ConfigDir = Annotated[
     Path | None,
-    typer.Option("--config-dir", help="A folder with configuration groups of your own.", show_default=False),
+    typer.Option("--config-dir", help="A folder with your own configuration groups.", show_default=False),
 ]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
         "--plugins",
         metavar="PATH|NAME",
-        help="Load rules, tasks, engines and figures of your own: a Python file, a folder, or the name of an installed "
-        "plug-in. Repeatable.",
+        help="Your own rules, tasks, engines or figures: a Python file, a folder, or the name of an installed plug-in; "
+        "repeatable.",
         show_default=False,
     ),
 ]
@@ -37,7 +46,17 @@ Output = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Show runs together that are not comparable, every figure and table marked as such."
+        "--force", help="Report runs that are not comparable, with a warning on every figure and table."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def all_overrides(
+    overrides: Sequence[str] | None, output: Path | None, plugins: Sequence[str] | None
+) -> list[str]:
+    """The overrides of a command, with --output and --plugins among them. Loads the plug-ins."""
+    from cppo_lab.config.overrides import quoted, with_plugins
+
+    extra = [] if output is None else [f"paths.output={quoted(output)}"]
+    return with_plugins(plugins or [], [*(overrides or []), *extra])

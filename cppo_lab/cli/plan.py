@@ -1,41 +1,64 @@
-"""`plan`: what a sweep would run, in what state that is, and what it would cost."""
+"""`plan`: the runs of a sweep, their state, and what they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cppo_lab.cli.asked_sweep import asked_sweep
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
-from cppo_lab.objectives.describe import admitted
-from cppo_lab.sweeps.cost import Cost, cost
-from cppo_lab.sweeps.gpu_cost import FLOP_MODEL, MEMORY_MODEL, GpuCost
-from cppo_lab.sweeps.sweep import PlannedRun, Sweep
-from cppo_lab.sweeps.worker_pool import default_jobs
-from cppo_lab.training.starting_policy import cache_folder, is_ready
+from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
 
-PlanRow = tuple[PlannedRun, str, Cost]
-"""A run, its state, and what it would cost."""
+if TYPE_CHECKING:
+    from cppo_lab.sweeps.cost import Cost
+    from cppo_lab.sweeps.gpu_cost import GpuCost
+    from cppo_lab.sweeps.sweep import PlannedRun, Sweep
+
+    PlanRow = tuple[PlannedRun, str, Cost]
+    """A run, its state, and what it would cost."""
+
+
+def plan(
+    name: SweepName,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the runs of a sweep: state, tokens, updates, and estimated time and memory.
+
+    Example: `cppo-lab plan quickstart 'seed=range(0,5)'`
+    """
+    show_plan(name, all_overrides(overrides, output, plugins), config_dir, as_json)
 
 
 def show_plan(
     name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool, jobs: int | None = None
 ) -> None:
-    """Print what the sweep would run, and how long that takes with `jobs` runs at a time."""
-    sweep, _ = asked_sweep(name, overrides, config_dir)
-    rows = [(run, run.folder.present_status or "PENDING", cost(run.config)) for run in sweep.runs]
+    """Print the runs of a sweep, and how long they take with `jobs` in parallel."""
+    from cppo_lab.cli.checked_sweep import checked_sweep
+    from cppo_lab.sweeps.cost import cost, step_times
+    from cppo_lab.training.starting_policy import cache_folder, is_ready
+
+    sweep, _ = checked_sweep(name, overrides, config_dir)
+    times = step_times(sweep.output)
+    rows = [(run, run.folder.present_status or "PENDING", cost(run.config, times)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
     policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
     if as_json:
         _print_as_json(sweep, rows, len(policies))
     else:
-        _print_for_a_person(sweep, rows, len(policies), jobs)
+        _print_tables(sweep, rows, len(policies), jobs)
 
 
 def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None:
+    from cppo_lab.objectives.describe import admitted
+    from cppo_lab.sweeps.gpu_cost import FLOP_MODEL, MEMORY_MODEL
+
     runs = [
         {
             "run": run.folder.path.name,
@@ -52,7 +75,20 @@ def _print_as_json(sweep: Sweep, rows: Sequence[PlanRow], policies: int) -> None
     print_json({"name": sweep.name, "starting_policies_to_make": policies, "runs": runs, **models})
 
 
-def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jobs: int | None) -> None:
+def _print_tables(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jobs: int | None) -> None:
+    from cppo_lab.objectives.describe import admitted
+
+    _print_runs(sweep, rows)
+    if sweep.file.question:
+        console().print(f"\n{sweep.file.question}", markup=False)
+    for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
+        if verdict:
+            console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
+    _print_gpu_scale(rows)
+    _print_total(rows, policies, jobs)
+
+
+def _print_runs(sweep: Sweep, rows: Sequence[PlanRow]) -> None:
     columns = ["run", "overrides", "state", "tokens ≤", "updates ≤", "time ~", "memory ~"]
     is_gpu_scale = any(estimate.gpu for *_, estimate in rows)
     if is_gpu_scale:
@@ -71,13 +107,6 @@ def _print_for_a_person(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jo
             *(_gpu_cells(estimate) if is_gpu_scale else ()),
         )
     console().print(shown)
-    if sweep.file.question:
-        console().print(f"\n{sweep.file.question}", markup=False)
-    for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
-        if verdict:
-            console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
-    _print_gpu_scale(rows)
-    _print_total(rows, policies, jobs)
 
 
 def _gpu_cells(estimate: Cost) -> tuple[str, str]:
@@ -86,19 +115,18 @@ def _gpu_cells(estimate: Cost) -> tuple[str, str]:
 
 
 def _print_gpu_scale(rows: Sequence[PlanRow]) -> None:
-    """How the figures for GPUs were reckoned, and which models no single device holds."""
+    """How GPU costs are estimated, and which models do not fit on one device."""
+    from cppo_lab.sweeps.gpu_cost import FLOP_MODEL, MEMORY_MODEL
+
     known = [(run.config, estimate.gpu) for run, _, estimate in rows if estimate.gpu]
     if not known:
         return
-    total, sampled, judged = (
-        sum(figure)
-        for figure in zip(
-            *((gpu.h100_hours, gpu.sampled_tokens, gpu.evaluation_tokens) for _, gpu in known), strict=True
-        )
-    )
+    hours = sum(gpu.h100_hours for _, gpu in known)
+    sampled = sum(gpu.sampled_tokens for _, gpu in known)
+    evaluated = sum(gpu.evaluation_tokens for _, gpu in known)
     console().print(
-        f"\nAll together: at most {count(round(total))} H100-hours, {count(sampled)} sampled tokens and "
-        f"{count(judged)} of evaluations. {FLOP_MODEL} {MEMORY_MODEL}",
+        f"\nIn total: at most {count(round(hours))} H100-hours, {count(sampled)} sampled tokens for training and "
+        f"{count(evaluated)} for evaluation. {FLOP_MODEL} {MEMORY_MODEL}",
         markup=False,
     )
     for model in dict.fromkeys(config.model.name for config, _ in known):
@@ -106,7 +134,7 @@ def _print_gpu_scale(rows: Sequence[PlanRow]) -> None:
 
 
 def _print_what_does_not_fit(model: str, by_method: Mapping[str, GpuCost]) -> None:
-    # A critic of its own takes as much again: what most methods need is said of the model, the rest of its methods.
+    # Methods with a separate critic need more than the others: each size is printed once.
     sizes = [gpu.one_device_bytes for gpu in by_method.values()]
     usual = max(sizes, key=sizes.count)
     for size in dict.fromkeys(sizes):
@@ -115,38 +143,38 @@ def _print_what_does_not_fit(model: str, by_method: Mapping[str, GpuCost]) -> No
         if not gpu.fits_one_device:
             which = "" if size == usual else f" with {', '.join(methods)}"
             console().print(
-                f"{model}{which} needs {size / 2**30:.0f} GiB and does not fit one 80 GiB device: sharded, it takes "
-                f"{gpu.devices} of them. The lab's own trainer uses one device.",
+                f"{model}{which} needs {size / 2**30:.0f} GiB and does not fit on one 80 GiB device; sharded, it "
+                f"needs {gpu.devices}. The lab's own trainer uses one device.",
                 markup=False,
             )
 
 
 def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> None:
+    from cppo_lab.sweeps.worker_pool import default_jobs
+
     waiting = [(run.config, estimate) for run, state, estimate in rows if state != "FINISHED"]
     workers = jobs or default_jobs([config for config, _ in waiting])
-    bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
-    done = f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} done"
+    done = f"\n{plural(len(rows), 'run')}, {len(rows) - len(waiting)} finished"
     if waiting and all(estimate.gpu for _, estimate in waiting):
         hours = sum(estimate.gpu.h100_hours for _, estimate in waiting if estimate.gpu)
-        console().print(
-            f"{done}; at most {count(round(hours))} H100-hours to go, on one device and then the next."
-        )
+        console().print(f"{done}; at most {count(round(hours))} H100-hours left, one device at a time.")
         return
-    left = left_in_words([estimate.time_s for _, estimate in waiting], workers)
+    bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
+    left = time_left_text([estimate.time_s for _, estimate in waiting], workers)
     console().print(
-        f"{done}; {left} to go with {workers} at a time, and {plural(policies, 'starting policy')} to make. "
-        f"Times come from: {bases}."
+        f"{done}; {left} left with {plural(workers, 'run')} in parallel; {plural(policies, 'starting policy')} to "
+        f"train first. Times are estimated from: {bases}."
     )
 
 
-def left_in_words(times: Sequence[float | None], workers: int) -> str:
-    """How long runs of `times` take, `workers` at a time; None for one whose time is not known."""
+def time_left_text(times: Sequence[float | None], workers: int) -> str:
+    """How long runs of `times` take with `workers` in parallel; None for a run of unknown time."""
     known = [time for time in times if time is not None]
     if len(known) == len(times):
         return f"about {seconds(time_left(known, workers))}"
     return f"at least {seconds(time_left(known, workers))}" if known else "an unknown time"
 
 
-def time_left(times: Sequence[float], jobs: int) -> float:
-    """Seconds that runs of `times` take, `jobs` at a time: no fewer than the longest of them."""
-    return max(sum(times) / jobs, max(times, default=0.0))
+def time_left(times: Sequence[float], workers: int) -> float:
+    """Seconds that runs of `times` take with `workers` in parallel: at least as long as the longest run."""
+    return max(sum(times) / workers, max(times, default=0.0))

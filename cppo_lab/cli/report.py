@@ -1,16 +1,20 @@
-"""`report` and `compare`: a sweep's or chosen runs' report, as a page or on the terminal."""
+"""`report`: the results of sweeps, of chosen runs or of an MLflow experiment, as a page or on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json, table
+from cppo_lab.cli.options import AsJson, Force, Output, Plugins
 from cppo_lab.errors import UserError
+from cppo_lab.paths import output_root
+from cppo_lab.plugins import load_plugins
 
 if TYPE_CHECKING:
     from cppo_lab.analysis.load.study import Study
@@ -32,7 +36,7 @@ _VERDICT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Request:
-    """What to report: sweeps and runs below `output`, or of an MLflow experiment; the latest sweep by default."""
+    """What to report: sweeps or runs in `output` or in an MLflow experiment; the latest sweep by default."""
 
     output: Path
     sweeps: tuple[str, ...] = ()
@@ -49,7 +53,9 @@ class Request:
         try:
             return self._of_server() if is_of_server else self._of_folder()
         except NotComparable as error:
-            raise UserError(f"{error} --force shows them together, every figure marked.") from error
+            raise UserError(
+                f"{error} --force reports them anyway, with a warning on every figure."
+            ) from error
 
     def _of_folder(self) -> Study:
         from cppo_lab.analysis.load.sources import load_study
@@ -67,8 +73,88 @@ class Request:
             return load_experiment(wanted, self.output / "remote", force=self.force)
 
 
+def report(
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SWEEP",
+            help="Sweeps to report, joined if there are several (default: the latest).",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="RUN", help="A run to report, by name or ID; repeatable.", show_default=False
+        ),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            "--mlflow",
+            metavar="URI",
+            help="Read an MLflow store (default with --experiment: `$MLFLOW_TRACKING_URI`, else the output folder's).",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            "--experiment",
+            metavar="NAME",
+            help="Its experiment (default with --mlflow: `cppo-lab`); SWEEP and --run select among its runs.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
+    destination: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", help="The folder of the report (default: `OUTPUT/reports/SWEEP`).", show_default=False
+        ),
+    ] = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Print the results and verdicts, and write no report.")
+    ] = False,
+    aa: Annotated[
+        bool,
+        typer.Option(
+            "--aa", help="A/A test: compare each method with itself, where there is no difference to find."
+        ),
+    ] = False,
+    plugins: Plugins = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a report of sweeps, runs or an MLflow experiment: HTML, Markdown, figures and tables.
+
+    Examples:
+
+    * `cppo-lab report`
+    * `cppo-lab report quickstart --to my-report`
+    * `cppo-lab report quickstart quickstart-0a1b2c`
+    * `cppo-lab report --run cppo-0123456789ab --run grpo-ba9876543210`
+    * `cppo-lab report --mlflow http://localhost:5000 --experiment cppo-lab`
+    * `cppo-lab report quickstart --terminal`
+    """
+    load_plugins(plugins or [])
+    if terminal and aa:
+        raise UserError("--terminal, --aa: choose one of them.")
+    if destination is not None and (terminal or aa):
+        raise UserError(f"--to {destination}: has no effect with --terminal or --aa, which write nothing.")
+    request = Request(
+        output or output_root(), tuple(sweeps or ()), tuple(runs or ()), mlflow, experiment, force
+    )
+    if aa:
+        check_aa(request, as_json)
+    elif terminal:
+        show_verdict(request, as_json)
+    else:
+        write(request, destination, as_json)
+
+
 def write(request: Request, destination: Path | None, as_json: bool) -> None:
-    """Write the report and say where it is."""
+    """Write the report and print its path."""
     from cppo_lab.analysis.page.report import write_study
 
     study = request.study()
@@ -82,7 +168,7 @@ def write(request: Request, destination: Path | None, as_json: bool) -> None:
 
 
 def show_verdict(request: Request, as_json: bool) -> None:
-    """Print the verdict, and write no report."""
+    """Print the results and verdicts."""
     study, findings = _found(request)
     if as_json:
         _print_results(study, findings)
@@ -91,11 +177,11 @@ def show_verdict(request: Request, as_json: bool) -> None:
 
 
 def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
-    """Print how chosen runs differ: in their configuration, and in what came of it."""
+    """Print how runs differ in configuration and results."""
     from cppo_lab.analysis.page.run_tables import differences_table
 
     if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
-        raise UserError("compare: takes two or more different runs; cppo-lab list runs names them.")
+        raise UserError("compare: needs at least two different runs; cppo-lab list runs lists them.")
     study, findings = _found(Request(output, runs=tuple(names), force=force))
     if as_json:
         _print_results(study, findings)
@@ -107,7 +193,7 @@ def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool)
 
 
 def check_aa(request: Request, as_json: bool) -> None:
-    """Split every method's runs in two, and print whether a difference is found where there is none."""
+    """A/A test: split each method's runs in two halves, and print whether they are found to differ."""
     import numpy as np
 
     from cppo_lab.analysis.aa import SPLITS, check_methods
@@ -135,7 +221,7 @@ def check_aa(request: Request, as_json: bool) -> None:
             percent(check.share_found),
         )
     console().print(shown)
-    console().print("A sound procedure finds a difference in about 5% of the splits, or fewer.")
+    console().print("A valid procedure finds a difference in at most about 5% of the splits.")
 
 
 def _folders(output: Path, names: Sequence[str], key: str) -> list[Path]:
@@ -179,7 +265,7 @@ def _print_verdict(study: Study, findings: Findings) -> None:
 
 
 def _print_table(content: Table, columns: Sequence[str], title: str) -> None:
-    """Print some columns of a table; what looks like rich's markup in it is text too."""
+    """Print some columns of a table. Rich's markup in it is printed as text."""
     headers = [header for header, _ in content.columns]
     shown = table(_plain(title, "bold"), *map(_plain, columns))
     for row in content.rows:

@@ -1,4 +1,4 @@
-"""`sweep`: do what is not done yet, and report."""
+"""`sweep`: the unfinished runs of a sweep, in parallel, and then its report."""
 
 from __future__ import annotations
 
@@ -8,79 +8,133 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cppo_lab.cli.asked_sweep import asked_sweep
+import typer
+
 from cppo_lab.cli.console import console, plural
-from cppo_lab.cli.progress import SweepProgress
-from cppo_lab.config.compose import search_path
-from cppo_lab.config.schema import RunConfig
+from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
 from cppo_lab.errors import UserError
-from cppo_lab.sweeps.cost import state_bytes
-from cppo_lab.sweeps.expansion import hydra_settings
-from cppo_lab.sweeps.sweep import PlannedRun, Sweep
-from cppo_lab.sweeps.worker_pool import Event, Outcome, default_jobs, jobs_for, run_jobs
-from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
-from cppo_lab.training.preflight import check_inputs, check_memory, writable
+
+if TYPE_CHECKING:
+    from cppo_lab.sweeps.sweep import PlannedRun, Sweep
+    from cppo_lab.sweeps.worker_pool import Event, Outcome
+    from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
 
 _STOP_S = 20.0
+
+
+def sweep(
+    name: SweepName,
+    overrides: Overrides = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Runs in parallel (default: as many as the cores allow, or one on a GPU).",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
+    output: Output = None,
+) -> None:
+    """Run all unfinished runs of a sweep in parallel, then write its report.
+
+    Examples:
+
+    * `cppo-lab sweep quickstart`
+    * `cppo-lab sweep quickstart regime=mismatch 'seed=range(0,5)'`
+    * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)'`
+    * `cppo-lab sweep quickstart hydra/launcher=joblib`
+    """
+    _refuse_jobs(jobs, [name, *(overrides or [])])
+    given = all_overrides(overrides, output, plugins)
+    if dry_run:
+        from cppo_lab.cli.plan import show_plan
+
+        show_plan(name, given, config_dir, as_json=False, jobs=jobs)
+        return
+    run_sweep(name, given, config_dir, jobs, report)
 
 
 def run_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
 ) -> None:
-    """Do the runs that are not finished, then write the report."""
-    sweep, merged = asked_sweep(name, overrides, config_dir)
-    for config in _distinct_inputs(sweep):
-        check_inputs(config)
-    if not hydra_settings(overrides):
-        # A launcher may take the runs to other machines.
-        for config in {state_bytes(run.config): run.config for run in sweep.runs}.values():
-            check_memory(config)
-    writable(sweep.output)
-    waiting = [run for run in sweep.runs if run.folder.status != "FINISHED"]
-    done = len(sweep.runs) - len(waiting)
+    """Run what is not finished, then write the report. Exits with 1 if a run or the report failed."""
+    from cppo_lab.cli.checked_sweep import checked_sweep
+    from cppo_lab.sweeps.expansion import hydra_settings
+    from cppo_lab.sweeps.worker_pool import default_jobs
+
+    planned, grids = checked_sweep(name, overrides, config_dir)
+    is_hydras = bool(hydra_settings(overrides))
+    _check(planned, is_here=not is_hydras)
+    waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
+    done = len(planned.runs) - len(waiting)
     if not waiting:
-        console().print(f"Sweep {sweep.name}: all {done} runs are finished already; nothing to do.")
-        if not _is_tracked(sweep):
-            _mirror(sweep).close(True)
-        if _report_is_current(sweep):
-            _point_to_report(sweep)
-        elif not _finish(sweep, report):
-            sys.exit(1)
+        _nothing_to_do(planned, report)
         return
-    state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished already" if done else "")
-    console().print(f"Sweep [bold]{sweep.name}[/]: {state}.")
-    if hydra_settings(overrides):
-        _through_hydra(sweep, merged, config_dir)
+    state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
+    console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
+    if is_hydras:
+        _through_hydra(planned, grids, config_dir)
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
     else:
         workers = jobs or default_jobs([run.config for run in waiting])
-        failed = _run_here(sweep, waiting, workers).failed
+        failed = _run_here(planned, waiting, workers).failed
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
-    if not _finish(sweep, report) or failed:
+    if not _finish(planned, report) or failed:
         sys.exit(1)
 
 
-def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
-    """Raise UserError where Hydra's launcher does the runs, which --jobs does not reach."""
+def _nothing_to_do(planned: Sweep, report: bool) -> None:
+    console().print(f"Sweep {planned.name}: all {len(planned.runs)} runs are finished; nothing to do.")
+    if not _is_tracked(planned):
+        _mirror(planned).close(True)
+    if _report_is_current(planned):
+        _point_to_report(planned)
+    elif not _finish(planned, report):
+        sys.exit(1)
+
+
+def _refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
+    """Raise UserError for --jobs with one of Hydra's launchers, which starts the runs itself."""
+    from cppo_lab.sweeps.expansion import hydra_settings
+
     settings = hydra_settings(overrides)
     if jobs is not None and settings:
         raise UserError(
-            f"--jobs {jobs}: Hydra's launcher does the runs with {' '.join(settings)}; give its own setting, such as "
-            f"hydra.launcher.n_jobs={jobs} of joblib."
+            f"--jobs {jobs}: has no effect with {' '.join(settings)}, since Hydra's launcher starts the runs; use the "
+            f"launcher's own setting, such as hydra.launcher.n_jobs={jobs} for joblib."
         )
 
 
-def _distinct_inputs(sweep: Sweep) -> list[RunConfig]:
-    """One configuration for each task, model and engine of the sweep, which are looked at only once."""
-    found = {tuple(map(repr, (c.task, c.model, c.engine))): c for c in (run.config for run in sweep.runs)}
-    return list(found.values())
+def _check(planned: Sweep, is_here: bool) -> None:
+    """Check inputs, memory and the output folder before any run starts; each distinct input and size once."""
+    from cppo_lab.sweeps.cost import state_bytes
+    from cppo_lab.training.preflight import check_inputs, check_memory, writable
+
+    configs = [run.config for run in planned.runs]
+    for config in {tuple(map(repr, (c.task, c.model, c.engine))): c for c in configs}.values():
+        check_inputs(config)
+    # A launcher may start the runs on other machines.
+    if is_here:
+        for config in {state_bytes(config): config for config in configs}.values():
+            check_memory(config)
+    writable(planned.output)
 
 
-def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
-    mirror = _mirror(sweep)
-    labels = {run.folder.path.name: run.label for run in sweep.runs}
+def _run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
+    from cppo_lab.cli.progress import SweepProgress
+    from cppo_lab.sweeps.worker_pool import jobs_for, run_jobs
+
+    mirror = _mirror(planned)
+    labels = {run.folder.path.name: run.label for run in planned.runs}
     steps = {run.folder.path.name: run.config.trainer.steps for run in waiting}
     succeeded = False
     with SweepProgress(labels, steps, console()) as progress:
@@ -94,7 +148,7 @@ def _run_here(sweep: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome
         except KeyboardInterrupt:
             progress.stop()
             console().print(
-                f"[yellow]Interrupted.[/] Finished runs are kept; the same command goes on:\n  {_command_line()}"
+                f"[yellow]Interrupted.[/] Finished runs are kept. To resume, run the same command:\n  {_command_line()}"
             )
             raise
         finally:
@@ -106,30 +160,34 @@ def _command_line() -> str:
     return shlex.join(["cppo-lab", *sys.argv[1:]])
 
 
-def _mirror(sweep: Sweep) -> SweepMirror | NoMirror:
-    tracking = sweep.runs[0].config.tracking
+def _mirror(planned: Sweep) -> SweepMirror | NoMirror:
+    from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
+
+    tracking = planned.runs[0].config.tracking
     if not tracking.enabled:
-        sweep.write_manifest()
+        planned.write_manifest()
         return NoMirror()
     with console().status("Opening the MLflow store …"):
-        return SweepMirror(sweep, tracking)
+        return SweepMirror(planned, tracking)
 
 
-def _is_tracked(sweep: Sweep) -> bool:
-    """Whether the store knows this sweep: its runs may all be there already because of another."""
+def _is_tracked(planned: Sweep) -> bool:
+    """Whether the store has this sweep: all of its runs may have been finished by another one."""
     from cppo_lab.tracking.mlflow_store import store_name, tracking_uri
 
-    tracking = sweep.runs[0].config.tracking
-    name = store_name(tracking_uri(tracking.uri, sweep.output), sweep.output)
-    return not tracking.enabled or sweep.read_manifest().get("tracking_store") == name
+    tracking = planned.runs[0].config.tracking
+    name = store_name(tracking_uri(tracking.uri, planned.output), planned.output)
+    return not tracking.enabled or planned.read_manifest().get("tracking_store") == name
 
 
-def _through_hydra(sweep: Sweep, grids: Sequence[Sequence[str]], config_dir: Path | None) -> None:
-    """Hand the sweep to Hydra's own multirun, which knows launchers and sweepers that the lab does not."""
-    mirror = _mirror(sweep)
+def _through_hydra(planned: Sweep, grids: Sequence[Sequence[str]], config_dir: Path | None) -> None:
+    """Hand the sweep to Hydra's multirun, for Hydra's launchers and sweepers."""
+    from cppo_lab.paths import PARENT_VARIABLE
+
+    mirror = _mirror(planned)
     environment = dict(os.environ)
     if mirror.run_id:
-        environment["CPPO_LAB_PARENT_RUN"] = mirror.run_id
+        environment[PARENT_VARIABLE] = mirror.run_id
     succeeded = False
     try:
         codes = [_exit_code(_multirun(grid, config_dir), environment) for grid in grids]
@@ -137,11 +195,13 @@ def _through_hydra(sweep: Sweep, grids: Sequence[Sequence[str]], config_dir: Pat
         succeeded = code == 0
     finally:
         mirror.close(succeeded)
-    if code and not any(run.folder.status == "FINISHED" for run in sweep.runs):
-        raise UserError(f"Hydra's multirun ended with exit code {code}; its message stands above.")
+    if code and not any(run.folder.status == "FINISHED" for run in planned.runs):
+        raise UserError(f"Hydra's multirun ended with exit code {code}; see its message above.")
 
 
 def _multirun(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
+    from cppo_lab.config.compose import search_path
+
     searched = search_path(overrides, config_dir)
     return [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *searched, *overrides]
 
@@ -151,7 +211,7 @@ def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The terminal interrupts the runs as well; they need a moment to say so in their folders.
+            # The terminal interrupts the runs as well; they need a moment to write it to their folders.
             try:
                 process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
@@ -159,37 +219,37 @@ def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:
             raise
 
 
-def _report_is_current(sweep: Sweep) -> bool:
-    page = sweep.output / "reports" / sweep.name / "index.html"
-    known = sweep.read_manifest()
-    if not page.exists() or known != known | sweep.manifest():
+def _report_is_current(planned: Sweep) -> bool:
+    page = planned.output / "reports" / planned.name / "index.html"
+    known = planned.read_manifest()
+    if not page.exists() or known != known | planned.manifest():
         return False
-    read = [sweep.manifest_path, *(run.folder.path / "run.json" for run in sweep.runs)]
+    read = [planned.manifest_path, *(run.folder.path / "run.json" for run in planned.runs)]
     return page.stat().st_mtime >= max(path.stat().st_mtime for path in read)
 
 
-def _finish(sweep: Sweep, report: bool) -> bool:
-    """Bring manifest and report up to date; False where there can be no report, with the reason printed."""
-    sweep.write_manifest()
-    if report and any(run.folder.rows("metrics.jsonl") for run in sweep.runs):
+def _finish(planned: Sweep, report: bool) -> bool:
+    """Update the manifest and the report; False if there is no report, with the reason printed."""
+    planned.write_manifest()
+    if report and any(run.folder.rows("metrics.jsonl") for run in planned.runs):
         from cppo_lab.analysis.page.report import write_report
 
         try:
-            write_report(sweep.output, sweep.name)
+            write_report(planned.output, planned.name)
         except UserError as error:
             console().print(f"No report: {error}", style="red", markup=False)
             return False
-    _point_to_report(sweep)
+    _point_to_report(planned)
     return True
 
 
-def _point_to_report(sweep: Sweep) -> None:
+def _point_to_report(planned: Sweep) -> None:
     from cppo_lab.tracking.mlflow_store import tracking_uri, ui_command
 
-    page = sweep.output / "reports" / sweep.name / "index.html"
+    page = planned.output / "reports" / planned.name / "index.html"
     if page.exists():
         console().print(f"Report: {page}")
-    tracking = sweep.runs[0].config.tracking
+    tracking = planned.runs[0].config.tracking
     if tracking.enabled:
-        uri = tracking_uri(tracking.uri, sweep.output)
-        console().print(f"MLflow: {ui_command(uri, sweep.output)}")
+        uri = tracking_uri(tracking.uri, planned.output)
+        console().print(f"MLflow: {ui_command(uri, planned.output)}")

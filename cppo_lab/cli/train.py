@@ -4,35 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cppo_lab.cli.console import console
-from cppo_lab.cli.progress import SweepProgress
-from cppo_lab.config.compose import compose_run
-from cppo_lab.quiet import quiet_libraries
-from cppo_lab.sweeps.worker_pool import Event
-from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
-from cppo_lab.tracking.run_folder import run_folder
-from cppo_lab.training.preflight import check_inputs, check_memory, writable
-from cppo_lab.training.run import run
+from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, all_overrides
+
+if TYPE_CHECKING:
+    from cppo_lab.config.schema import RunConfig
+    from cppo_lab.tracking.run_folder import RunFolder
 
 
-def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:
-    """Compose, validate and do one run."""
+def train(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
+    output: Output = None,
+) -> None:
+    """Train one run; resumes if interrupted.
+
+    Examples:
+
+    * `cppo-lab train algo=cppo seed=1`
+    * `cppo-lab train algo=dppo_tv model=m task.steps=8 trainer.lr=2e-4`
+    * `cppo-lab train task=gsm8k task.path=train.jsonl trainer.steps=3`
+    * `cppo-lab train recipe=qwen3_1.7b_base algo=dppo_topk_tv`
+    * `cppo-lab train algo=mine --plugins my_rules/`
+    """
+    _train(all_overrides(overrides, output, plugins), config_dir)
+
+
+def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
+    from cppo_lab.config.compose import compose_run
+    from cppo_lab.tracking.run_folder import run_folder
+    from cppo_lab.training.preflight import check_inputs, check_memory, writable
+
     config = compose_run(overrides, config_dir)
     check_inputs(config)
     check_memory(config)
     writable(config.paths.output)
     folder = run_folder(config)
     if folder.status == "FINISHED":
-        console().print(f"Run {folder.path} is finished already; nothing to do.")
+        console().print(f"Run {folder.path} is already finished; nothing to do.")
         return
+    _run_with_progress(config, folder)
+    console().print(f"Run: {folder.path}")
+
+
+def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
+    from cppo_lab.cli.progress import SweepProgress
+    from cppo_lab.quiet import quiet_libraries
+    from cppo_lab.sweeps.worker_pool import Event
+    from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
+    from cppo_lab.training.run import run
+
     quiet_libraries()
     mirror = RunMirror(config, folder) if config.tracking.enabled else NoMirror()
     key = folder.path.name
-    with SweepProgress(
-        {key: f"{config.algo.name} seed {config.seed}"}, {key: config.trainer.steps}, console()
-    ) as bars:
+    label = f"{config.algo.name} seed {config.seed}"
+    with SweepProgress({key: label}, {key: config.trainer.steps}, console()) as bars:
 
         def on_step(step: int, metrics: Mapping[str, Any]) -> None:
             bars.show(Event(key, "step", (step, metrics)))
@@ -48,9 +77,10 @@ def train_one(overrides: Sequence[str], config_dir: Path | None) -> None:
             succeeded = True
         except KeyboardInterrupt:
             bars.stop()
-            console().print("[yellow]Interrupted.[/] The same command goes on from the last checkpoint.")
+            console().print(
+                "[yellow]Interrupted.[/] Run the same command to resume from the last checkpoint."
+            )
             raise
         finally:
             mirror.close(succeeded)
         bars.show(Event(key, "finished"))
-    console().print(f"Run: {folder.path}")

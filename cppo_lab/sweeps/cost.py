@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,17 +92,17 @@ def _folder_parameters(path: Path) -> int | None:
     return total
 
 
-def cost(config: RunConfig) -> Cost:
-    """The cost of the whole run that `config` describes."""
+def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
+    """The cost of the whole run that `config` describes; `times` are the `step_times` of its output folder."""
     trainer = config.trainer
     trained = trainer.steps * trainer.prompts_per_step * trainer.group_size
     sampling = config.algo.dynamic_sampling
     rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
     parameters = parameter_count(config)
     gpu = gpu_cost(config, config.task.prompt_tokens, rollouts)
-    measured = _measured_time(config)
-    if measured is not None:
-        time_s, basis = measured, "runs of the same size in this output folder"
+    step_s = (step_times(config.paths.output) if times is None else times).get(cost_key(config))
+    if step_s is not None:
+        time_s, basis = step_s * trainer.steps, "finished runs of the same size in this output folder"
     elif gpu is not None:
         time_s, basis = gpu.h100_hours * 3600 / gpu.devices, "FLOP model of H100s"
     elif parameters is not None:
@@ -169,18 +170,17 @@ def cost_key(config: RunConfig) -> str:
     )
 
 
-def _measured_time(config: RunConfig) -> float | None:
-    """Median time per step of the finished runs with the same cost key, for all steps."""
-    times = []
-    key = cost_key(config)
-    for path in sorted((config.paths.output / "runs").glob("*/run.json")):
+def step_times(output: Path) -> dict[str, float]:
+    """Median seconds per step of the finished runs of an output folder, by their cost key."""
+    times: dict[str, list[float]] = {}
+    for path in sorted((output / "runs").glob("*/run.json")):
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             continue
-        if info.get("status") == "FINISHED" and info.get("cost_key") == key:
-            times.append(info["duration_s"] / info["steps"])
-    return statistics.median(times) * config.trainer.steps if times else None
+        if isinstance(info, dict) and info.get("status") == "FINISHED" and "cost_key" in info:
+            times.setdefault(info["cost_key"], []).append(info["duration_s"] / info["steps"])
+    return {key: statistics.median(each) for key, each in times.items()}
 
 
 def _memory(config: RunConfig, parameters: int) -> int:

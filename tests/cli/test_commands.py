@@ -149,14 +149,14 @@ def test_a_baseline_that_the_command_line_leaves_out_is_none_the_worse(
 def test_dry_run_reckons_with_as_many_at_a_time_as_were_asked_for(invoke: Invoke, tmp_path: Path) -> None:
     code, out, _ = invoke("sweep", "quickstart", "--dry-run", "-j", "7", "-o", str(tmp_path / "o"))
     assert code == 0
-    assert "to go with 7 at a time" in " ".join(out.split())
+    assert "left with 7 runs in parallel" in " ".join(out.split())
 
 
 def test_time_of_runs_of_an_unknown_model_is_not_told_as_none(invoke: Invoke, tmp_path: Path) -> None:
     asked = ["seed=0", "model=pretrained", "model.path=foo/bar", "warmup=none"]
     code, out, err = invoke("plan", *asked, "-o", str(tmp_path / "o"))
     assert code == 0, err
-    assert "an unknown time to go" in " ".join(out.split())
+    assert "an unknown time left" in " ".join(out.split())
 
 
 def test_broken_run_json_is_named(invoke: Invoke, tmp_path: Path) -> None:

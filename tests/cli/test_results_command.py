@@ -15,7 +15,7 @@ from cppo_lab.analysis.load.result_files import read_results
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.summary import Findings
 from cppo_lab.analysis.summary import find as found_in
-from cppo_lab.cli.results import refuse_strangers
+from cppo_lab.cli.results import refuse_unplanned_rows
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_id, run_ids
 from cppo_lab.sweeps.sweep import find_sweep
@@ -36,7 +36,7 @@ def test_a_sweep_is_kept_run_by_run(invoke: Invoke, output: Path, tmp_path: Path
     asked = [str(file), *TINY, "-o", str(output)]
     code, _, err = invoke("results", *asked, "--to", str(folder))
     assert code == 2
-    assert "holds none of its 4 runs; do some first" in err
+    assert "none of its 4 runs is in" in err
     assert not folder.exists()
 
     code, out, err = invoke("sweep", *asked, "algo=grpo", "--no-report", "-j", "1")
@@ -102,9 +102,9 @@ def test_rows_of_runs_that_are_not_planned_are_refused(invoke: Invoke, tmp_path:
     rows = rows_of(folder / "fig7_budget.csv")
     code, _, err = invoke("results", *begun(tmp_path), "--to", str(folder))
     assert code == 2
-    assert f"holds {len(rows)} rows of runs that sweep fig7_budget does not plan" in err
-    assert f"first that of {rows[0]['run_id']} ({rows[0]['method']}, seed={rows[0]['seed']})" in err
-    assert "remove them, or give another folder with --to" in err
+    assert f"has {len(rows)} rows of runs that sweep fig7_budget does not plan" in err
+    assert f"the first of them {rows[0]['run_id']} ({rows[0]['method']}, seed={rows[0]['seed']})" in err
+    assert "remove them, or choose another folder with --to" in err
     assert (folder / "fig7_budget.csv").read_bytes() == before
 
 
@@ -113,7 +113,7 @@ def test_rows_that_are_kept_are_of_planned_runs(name: str, tmp_path: Path) -> No
     sweep = find_sweep(name, [f"paths.output='{tmp_path}'"], None)[0]
     known = read_results(RESULTS / f"{name}.csv")
     assert known.rows
-    refuse_strangers(sweep, RESULTS / f"{name}.csv", known)
+    refuse_unplanned_rows(sweep, RESULTS / f"{name}.csv", known)
 
 
 def test_run_has_one_identity_on_each_kind_of_machine() -> None:

@@ -40,7 +40,7 @@ def test_evaluations_make_sense(
 ) -> None:
     monkeypatch.setattr(installation, "installed_version", lambda: "0.32.0")
     asked: list[Any] = []
-    monkeypatch.setattr("cppo_lab.cli.evaluate.evaluate_model", lambda request, *_: asked.append(request))
+    monkeypatch.setattr("cppo_lab.cli.eval.evaluate_model", lambda request, *_: asked.append(request))
     code, _, err = invoke(*command, "-o", str(tmp_path))
     assert code == 0, err
     asked[0].check()

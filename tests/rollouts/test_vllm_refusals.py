@@ -29,9 +29,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     """Make a version of vLLM the installed one, or none."""
 
     def pretend(version: str | None) -> None:
-        for module in (installation, "cppo_lab.cli.doctor"):
-            target = module if isinstance(module, str) else module.__name__
-            monkeypatch.setattr(f"{target}.installed_version", lambda: version)
+        monkeypatch.setattr(installation, "installed_version", lambda: version)
 
     return pretend
 

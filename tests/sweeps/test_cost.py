@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import loop_for, tiny_config
 
-from cppo_lab.cli.plan import left_in_words, time_left
+from cppo_lab.cli.plan import time_left, time_left_text
 from cppo_lab.config.compose import compose_run
 from cppo_lab.errors import UserError
 from cppo_lab.models.scratch import scratch_policy
@@ -149,7 +149,7 @@ def test_a_single_run_is_no_faster_on_two_workers() -> None:
 
 
 def test_time_that_is_not_known_is_no_time_saved() -> None:
-    assert left_in_words([10.0, 30.0], 2) == "about 30 s"
-    assert left_in_words([10.0, None, 30.0], 2) == "at least 30 s"
-    assert left_in_words([None], 2) == "an unknown time"
-    assert left_in_words([], 2) == "about 0 s"
+    assert time_left_text([10.0, 30.0], 2) == "about 30 s"
+    assert time_left_text([10.0, None, 30.0], 2) == "at least 30 s"
+    assert time_left_text([None], 2) == "an unknown time"
+    assert time_left_text([], 2) == "about 0 s"

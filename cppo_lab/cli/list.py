@@ -1,45 +1,74 @@
-"""`list`: what there is to choose from, and what was done."""
+"""`list`: the choices of a configuration, the sweeps, and the runs of the output folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, seconds, table
-from cppo_lab.config.compose import compose_tree, group_options
-from cppo_lab.config.overrides import with_plugins
+from cppo_lab.cli.options import AsJson, ConfigDir, Output, Plugins
 from cppo_lab.errors import UserError, one_of
-from cppo_lab.files import read_object
-from cppo_lab.objectives.named import method
-from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.paths import output_root
-from cppo_lab.plugins import conf_dirs, loaded_plugins, sweep_dirs
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.plugins import conf_dirs, load_plugins, loaded_plugins, sweep_dirs
+
+if TYPE_CHECKING:
+    from cppo_lab.objectives.spec import AlgoSpec
 
 
-def show_list(
-    what: str, diff: tuple[str, str] | None, config_dir: Path | None, output: Path | None, as_json: bool
+class Kind(StrEnum):
+    """What `list` can list."""
+
+    methods = "methods"
+    models = "models"
+    tasks = "tasks"
+    sweeps = "sweeps"
+    runs = "runs"
+
+
+def list_(
+    what: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--diff", metavar="A B", help="methods: show only where two methods differ.", show_default=False
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+    plugins: Plugins = None,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print one of the lists; `config_dir` holds further configuration groups."""
+    """List methods, models, tasks or sweeps, or the runs in the output folder.
+
+    Examples:
+
+    * `cppo-lab list methods`
+    * `cppo-lab list methods --diff dppo_topk_tv cppo`
+    * `cppo-lab list runs --json`
+    """
+    load_plugins(plugins or [])
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder.")
-    if diff is not None and what != "methods":
-        raise UserError(f"--diff {' '.join(diff)}: only 'list methods' can compare two.")
-    if what == "methods" and diff:
+    if diff is not None and what != Kind.methods:
+        raise UserError(f"--diff {' '.join(diff)}: only methods can be compared (list methods --diff).")
+    if diff is not None:
         _show_difference(*diff, config_dir, as_json)
-    elif what == "methods":
-        _show(methods(config_dir), "Methods", as_json)
-    elif what == "runs":
-        _show(runs(output or output_root()), "Runs", as_json)
-    elif what == "models":
-        _show(models(config_dir), "Models", as_json)
+        return
+    if what == Kind.methods:
+        rows = methods(config_dir)
+    elif what == Kind.runs:
+        rows = runs(output or output_root())
+    elif what == Kind.models:
+        rows = models(config_dir)
     else:
-        folders = sweep_dirs() if what == "sweeps" else [folder / "task" for folder in conf_dirs(config_dir)]
+        folders = sweep_dirs() if what == Kind.sweeps else [each / "task" for each in conf_dirs(config_dir)]
         rows = [{"name": name, "about": _about(path)} for name, path in _files(folders).items()]
-        _show(rows, what.capitalize(), as_json)
+    _show(rows, what.value.capitalize(), as_json)
 
 
 def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
@@ -47,7 +76,7 @@ def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        console().print(f"{title}: none yet.")
+        console().print(f"{title}: none.")
         return
     shown = table(title, *rows[0])
     for row in rows:
@@ -62,7 +91,7 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _about(path: Path) -> str:
-    """The title of a sweep file, or the first comment line of a configuration file."""
+    """The title of a sweep file, or the first comment of a configuration file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in lines:
         if line.startswith("title:"):
@@ -72,6 +101,9 @@ def _about(path: Path) -> str:
 
 
 def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
+    from cppo_lab.config.compose import group_options
+    from cppo_lab.objectives.named import method
+
     known = group_options("algo", config_dir)
     if name not in known:
         raise one_of("method", name, known)
@@ -79,8 +111,10 @@ def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
 
 
 def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
-    """Every named method by its coordinates."""
-    from cppo_lab.objectives.describe import admitted, summary
+    """Every method with its coordinates."""
+    from cppo_lab.config.compose import group_options
+    from cppo_lab.objectives.describe import summary
+    from cppo_lab.objectives.describe import admitted
 
     rows = []
     for name in group_options("algo", config_dir):
@@ -98,14 +132,16 @@ def _show_difference(first: str, second: str, config_dir: Path | None, as_json: 
     if as_json:
         print_json(rows)
     elif not rows:
-        console().print(f"{first} and {second} are the same point.")
+        console().print(f"{first} and {second} do not differ.")
     else:
         shown = [{k: "null" if v is None else v for k, v in row.items()} for row in rows]
         _show(shown, f"{first} → {second}", False)
 
 
 def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
-    """The models of the ladder and those of the hub that have a name here, with their sizes."""
+    """The named models with their numbers of parameters."""
+    from cppo_lab.config.compose import compose_tree
+    from cppo_lab.config.overrides import with_plugins
     from cppo_lab.models.config import ScratchModel
     from cppo_lab.models.shapes import SHAPES
     from cppo_lab.sweeps.cost import scratch_parameters
@@ -127,6 +163,9 @@ def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
 
 def runs(output: Path) -> list[dict[str, Any]]:
     """The runs of an output folder, latest first."""
+    from cppo_lab.files import read_object
+    from cppo_lab.tracking.run_folder import RunFolder
+
     rows = []
     for path in sorted((output / "runs").glob("*/run.json")):
         info = read_object(path)

@@ -1,4 +1,4 @@
-"""The sweep that a command is given, all of its file checked before anything is done for it."""
+"""A planned sweep whose claims and baseline are checked, too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
 
 
-def asked_sweep(
+def checked_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[Sweep, list[list[str]]]:
-    """`find_sweep`. Raises UserError, too, for a figure, claims or a baseline that the analysis does not know."""
+    """`find_sweep`. Raises UserError as well for a figure, claims or a baseline that the analysis does not know."""
     from cppo_lab.analysis.figures.registry import check_figure
 
-    sweep, merged = find_sweep(name, overrides, config_dir)
+    sweep, grids = find_sweep(name, overrides, config_dir)
     check_figure(name, sweep.file.figure)
     if sweep.file.claims or sweep.file.baseline is not None:
         from cppo_lab.analysis.claims import read_claims
@@ -22,4 +22,4 @@ def asked_sweep(
 
         read_claims(name, sweep.file.claims)
         check_baseline(name, sweep)
-    return sweep, merged
+    return sweep, grids
