@@ -113,8 +113,7 @@ def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
 def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """Every method with its coordinates."""
     from cppo_lab.config.compose import group_options
-    from cppo_lab.objectives.describe import summary
-    from cppo_lab.objectives.describe import admitted
+    from cppo_lab.objectives.describe import admitted, summary
 
     rows = []
     for name in group_options("algo", config_dir):

@@ -43,7 +43,7 @@ def test_a_sweep_is_kept_run_by_run(invoke: Invoke, output: Path, tmp_path: Path
     assert code == 0, err
     code, out, err = invoke("results", *asked, "--to", str(folder))
     assert code == 0, err
-    assert "2 runs of the sweep not done there" in " ".join(out.split())
+    assert "2 runs of the sweep not finished there" in " ".join(out.split())
     (path,) = folder.glob("two-*.csv")
     first = rows_of(path)
     assert [(row["method"], row["seed"]) for row in first] == [("grpo", "0"), ("grpo", "1")]
