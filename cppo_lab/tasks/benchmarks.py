@@ -114,7 +114,7 @@ def column_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def _text(value: Any, where: str, column: str) -> str:
+def cell_text(value: Any, where: str, column: str) -> str:
     """A cell as text. Raises UserError for one that holds neither text nor a finite number."""
     is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
     if isinstance(value, str) or (is_number and math.isfinite(value)):
@@ -155,7 +155,7 @@ def _question(row: Any, benchmark: Benchmark, where: str, remedy: str) -> Questi
         raise UserError(f"{where}: {', '.join(benchmark.question)} must be text.")
     # A single column is kept to the letter: protocols hash it.
     text = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
-    answer = _text(row[benchmark.answer], where, benchmark.answer)
+    answer = cell_text(row[benchmark.answer], where, benchmark.answer)
     return Question(text, _answer(answer, benchmark.comparison, where, benchmark.answer), row)
 
 

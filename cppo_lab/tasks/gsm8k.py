@@ -71,7 +71,7 @@ class Gsm8kConfig(ProblemSetConfig):
                     "give fewer, or a task.heldout_path."
                 )
             training, heldout = training[: -self.heldout], training[-self.heldout :]
-        return without_heldout(training, heldout, self.path)
+        return without_heldout(training, heldout, f"task.path={self.path}")
 
     @property
     def has_solutions(self) -> bool:

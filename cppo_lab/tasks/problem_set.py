@@ -109,15 +109,16 @@ class ProblemSetConfig(TaskConfig):
         return self.heldout
 
 
-def without_heldout(
-    training: Sequence[Problem], heldout: Sequence[Problem], source: str | None
-) -> ProblemSet:
-    """The training problems whose prompt is not held out, with the held-out ones. Raises UserError if none is left."""
+def without_heldout(training: Sequence[Problem], heldout: Sequence[Problem], source: str) -> ProblemSet:
+    """The training problems whose prompt is not held out, with the held-out ones.
+
+    Raises UserError if none is left; `source` is the key and value that name the training data.
+    """
     prompts = {problem.prompt for problem in heldout}
     kept = tuple(problem for problem in training if problem.prompt not in prompts)
     if not kept:
         raise UserError(
-            f"task.path={source}: leaves no problem to train on without the held-out ones; "
+            f"{source}: leaves no problem to train on without the held-out ones; "
             "give a task.heldout_path of other problems."
         )
     return ProblemSet(kept, tuple(heldout))

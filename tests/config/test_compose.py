@@ -20,6 +20,7 @@ CHOICES = [(group, name) for group in groups() for name in group_options(group)]
 # What a choice needs besides its name.
 NEEDS = {
     ("model", "pretrained"): ["model.path=some/model", "warmup=none"],
+    ("task", "custom"): ["model=pretrained", "model.path=some/model", "task.path=data.csv"],
     ("task", "dapo_math"): ["model=pretrained", "model.path=some/model"],
     **{("model", name): ["warmup=none"] for name in group_options("model") if name.startswith("qwen3")},
 }
