@@ -143,7 +143,6 @@ def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
     from cppo_lab.config.overrides import with_plugins
     from cppo_lab.models.config import ScratchModel
     from cppo_lab.models.shapes import SHAPES
-    from cppo_lab.sweeps.cost import scratch_parameters
 
     rows = []
     plugins = [plugin.reference for plugin in loaded_plugins()]
@@ -153,7 +152,7 @@ def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
         if name != "pretrained":
             tree = compose_tree(with_plugins(plugins, [f"model={name}"]), config_dir)["model"]
             if tree["kind"] == "scratch":
-                parameters = count(scratch_parameters(ScratchModel.model_validate(tree), 45))
+                parameters = count(ScratchModel.model_validate(tree).shape(45).parameters)
             elif tree["path"] in SHAPES:
                 parameters = count(SHAPES[tree["path"]].parameters)
         rows.append({"name": name, "parameters": parameters, "about": about})

@@ -116,7 +116,7 @@ def _refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
 
 def _check(planned: Sweep, is_here: bool) -> None:
     """Check inputs, memory and the output folder before any run starts; each distinct input and size once."""
-    from cppo_lab.sweeps.cost import state_bytes
+    from cppo_lab.config.size import state_bytes
     from cppo_lab.training.preflight import check_inputs, check_memory, writable
 
     configs = [run.config for run in planned.runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from cppo_lab.errors import UserError
@@ -24,3 +25,28 @@ def check_model_folder(path: str) -> None:
         raise UserError(f"model {path}: has no config.json; must be a model folder in Hugging Face format.")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise UserError(f"model {path}: has no weights (*.safetensors).")
+
+
+def folder_parameters(path: Path) -> int | None:
+    """The number of parameters in the files that transformers loads; None if there are none.
+
+    Other files beside them may hold the same weights again. Raises UserError for a broken file.
+    """
+    whole = path / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(path.glob("model-*.safetensors"))
+    if not files:
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                # The handle has keys(), but is no mapping.
+                for name in tensors.keys():  # noqa: SIM118
+                    total += math.prod(tensors.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise UserError(
+                f"model.path={path}: {file.name}: not a readable weights file ({error})."
+            ) from error
+    return total

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cppo_lab.config.identity import digest
 from cppo_lab.config.schema import RunConfig
-from cppo_lab.errors import UserError
-from cppo_lab.models.config import PretrainedModel, ScratchModel
+from cppo_lab.config.size import cost_key, parameter_count, trained_networks
+from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
-from cppo_lab.models.shapes import known_shape
-from cppo_lab.models.tokenizers import SPECIALS
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
 
 # Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
@@ -39,57 +35,6 @@ class Cost:
     time_basis: str
     memory_bytes: int | None
     gpu: GpuCost | None = None
-
-
-def parameter_count(config: RunConfig) -> int | None:
-    """Parameters of a from-scratch model, of a local model folder, or of a hub model of known shape, else None."""
-    model = config.model
-    if isinstance(model, PretrainedModel):
-        counted = _folder_parameters(Path(model.path))
-        shape = known_shape(model.path) if counted is None else None
-        return counted if shape is None else shape.parameters
-    vocabulary = config.task.vocabulary
-    return scratch_parameters(model, len(SPECIALS) + len(vocabulary) if vocabulary else model.vocabulary)
-
-
-def scratch_parameters(model: ScratchModel, vocabulary: int) -> int:
-    """Parameters of a from-scratch model with tied embeddings over `vocabulary` tokens."""
-    return model.shape(vocabulary).parameters
-
-
-def state_bytes(config: RunConfig) -> int | None:
-    """What training holds throughout whatever else it does: float32 weights, gradients and AdamW's two moments of the
-    policy and of a critic of its own, and the weights of a reference. None where the model's size is not known.
-    """
-    parameters = parameter_count(config)
-    needs = config.algo.requirements
-    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
-    return None if parameters is None else parameters * (16 * networks + 4 * needs.needs_reference)
-
-
-def _folder_parameters(path: Path) -> int | None:
-    """Numbers in the files that transformers would load; others beside them may hold the same weights once more.
-
-    Raises UserError where one of them is broken.
-    """
-    whole = path / "model.safetensors"
-    files = [whole] if whole.is_file() else sorted(path.glob("model-*.safetensors"))
-    if not files:
-        return None
-    from safetensors import SafetensorError, safe_open
-
-    total = 0
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                # The handle has keys(), but is no mapping.
-                for name in tensors.keys():  # noqa: SIM118
-                    total += math.prod(tensors.get_slice(name).get_shape())
-        except SafetensorError as error:
-            raise UserError(
-                f"model.path={path}: {file.name}: not a readable weights file ({error})."
-            ) from error
-    return total
 
 
 def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
@@ -143,33 +88,6 @@ def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
     return operations / rate + overhead
 
 
-def cost_key(config: RunConfig) -> str:
-    """Runs with the same key take about the same time per step: they agree in all that sets it."""
-    model, trainer, algo = config.model, config.trainer, config.algo
-    needs = algo.requirements
-    samples = config.task.heldout_sampling.samples
-    return digest(
-        {
-            # What it is called sets nothing.
-            "model": model.model_dump(exclude={"name"}),
-            "task": config.task.kind,
-            "response_limit": config.task.response_limit,
-            "evaluated": (
-                trainer.evaluate_every,
-                trainer.evaluation_problems or config.task.heldout_count,
-                *((samples,) if samples > 1 else ()),
-            ),
-            "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
-            "trained": (trainer.updates_per_step, trainer.epochs),
-            "engine": config.engine.speed_key,
-            "device": (resolved_device(trainer.device), trainer.threads),
-            "critic": algo.critic.backbone if needs.needs_values else None,
-            "reference": needs.needs_reference,
-            "distribution": needs.needs_topk or needs.needs_full_distribution,
-        }
-    )
-
-
 def step_times(output: Path) -> dict[str, float]:
     """Median seconds per step of the finished runs of an output folder, by their cost key."""
     times: dict[str, list[float]] = {}
@@ -197,12 +115,11 @@ def _memory(config: RunConfig, parameters: int) -> int:
 def _bytes_per_parameter(config: RunConfig) -> int:
     """Float32 weights, gradients and two moments of what is trained; engine copies; the reference."""
     needs = config.algo.requirements
-    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
     weights = config.engine.weights
     engine = 2 if weights == "bfloat16" else _computed_bytes(config) if weights == "same" else 4
     # The evaluation engine has its own copy where the rollout engine's weights are not the trainer's.
     evaluation = 0 if config.engine.is_exact else _computed_bytes(config)
-    return 4 * 4 * networks + engine + evaluation + 4 * needs.needs_reference
+    return 4 * 4 * trained_networks(config) + engine + evaluation + 4 * needs.needs_reference
 
 
 def _computed_bytes(config: RunConfig) -> int:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.size import trained_networks
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import ModelShape, known_shape
 
@@ -99,7 +100,7 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
     forward = 2 * shape.multiplied_parameters + shape.attention_operations(per_response)
     read_again = 1 + needs.needs_reference
     per_update = 3 + model.gradient_checkpointing
-    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    networks = trained_networks(config)
     training = trained * forward * (read_again + networks * trainer.epochs * per_update)
     sampling = (rollouts + judged) * per_response * forward
     sampling_s = sampling / (_H100_FLOPS * _SAMPLING_UTILISATION)
@@ -130,7 +131,7 @@ def _fewest_devices(config: RunConfig, shape: ModelShape, per_response: int) -> 
 def _memory(config: RunConfig, shape: ModelShape, per_response: int, devices: int) -> GpuMemory:
     assert isinstance(config.model, PretrainedModel)
     needs, trainer = config.algo.requirements, config.trainer
-    networks = 1 + (needs.needs_values and config.algo.critic.backbone == "separate")
+    networks = trained_networks(config)
     number = 2 if config.model.dtype == "bfloat16" else 4
     weights = config.engine.weights
     held = 2 if weights == "bfloat16" else number if weights == "same" else 4

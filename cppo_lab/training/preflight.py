@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.size import parameter_count, state_bytes
 from cppo_lab.errors import UserError
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.device import check_device, device_bytes, resolved_device
 from cppo_lab.models.folders import check_model_folder, is_local
-from cppo_lab.sweeps.cost import parameter_count, state_bytes
 
 
 def check_inputs(config: RunConfig) -> None:

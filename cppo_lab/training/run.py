@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.size import cost_key
 from cppo_lab.errors import UserError
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
-from cppo_lab.sweeps.cost import cost_key
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder, run_folder
 
 if TYPE_CHECKING:

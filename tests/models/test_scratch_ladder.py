@@ -10,11 +10,11 @@ from tiny_runs import same_weights
 from transformers import AutoModelForCausalLM
 
 from cppo_lab.config.compose import compose_run
+from cppo_lab.config.size import parameter_count
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
-from cppo_lab.sweeps.cost import parameter_count, scratch_parameters
 from cppo_lab.tasks.chain import VOCABULARY
 from cppo_lab.training.checkpoint import save_checkpoint
 
@@ -43,7 +43,7 @@ def test_parameter_count_is_that_of_the_plan(name: str) -> None:
 
         network = AutoModelForCausalLM.from_config(model_config(rung(name), TOKENIZER))
     expected = sum(parameter.numel() for parameter in network.parameters())
-    assert scratch_parameters(rung(name), len(TOKENIZER)) == expected
+    assert rung(name).shape(len(TOKENIZER)).parameters == expected
     assert parameter_count(compose_run([f"model={name}"])) == expected, (
         "what `plan` says of a run on the embedded task"
     )

@@ -12,10 +12,11 @@ from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.cli.plan import time_left, time_left_text
 from cppo_lab.config.compose import compose_run
+from cppo_lab.config.size import cost_key, parameter_count, state_bytes
 from cppo_lab.errors import UserError
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
-from cppo_lab.sweeps.cost import cost, cost_key, parameter_count, state_bytes
+from cppo_lab.sweeps.cost import cost
 from cppo_lab.tasks.chain import VOCABULARY
 
 SETS_THE_TIME = [

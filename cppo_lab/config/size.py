@@ -1,0 +1,64 @@
+"""How large the networks of a run are, and which runs take equally long per step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cppo_lab.config.identity import digest
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.models.config import PretrainedModel
+from cppo_lab.models.device import resolved_device
+from cppo_lab.models.folders import folder_parameters
+from cppo_lab.models.shapes import known_shape
+from cppo_lab.models.tokenizers import SPECIALS
+
+
+def parameter_count(config: RunConfig) -> int | None:
+    """Parameters of the policy; None for a hub model of unknown shape."""
+    model = config.model
+    if isinstance(model, PretrainedModel):
+        counted = folder_parameters(Path(model.path))
+        shape = known_shape(model.path) if counted is None else None
+        return counted if shape is None else shape.parameters
+    vocabulary = config.task.vocabulary
+    return model.shape(len(SPECIALS) + len(vocabulary) if vocabulary else model.vocabulary).parameters
+
+
+def trained_networks(config: RunConfig) -> int:
+    """The policy, and a critic that shares no weights with it."""
+    return 1 + (config.algo.requirements.needs_values and config.algo.critic.backbone == "separate")
+
+
+def state_bytes(config: RunConfig) -> int | None:
+    """Bytes that training always holds: float32 weights, gradients and AdamW's two moments of every trained network,
+    and the weights of a reference policy. None if the model's size is unknown.
+    """
+    parameters = parameter_count(config)
+    reference = 4 * config.algo.requirements.needs_reference
+    return None if parameters is None else parameters * (16 * trained_networks(config) + reference)
+
+
+def cost_key(config: RunConfig) -> str:
+    """Equal for runs that agree in everything that sets the time of a step."""
+    model, trainer, algo = config.model, config.trainer, config.algo
+    needs = algo.requirements
+    samples = config.task.heldout_sampling.samples
+    return digest(
+        {
+            "model": model.model_dump(exclude={"name"}),
+            "task": config.task.kind,
+            "response_limit": config.task.response_limit,
+            "evaluated": (
+                trainer.evaluate_every,
+                trainer.evaluation_problems or config.task.heldout_count,
+                *((samples,) if samples > 1 else ()),
+            ),
+            "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
+            "trained": (trainer.updates_per_step, trainer.epochs),
+            "engine": config.engine.speed_key,
+            "device": (resolved_device(trainer.device), trainer.threads),
+            "critic": algo.critic.backbone if needs.needs_values else None,
+            "reference": needs.needs_reference,
+            "distribution": needs.needs_topk or needs.needs_full_distribution,
+        }
+    )
