@@ -15,6 +15,7 @@ import yaml
 from documented_commands import PAGES, blocks, commands
 from tiny_runs import ROOT
 
+from cppo_lab import __version__
 from cppo_lab.cli import app
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -69,3 +70,19 @@ def test_the_reference_of_the_command_line_can_be_made() -> None:
     command = [sys.executable, "-m", "typer", "cppo_lab.cli", "utils", "docs", "--name", "cppo-lab"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert all(f"## `cppo-lab {name}`" in done.stdout for name in COMMANDS)
+
+
+def test_the_changelog_has_the_version() -> None:
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_calls_targets_that_exist() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    jobs = workflow["jobs"].values()
+    runs = [step["run"].split()[1] for job in jobs for step in job["steps"] if "run" in step]
+    matrix = [
+        target for job in jobs for target in job.get("strategy", {}).get("matrix", {}).get("target", [])
+    ]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in {*runs, *matrix} - {"${{"}:
+        assert re.search(rf"^{target}: ", makefile, re.MULTILINE), target

@@ -7,6 +7,7 @@ import os
 import site
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import ROOT
 
+from cppo_lab import __version__
 from cppo_lab.config.compose import group_options
 from cppo_lab.sweeps.sweep_file import sweep_names
 
@@ -79,7 +81,21 @@ def test_wheel_holds_code_configuration_and_the_reports_templates(wheel: Path) -
         "cppo_lab/analysis/page/page.js",
     } <= names
     assert {"cppo_lab/py.typed", "cppo_lab/analysis/py.typed"} <= names
-    assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
+    assert len(zipfile.ZipFile(wheel).namelist()) == len(names), "a file is in the wheel twice"
+    assert {name.split("/")[0] for name in names} == {"cppo_lab", f"cppo_lab-{__version__}.dist-info"}
+
+
+def test_wheel_of_a_source_archive_is_the_wheel_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    build = "import sys, hatchling.build as b; b.build_{}(sys.argv[1])"
+    command = [sys.executable, "-c", build.format("sdist"), str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter="data")
+    command = [sys.executable, "-c", build.format("wheel"), str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path / archive.name.removesuffix(".tar.gz"), check=True, timeout=120)
+    (made,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(made).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_installed_command_finds_its_own_files_from_anywhere(program: Path, tmp_path: Path) -> None:
