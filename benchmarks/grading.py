@@ -26,8 +26,8 @@ import numpy as np
 
 from cppo_lab.tasks.benchmarks import benchmark, load_questions
 from cppo_lab.tasks.chain import draw_problem
+from cppo_lab.tasks.grading.answers import grade
 from cppo_lab.tasks.grading.pool import Grader
-from cppo_lab.tasks.grading.rules import grade
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHAIN_PROBLEMS, CHAIN_STEPS = 1_319, 6

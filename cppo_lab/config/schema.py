@@ -13,7 +13,7 @@ from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by
 from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.engine_config import EngineConfig, engines
-from cppo_lab.tasks.registry import tasks
+from cppo_lab.tasks.builtin import tasks
 from cppo_lab.tasks.task import TaskConfig
 
 

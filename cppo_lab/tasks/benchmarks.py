@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.tasks.grading.answers import Comparison, plain_text
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
-from cppo_lab.tasks.grading.rules import Comparison, plain_text
 from cppo_lab.tasks.gsm8k import HUB_ID, HUB_REVISION
 from cppo_lab.tasks.rows import hub_rows, local_rows
 

@@ -11,8 +11,8 @@ from pydantic import model_validator
 from cppo_lab.errors import UserError
 from cppo_lab.fields import Revision
 from cppo_lab.tasks.benchmarks import CUSTOM, Benchmark, Question, cell_text, column_names, load_questions
+from cppo_lab.tasks.grading.answers import AnswerFormat, Comparison
 from cppo_lab.tasks.grading.extraction import marked_answer
-from cppo_lab.tasks.grading.rules import AnswerFormat, Comparison
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetConfig, without_heldout
 from cppo_lab.tasks.task import tasks

@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from cppo_lab.errors import UserError
 from cppo_lab.fields import Count, Group, Positive, Revision
 from cppo_lab.tasks.benchmarks import BENCHMARKS, Question, load_questions
+from cppo_lab.tasks.grading.answers import AnswerFormat
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
-from cppo_lab.tasks.grading.rules import AnswerFormat
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetTask
 from cppo_lab.tasks.rows import hub_rows, local_rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cppo_lab.tasks.grading.answers import MARKED, AnswerFormat
 from cppo_lab.tasks.grading.pool import grader
-from cppo_lab.tasks.grading.rules import MARKED, AnswerFormat
 from cppo_lab.tasks.grading.verdict import Verdict
 
 

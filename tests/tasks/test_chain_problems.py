@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cppo_lab.errors import UserError
 from cppo_lab.tasks.chain import VOCABULARY, ChainConfig, ChainTask, draw_problem
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.answers import grade
 
 GAIN = {"finds", "buys", "wins", "gets"}
 LOSS = {"loses", "sells", "eats", "gives"}

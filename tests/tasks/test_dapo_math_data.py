@@ -13,7 +13,7 @@ import pytest
 
 from cppo_lab.errors import UserError
 from cppo_lab.tasks.dapo_math import HUB_REVISION, DapoMathConfig, HeldoutPaths, bare_question, prompt_text
-from cppo_lab.tasks.grading.rules import AnswerFormat, grade
+from cppo_lab.tasks.grading.answers import AnswerFormat, grade
 from cppo_lab.tasks.problem_set import ProblemSetTask
 
 AIME = [{"problem": f"Contest problem {i}: find ${i}+1$.", "answer": f"{i + 1:03d}"} for i in range(4)]

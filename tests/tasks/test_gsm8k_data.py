@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cppo_lab.errors import UserError
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.answers import grade
 from cppo_lab.tasks.gsm8k import HUB_REVISION, Gsm8kConfig, load_problems
 from cppo_lab.tasks.task import Task
 

@@ -13,7 +13,7 @@ from tiny_runs import loop_for, tiny_config
 
 from cppo_lab.config.compose import group_options
 from cppo_lab.errors import UserError
-from cppo_lab.tasks.grading.rules import grade
+from cppo_lab.tasks.grading.answers import grade
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.loop import TrainingLoop
 

@@ -1,4 +1,4 @@
-"""Where a completion says its answer."""
+"""Find the answer that a response states."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass
 
 _MARKED = re.compile(r"#{4,}[^\S\n]*((?:(?!####)[^\n])*)")
-# Bold or not: DAPO's prompt asks for such a line, and its reward takes the words wherever they are.
+# Bold or not: DAPO's prompt asks for such a line, and its reward accepts the words anywhere.
 # The answer may stand on the next line.
 _ANSWER_LINE = re.compile(r"\banswer\**[^\S\n]*:\**\s*\**([^\n]*)", re.IGNORECASE)
-# A backslash takes the next character with it, so that escaped braces do not count.
+# A backslash consumes the next character, so that escaped braces do not count.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _LISTED = re.compile(r"[\s$]{0,9}(?:[,;]|(?:,\s{0,9})?(?:\\text\s?\{\s*)?(?:and|or)(?:\s*\})?)[\s$]{0,9}")
 
 
 @dataclass(frozen=True)
 class _Box:
-    """Places in the text: of the box, of its content, and of the end of both."""
+    """Offsets in the text: of the box, of its content, and of its end."""
 
     start: int
     content: int
@@ -24,7 +24,7 @@ class _Box:
 
 
 def _boxes(text: str) -> list[_Box]:
-    """The boxes that are closed, in the order of their ends. Linear in the text."""
+    """The closed boxes, ordered by their ends. Linear in the length of the text."""
     found = []
     opened: list[tuple[int, int] | None] = []
     for token in _BRACES.finditer(text):
@@ -41,7 +41,7 @@ def _boxes(text: str) -> list[_Box]:
 
 
 def _last_boxed(text: str) -> tuple[int, str] | None:
-    """Start and content of the last box (of two nested ones, the inner), joined with those it is listed with."""
+    """Start and content of the last box (the inner of two nested ones), joined with the boxes it is listed with."""
     boxes = _boxes(text)
     if not boxes:
         return None
@@ -54,21 +54,21 @@ def _last_boxed(text: str) -> tuple[int, str] | None:
 
 
 def _bare(line: str) -> str:
-    """An answer line without what only sets it off: bold, code, displayed mathematics."""
+    """An answer line without its markup: bold, code, displayed mathematics."""
     text = line.strip("*` \t\r")
     return text.removeprefix("\\[").removesuffix("\\]").strip() if text.startswith("\\[") else text
 
 
-def marked_answer(completion: str, answer_line: bool = False) -> str | None:
+def marked_answer(response: str, answer_line: bool = False) -> str | None:
     """The text after the last `####`, or in the last `\\boxed{}`, whichever comes later; None if neither.
 
-    Boxes that are listed (`\\boxed{5} or \\boxed{6}`) are one answer of several parts. A number that is merely
-    mentioned is no answer. With `answer_line`, what follows `Answer:` to the end of its line is one too.
+    Boxes in a list (`\\boxed{5} or \\boxed{6}`) are one answer of several parts. A number that is merely mentioned is
+    not an answer. With `answer_line`, the rest of the line after `Answer:` is one too.
     """
-    marks = [(mark.start(), mark.group(1)) for mark in _MARKED.finditer(completion)]
+    marks = [(mark.start(), mark.group(1)) for mark in _MARKED.finditer(response)]
     if answer_line:
-        marks += [(mark.start(), _bare(mark.group(1))) for mark in _ANSWER_LINE.finditer(completion)]
-    boxed = _last_boxed(completion)
+        marks += [(mark.start(), _bare(mark.group(1))) for mark in _ANSWER_LINE.finditer(response)]
+    boxed = _last_boxed(response)
     if boxed is not None:
         marks.append(boxed)
     return max(marks)[1].strip() if marks else None

@@ -1,4 +1,4 @@
-"""What is refused before symbolic mathematics sees it: answers that take long, or for ever, to parse or to evaluate."""
+"""Answers that are refused before symbolic mathematics: those that would take very long to parse or evaluate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MAX_CHARACTERS = 400
 _MAX_NESTING = 20
 _MAX_DIGITS = 64
 _MAX_EXPONENT_DIGITS = 4
-# Of all the numbers in one exponent, or of the exponents of powers within powers.
+# Over all numbers in one exponent, or the exponents of nested powers.
 _MAX_EXPONENTS_DIGITS = 6
 _MAX_FACTORIAL_DIGITS = 4
 _MAX_ELEMENTS = 100
-# Simplification tries the identities of each with each.
+# Simplification tries identities for every pair of them.
 _MAX_FUNCTIONS = 12
 
 _POWER = re.compile(r"(?:\^|\*\*)\s*")
@@ -28,7 +28,7 @@ _SCIENTIFIC = re.compile(r"\d\.?[eE][-+]?\d{4}")
 _DIGITS = re.compile(r"\d+")
 _FRACTION_OR_ROOT = re.compile(r"\\(?:d|t|c)?(?:frac|sqrt)")
 _FUNCTION = re.compile(r"\\(?:arc|a)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)")
-# They are evaluated while they are parsed, however large their arguments.
+# These are evaluated during parsing, however large their arguments.
 _EVALUATED_AT_ONCE = re.compile(r"\\(?:sum|prod|int|iint|lim|Gamma)(?![A-Za-z])")
 _BINOMIAL_OR_MODULO = re.compile(r"\\(?:d|t)?binom(?![A-Za-z])|\bmod\b|\\p?mod\b|\\bmod\b")
 _POWER_OF_NUMBERS = re.compile(r"(?<![_\d])\d+\s*(?:\^|\*\*)\s*\{?\s*\d")
@@ -48,7 +48,7 @@ def _nesting(text: str) -> int:
 
 
 def _group(text: str, start: int) -> str:
-    """What the bracket that opens at `start` holds, its end left open where it is never closed; empty if none opens."""
+    """The content of the bracket that opens at `start`, to the end of the text if never closed; empty if none opens."""
     if text[start : start + 1] not in ("{", "("):
         return ""
     depth = 0
@@ -60,7 +60,7 @@ def _group(text: str, start: int) -> str:
 
 
 def _group_before(text: str, end: int) -> str:
-    """What the bracket that closes right before `end` holds; empty if none closes there."""
+    """The content of the bracket that closes right before `end`; empty if none closes there."""
     closing = _GROUP_BEFORE.search(text, 0, end)
     if closing is None:
         return ""
@@ -77,7 +77,7 @@ def _digits(text: str) -> int:
 
 
 def _exponent(text: str, start: int) -> str:
-    """What is raised to at `start`: a group's content, a number, a command with its arguments, or a character."""
+    """The exponent at `start`: a group's content, a number, a command with its arguments, or a character."""
     if text[start : start + 1] in ("{", "("):
         return _group(text, start)
     found = _BARE_EXPONENT.match(text, start)
@@ -85,7 +85,7 @@ def _exponent(text: str, start: int) -> str:
 
 
 def _is_tower(text: str) -> bool:
-    """Whether some exponent is a tower itself: 9^9 or a^{b^c}, but neither x^2 nor 2^n."""
+    """Whether some exponent is itself a power: 9^9^9 or a^{b^c}, but neither x^2 nor 2^n."""
     for power in _POWER.finditer(text):
         exponent = _exponent(text, power.end())
         if _BARE_TOWER.match(text, power.end()):
@@ -138,9 +138,9 @@ def _is_long_evaluation(text: str) -> bool:
 
 
 def refusal(answer: str, longest: int = MAX_CHARACTERS) -> str | None:
-    """Why `answer` is not to be parsed, in a few words; None when it may be.
+    """Why `answer` must not be parsed, in a few words; None if it may be.
 
-    Not all that is slow is seen here: the worker's limits on time and memory hold for the rest.
+    Not every slow answer is recognised here: the worker's limits on time and memory cover the rest.
     """
     if len(answer) > longest:
         return "too long"

@@ -1,4 +1,4 @@
-"""Exact grading of integers and decimals: no symbolic mathematics, so nothing to hang and nothing to fool."""
+"""Exact grading of integers and decimals, without symbolic mathematics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from decimal import Context, Decimal
 from cppo_lab.tasks.grading.extraction import marked_answer
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict, judged
 
-# Longer "numbers" are no answer to a word problem; refusing them keeps the comparison cheap.
+# Longer numbers do not answer a word problem; refusing them keeps the comparison cheap.
 _MAX_DIGITS = 64
-# A number, its currency and its unit; what is longer is prose.
+# A number, its currency and its unit; anything longer is prose.
 _MAX_ANSWER = 200
 _MAX_UNIT_WORDS = 4
 # The default context would round to 28 digits.
@@ -28,10 +28,10 @@ _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ]|~)(?=\d{3}(?!\d))", re.ASCII)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textrm|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*(?:[23]|\{\s*[23]\s*\})|[²³])(?!\d)")
-# Any other letter alone is a variable.
+# Any other single letter is a variable.
 _LETTER_UNITS = frozenset("mgshlLWVJNACF")
 
-# After a number these words change what it says.
+# After a number, these words change its value.
 _SCALES = (
     "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score "
     "gross lakh lakhs crore crores grand k b t mm mn bn mil half tenth tenths hundredth hundredths thousandth "
@@ -54,7 +54,7 @@ def _exact(digits: str) -> Decimal | None:
 
 
 def parse_number(text: str) -> Decimal | None:
-    """The number that `text` consists of (thousands separators, a currency sign and a final period allowed)."""
+    """`text` as a number (thousands separators, a currency sign and a final period allowed); None if it is not one."""
     if len(text) > _MAX_ANSWER:
         return None
     found = _PLAIN.fullmatch(text)
@@ -79,9 +79,9 @@ def _without_latex(text: str) -> str:
 
 
 def parse_quantity(text: str) -> Decimal | None:
-    """The number of a quantity: `18`, `$1,234.50`, `18 dollars per day`, `1{,}234\\text{ cm}`, `90^\\circ`.
+    """The number in a quantity: `18`, `$1,234.50`, `18 dollars per day`, `1{,}234\\text{ cm}`, `90^\\circ`.
 
-    A percentage, a product, two numbers or a number with a scale (`18 million`) are none.
+    None for a percentage, a product, two numbers, or a number with a scale (`18 million`).
     """
     if len(text) > _MAX_ANSWER:
         return None
@@ -95,21 +95,20 @@ def parse_quantity(text: str) -> Decimal | None:
 
 
 def normalised(number: Decimal) -> str:
-    """`18`, `18.0` and `18.00` are one number; this is its one spelling."""
+    """The canonical spelling of a number: `18` for `18`, `18.0` and `18.00`."""
     text = format(_EXACT.plus(_EXACT.normalize(number)), "f")
     return "0" if text == "-0" else text
 
 
-def grade_number(completion: str, answer: str, answer_line: bool = False) -> Verdict:
-    """Compare the completion's marked answer with `answer` as exact decimal numbers. `answer_line` is that of
-    `marked_answer`.
+def grade_number(response: str, answer: str, answer_line: bool = False) -> Verdict:
+    """Compare the response's marked answer with `answer` as exact decimals; `answer_line` is that of `marked_answer`.
 
-    Raises ValueError when `answer` itself is no number: a data error, not a wrong completion.
+    Raises ValueError if `answer` itself is not a number: an error in the data, not a wrong response.
     """
     gold = parse_number(answer)
     if gold is None:
         raise ValueError(f"answer {answer[:40]!r}: not a number")
-    marked = marked_answer(completion, answer_line)
+    marked = marked_answer(response, answer_line)
     if marked is None:
         return Verdict(Outcome.UNPARSABLE)
     if len(marked) > _MAX_ANSWER:

@@ -15,8 +15,8 @@ from multiprocessing.util import Finalize
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from cppo_lab.tasks.grading.answers import MARKED, MAX_RESPONSE, AnswerFormat, grade
 from cppo_lab.tasks.grading.numbers import parse_number
-from cppo_lab.tasks.grading.rules import MARKED, MAX_RESPONSE, AnswerFormat, grade
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict
 
 LIMIT_S = 2.0

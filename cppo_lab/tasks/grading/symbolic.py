@@ -1,6 +1,6 @@
 """Equality of mathematical answers: math-verify behind guards, with its inexact numeric comparison replaced.
 
-Import this in a worker process only: sympy takes a second to load, and an answer can take for ever.
+Import this in a worker process only: sympy takes a second to load, and an answer can take arbitrarily long.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cppo_lab.tasks.grading.guards import refusal
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict, judged
 
 _DECIMALS = 6
-"""A decimal is right when it agrees to as many places, as in math-verify."""
+"""Decimals are equal if they agree to this many places, as in math-verify."""
 _DIGITS = 30
 _EXACT = 10.0**-20
 # A decimal close to zero must agree in its leading digits too.
@@ -38,11 +38,11 @@ def _close(first: Expr, second: Expr, relative: float) -> bool:
     """Whether two numbers differ by at most `relative` of the larger. Raises where they have no value."""
     largest = max(abs(first.evalf(_DIGITS)), abs(second.evalf(_DIGITS)))
     if not largest.is_finite:
-        # Any difference is small beside infinity; equal infinities are found equal before.
+        # Any difference is small relative to infinity; equal infinities were found equal before.
         return False
     if largest == 0:
         return True
-    # The difference of two equal expressions is evaluated to few digits; its size is what counts.
+    # The difference of two equal expressions is evaluated to few digits, but its size is right.
     return bool(abs((first - second).evalf(_DIGITS)) <= relative * largest)
 
 
@@ -51,11 +51,11 @@ def _has_decimals(expression: Basic) -> bool:
 
 
 def numeric_equality(first: Any, second: Any, float_rounding: int, numeric_precision: int) -> bool:
-    """Whether two expressions without symbols are one number; stands in for math-verify's `sympy_numeric_eq`.
+    """Whether two expressions without symbols are the same number; replaces math-verify's `sympy_numeric_eq`.
 
-    Exact numbers must agree to 20 digits relative to their size: the original takes any difference below 1e-15 for
-    zero, and 1/2^99 for 1/2^98. Decimals must agree when rounded to `float_rounding` places, and in their leading
-    digits. A percentage is a hundredth; the original takes 18% for 18. Matrices are compared entry by entry.
+    Exact numbers must agree to 20 digits relative to their size; the original takes any difference below 1e-15 for
+    zero, so that 1/2^99 equals 1/2^98. Decimals must agree when rounded to `float_rounding` places, and in their
+    leading digits. A percentage is a hundredth; the original takes 18% for 18. Matrices are compared entry by entry.
     """
     if isinstance(first, MatrixBase) and isinstance(second, MatrixBase):
         return first.shape == second.shape and all(
@@ -76,7 +76,7 @@ def numeric_equality(first: Any, second: Any, float_rounding: int, numeric_preci
             return rounded and _close(a, b, max(_RELATIVE, 10.0**-float_rounding))
         return _close(a, b, _EXACT)
     except (TypeError, ValueError, AttributeError, ArithmeticError):
-        # No number after all: an unevaluated function, an undefined value, a relation.
+        # Not a number after all: an unevaluated function, an undefined value, a relation.
         return False
 
 
@@ -93,9 +93,9 @@ def _balanced(text: str) -> bool:
 
 
 def parsed(text: str, targets: Sequence[Any] = _TARGETS) -> list[Any]:
-    """The expressions that math-verify reads in `text`, the raw string last; empty when it reads nothing.
+    """The expressions that math-verify finds in `text`, the raw string last; empty if it finds none.
 
-    Nothing is read where its normalisation lost a part of a balanced text.
+    Also empty if its normalisation lost a part of a balanced text.
     """
     found: list[Any] = parse(_prepared(text), list(targets), parsing_timeout=None)
     strings = [item for item in found if isinstance(item, str)]
@@ -112,7 +112,7 @@ def equal_expressions(
     strict: bool = True,
     allow_set_relation_comp: bool = False,
 ) -> bool:
-    """Whether what was read of the answer equals what was read of the reference (its order matters)."""
+    """Whether the parsed answer equals the parsed reference (their order matters)."""
     return bool(
         verify(
             list(gold),
@@ -143,12 +143,12 @@ def grade_expression(answer: str, gold: str) -> Verdict:
         return Verdict(Outcome.UNPARSABLE)
     numeral = _NUMERAL.fullmatch(gold.strip())
     if numeral:
-        # math-verify reads the digits alone, and takes 52_8 for 52_9.
+        # math-verify reads only the digits, so that 52_8 would equal 52_9.
         own = _NUMERAL.fullmatch(answer.strip())
         same_base = own is None or own["base"] == numeral["base"]
         return judged(same_base and (own["digits"] if own else answer.strip()) == numeral["digits"], shown)
     if _UNEQUAL.search(answer) and not _UNEQUAL.search(gold):
-        # math-verify drops the sign, and takes \ne 5 for 5.
+        # math-verify drops the sign, so that \ne 5 would equal 5.
         return Verdict(Outcome.WRONG, shown)
     try:
         reference, found = parsed(_boxed(gold)), parsed(_boxed(answer))
@@ -158,5 +158,5 @@ def grade_expression(answer: str, gold: str) -> Verdict:
     except (MemoryError, RecursionError):
         raise
     except Exception:
-        # sympy and its parser raise nearly everything on odd input; one answer must not end a training run.
+        # sympy and its parser raise almost any exception on odd input; one answer must not end a training run.
         return Verdict(Outcome.UNPARSABLE)

@@ -1,4 +1,4 @@
-"""What grading says of a completion."""
+"""The outcome of grading a response."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """The five verdicts.
+    """The five outcomes.
 
-    `unparsable` is text without a marked answer, or whose answer cannot be read; `rejected` is an answer that a guard
-    refused, or that ended its worker (memory, a crash); `timed_out` is one that was stopped.
+    `unparsable`: no marked answer, or one that cannot be read. `rejected`: refused by a guard, or ended its worker
+    (memory, a crash). `timed_out`: stopped at the time limit.
     """
 
     CORRECT = "correct"
@@ -24,14 +24,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`parsed` is the normalised answer found in the completion, or None when none could be read."""
+    """`parsed` is the normalised answer found in the response, or None if none could be read."""
 
     outcome: Outcome
     parsed: str | None = None
 
     @property
     def correct(self) -> bool:
-        """Whether the answer is right."""
+        """Whether the answer is correct."""
         return self.outcome is Outcome.CORRECT
 
     @property
@@ -41,11 +41,11 @@ class Verdict:
 
 
 def judged(correct: bool, parsed: str) -> Verdict:
-    """The verdict on an answer that was read as `parsed`."""
+    """The verdict on an answer that could be parsed."""
     return Verdict(Outcome.CORRECT if correct else Outcome.WRONG, parsed)
 
 
 def outcome_counts(verdicts: Iterable[Verdict], prefix: str = "grader/") -> dict[str, float]:
-    """How many verdicts there are of each kind, as metrics `grader/correct`, `grader/wrong`, …; zeros included."""
+    """The number of verdicts of each kind, as metrics `grader/correct`, `grader/wrong`, …; zeros included."""
     counted = Counter(verdict.outcome for verdict in verdicts)
     return {f"{prefix}{outcome.value}": float(counted[outcome]) for outcome in Outcome}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from cppo_lab.tasks.grading import pool
-from cppo_lab.tasks.grading.rules import MARKED, AnswerFormat, grade
+from cppo_lab.tasks.grading.answers import MARKED, AnswerFormat, grade
 from cppo_lab.tasks.grading.verdict import Verdict
 
 

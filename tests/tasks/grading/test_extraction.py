@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cppo_lab.tasks.grading.answers import AnswerFormat, grade
 from cppo_lab.tasks.grading.extraction import marked_answer
-from cppo_lab.tasks.grading.rules import AnswerFormat, grade
 
 TABLE = [
     ("#### 18", "18"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cppo_lab.tasks.grading.answers import grade
 from cppo_lab.tasks.grading.pool import Grader
-from cppo_lab.tasks.grading.rules import grade
 from cppo_lab.tasks.grading.verdict import Outcome
 
 UNITS = ("dollars", "eggs per day", "cm", "km/h", "square feet", "years old", "people's", "pounds of flour")

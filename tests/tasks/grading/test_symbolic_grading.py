@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppo_lab.tasks.benchmarks import Question, benchmark, load_questions
+from cppo_lab.tasks.grading.answers import grade
 from cppo_lab.tasks.grading.numbers import parse_number
 from cppo_lab.tasks.grading.pool import Grader
-from cppo_lab.tasks.grading.rules import grade
 from cppo_lab.tasks.grading.symbolic import grade_expression
 from cppo_lab.tasks.grading.verdict import Outcome
 

@@ -1,4 +1,4 @@
-"""All tasks by their `kind`: the lab's own, which register themselves when imported here, and those of plug-ins."""
+"""The lab's own tasks, which register themselves when they are imported here."""
 
 from __future__ import annotations
 
