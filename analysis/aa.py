@@ -1,20 +1,20 @@
-"""The A/A check: one method against itself must come out as no difference.
+"""The A/A check: a method compared with itself must show no difference.
 
-A method's runs are split in two halves, whose final accuracies go through the same test as two methods' do: the
-procedure that names differences is tried where there is none.
+A method's runs are split into two halves, whose final accuracies are contrasted exactly as those of two methods are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cppo_lab.analysis import statistics
-from cppo_lab.analysis.contrasts import ALPHA
-from cppo_lab.analysis.statistics import Array, Estimate
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.contrasts import ALPHA, Pair, contrast
+from cppo_lab.analysis.run_table import Run
+from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.summary import Summary
 
 SPLITS = 1000
 FEWEST_RUNS = 4
@@ -22,7 +22,7 @@ FEWEST_RUNS = 4
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What became of one method: the split of every other run, and the share of random splits that found something.
+    """The contrast of every other run with the rest, and the share of random splits in which a difference is found.
 
     `difference` is None below four runs, where a half has no spread.
     """
@@ -44,23 +44,27 @@ class SplitCheck:
         return "a difference" if self.found else "no difference"
 
 
-def check_methods(findings: Findings, generator: np.random.Generator) -> list[SplitCheck]:
+def check_methods(summary: Summary, generator: np.random.Generator) -> list[SplitCheck]:
     """The check of every method, in the order of the study."""
-    return [check_split(result.label, result.values("final"), generator) for result in findings.results]
+    return [check_split(result.label, result.runs, generator) for result in summary.results]
 
 
 def check_split(
-    label: str, finals: Array, generator: np.random.Generator, splits: int = SPLITS
+    label: str, runs: Sequence[Run], generator: np.random.Generator, splits: int = SPLITS
 ) -> SplitCheck:
-    """The check of final accuracies `finals` [n]: every other run against the rest, then random halves."""
-    half = len(finals) // 2
-    if len(finals) < FEWEST_RUNS:
-        return SplitCheck(label, len(finals), None, math.nan, math.nan)
-    first, second = finals[0 : 2 * half : 2], finals[1 : 2 * half : 2]
-    found = statistics.paired_difference(first, second, generator)
-    share = float(np.mean([_is_found(generator.permutation(finals), half) for _ in range(splits)]))
-    return SplitCheck(label, len(finals), found.difference, found.p_t, share)
+    """Every other run against the rest, then random halves."""
+    if len(runs) < FEWEST_RUNS:
+        return SplitCheck(label, len(runs), None, math.nan, math.nan)
+    values = [Pair(run.final, run.final_error, frozenset([run.run_id])) for run in runs]
+    seen, p = _contrast(values[0::2], values[1::2])
+    half = len(values) // 2
+    found = 0
+    for _ in range(splits):
+        order = generator.permutation(len(values))
+        found += _contrast([values[i] for i in order[:half]], [values[i] for i in order[half:]])[1] < ALPHA
+    return SplitCheck(label, len(runs), seen, p, found / splits)
 
 
-def _is_found(shuffled: Array, half: int) -> bool:
-    return statistics.paired_t_p(shuffled[:half] - shuffled[half : 2 * half]) < ALPHA
+def _contrast(first: Sequence[Pair], second: Sequence[Pair]) -> tuple[Estimate | None, float]:
+    made = contrast("", "", (one.minus(other) for one, other in zip(first, second, strict=False)))
+    return made.estimate, made.p

@@ -55,6 +55,16 @@ class Claim:
         return self.score in ACCURACIES
 
 
+@dataclass(frozen=True)
+class Planned:
+    """One run that a sweep plans: where the run table will have it."""
+
+    panel: str
+    method: str
+    seeds: str
+    axes: Mapping[str, str]
+
+
 def read_claims(name: str, content: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """The claims of a sweep file. Raises UserError where one is not as described above."""
     return [_claim(f"{name}: claims", each) for each in content]

@@ -1,140 +1,211 @@
-"""Differences between two methods, paired by seeds and starting policy, and what so many pairs can tell.
+"""Contrasts: differences between two methods over runs paired by seeds and starting policy.
 
-A difference is resolved only when its interval excludes zero and Holm's adjusted p stays below 0.05.
+Pairing, intervals, tests, Holm's adjustment, power, equivalence and the seeds a question needs exist here once; the
+report, the page of reproductions, the terminal and the A/A check all use them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 
 from cppo_lab.analysis import statistics
-from cppo_lab.analysis.run_table import MethodResult, RunResult, estimate, evaluation_sd
+from cppo_lab.analysis.run_table import Array, Run
 from cppo_lab.analysis.statistics import Estimate
 
 ALPHA = 0.05
-# With which probability a difference called resolvable is found.
 POWER = 0.8
+"""The probability with which a difference called detectable is detected."""
+# The evaluation error of the scores that are accuracies of one or a few evaluations.
+_ERRORS = {"final": "final_error", "best": "evaluation_stderr"}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Final accuracy of `label` minus that of `baseline`, paired by seeds and starting policy.
+class Pair:
+    """One paired difference, its evaluation error (NaN where none is known), and the ids of the runs behind it."""
 
-    smallest_resolvable and pairs_needed: see `with_power`; NaN and None where there is no spread to go by.
+    value: float
+    error: float
+    runs: frozenset[str]
+
+    def minus(self, other: Pair) -> Pair:
+        """The difference of two values, with the error of it."""
+        return Pair(self.value - other.value, math.hypot(self.error, other.error), self.runs | other.runs)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Mean difference of `treatment` and `baseline`, or the mean of `treatment` alone, over pairs.
+
+    estimate: None without pairs. improvement: the probability that a run of the treatment beats one of the baseline.
+    p_adjusted: the two-sided p adjusted for the `family` of contrasts tested together (Holm), NaN below two pairs.
     """
 
-    label: str
-    baseline: str
-    pairs: int
-    differences: tuple[float, ...]
-    difference: Estimate | None
-    p_t: float
-    p_sign_flip: float
-    p_holm: float
-    improvement: float
-    smallest_resolvable: float
-    pairs_needed: int | None
+    treatment: str
+    baseline: str | None
+    pairs: tuple[Pair, ...]
+    estimate: Estimate | None
+    improvement: float = math.nan
+    p_adjusted: float = math.nan
+    family: int = 1
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.pairs)
+
+    @property
+    def values(self) -> Array:
+        """The paired differences [n]."""
+        return np.array([pair.value for pair in self.pairs], dtype=np.float64)
+
+    @cached_property
+    def runs(self) -> frozenset[str]:
+        """The ids of all paired runs."""
+        return frozenset[str]().union(*(pair.runs for pair in self.pairs))
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of Student's t test against zero, not adjusted."""
+        return p_beyond(self.estimate, abs(self.estimate.mean)) if self.estimate else math.nan
+
+    @cached_property
+    def p_sign_flip(self) -> float:
+        """Two-sided p of the sign-flip test, not adjusted; its draws are the same in every report."""
+        return statistics.sign_flip_p(self.values, np.random.default_rng(0)) if self.pairs else math.nan
 
     @property
     def resolved(self) -> bool:
-        d = self.difference
-        return bool(d and d.has_interval and (d.low > 0 or d.high < 0) and self.p_holm < ALPHA)
+        """Whether the interval excludes zero and the adjusted p is below ALPHA."""
+        seen = self.estimate
+        return bool(
+            seen and seen.has_interval and (seen.low > 0 or seen.high < 0) and self.p_adjusted < ALPHA
+        )
 
     @property
     def verdict(self) -> str:
-        if self.difference is None:
+        """`higher`, `lower` or `inconclusive`, and why where it is not the interval that says so."""
+        seen = self.estimate
+        if seen is None:
             return "no matched pairs"
-        if not self.difference.has_interval:
-            return "not resolved (one pair)"
-        if not self.resolved:
-            crosses = self.difference.low <= 0 <= self.difference.high
-            return "not resolved" if crosses else "not resolved after Holm"
-        return "higher" if self.difference.mean > 0 else "lower"
+        if not seen.has_interval:
+            return "inconclusive (one pair)"
+        if self.resolved:
+            return "higher" if seen.mean > 0 else "lower"
+        return "inconclusive" if seen.low <= 0 <= seen.high else "inconclusive after Holm"
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The true difference that so many pairs detect with probability POWER at the spread seen; NaN without one.
+
+        At Holm's first step, 0.05 over the family: detected whatever the other contrasts show.
+        """
+        seen = self.estimate
+        if seen is None:
+            return math.nan
+        return statistics.smallest_resolvable_difference(seen.sd, seen.n, POWER, 1 - ALPHA / self.family)
+
+    @property
+    def seeds_needed(self) -> float | None:
+        """Pairs that would detect a true difference as large as the one seen, see `seeds_to_detect`."""
+        return seeds_to_detect(self.estimate, abs(self.estimate.mean), self.family) if self.estimate else None
 
 
-def matched_runs(treatment: MethodResult, baseline: MethodResult) -> list[tuple[RunResult, RunResult]]:
-    """Runs of both with the same seeds and starting policy."""
-    theirs = {run.pair: run for run in baseline.runs}
-    return [(run, theirs[run.pair]) for run in treatment.runs if run.pair in theirs]
+def pair_up(
+    treatment: Iterable[Run], baseline: Iterable[Run] | None, score: str = "final", less: float = 0.0
+) -> dict[tuple[str, str], Pair]:
+    """`score` of `treatment` minus that of `baseline` (of nothing, if None) and minus `less`, by (seeds, policy)."""
+    found = _by_pair(treatment, score)
+    if baseline is not None:
+        other = _by_pair(baseline, score)
+        found = {key: pair.minus(other[key]) for key, pair in found.items() if key in other}
+    return {
+        key: replace(pair, value=pair.value - less)
+        for key, pair in found.items()
+        if math.isfinite(pair.value)
+    }
 
 
-def paired_gap(
-    treatment: MethodResult, baseline: MethodResult, score: Literal["best", "final"]
-) -> Estimate | None:
-    """Mean of `score` of `treatment` minus that of `baseline` over matched runs; None where there is no pair."""
-    error = "final_error" if score == "final" else "evaluation_stderr"
-    matched = matched_runs(treatment, baseline)
-    gaps = np.array([getattr(mine, score) - getattr(other, score) for mine, other in matched])
-    errors = [math.hypot(getattr(mine, error), getattr(other, error)) for mine, other in matched]
-    return estimate(gaps, evaluation_sd(errors))
+def contrast(treatment: str, baseline: str | None, pairs: Iterable[Pair]) -> Contrast:
+    """The contrast of given pairs; its p is not adjusted yet."""
+    kept = tuple(pairs)
+    seen = estimate([pair.value for pair in kept], [pair.error for pair in kept])
+    made = Contrast(treatment, baseline, kept, seen)
+    return replace(made, p_adjusted=made.p)
 
 
-def compare(treatment: MethodResult, baseline: MethodResult, generator: np.random.Generator) -> Comparison:
-    """Paired comparison of final accuracies alone: Holm's p is left equal to the raw one, and power is not stated."""
-    improvement = math.nan
-    if treatment.runs and baseline.runs:
-        improvement = statistics.probability_of_improvement(
-            treatment.values("final"), baseline.values("final")
-        )
-    nan = math.nan
-    alone = Comparison(
-        label=treatment.label,
-        baseline=baseline.label,
-        pairs=0,
-        differences=(),
-        difference=None,
-        p_t=nan,
-        p_sign_flip=nan,
-        p_holm=nan,
-        improvement=improvement,
-        smallest_resolvable=nan,
-        pairs_needed=None,
-    )
-    matched = matched_runs(treatment, baseline)
-    if not matched:
-        return alone
-    first, second = (np.array([run.final for run in side]) for side in zip(*matched, strict=True))
-    errors = [math.hypot(mine.final_error, other.final_error) for mine, other in matched]
-    paired = statistics.paired_difference(first, second, generator, least_sd=evaluation_sd(errors))
-    return replace(
-        alone,
-        pairs=len(matched),
-        differences=tuple(float(value) for value in first - second),
-        difference=paired.difference,
-        p_t=paired.p_t,
-        p_sign_flip=paired.p_sign_flip,
-        p_holm=paired.p_t,
-    )
+def compare(treatment: Sequence[Run], baseline: Sequence[Run], names: tuple[str, str]) -> Contrast:
+    """The contrast of final accuracies of two methods, called by `names`."""
+    made = contrast(*names, pair_up(treatment, baseline).values())
+    if not treatment or not baseline:
+        return made
+    finals = (np.array([run.final for run in runs]) for runs in (treatment, baseline))
+    return replace(made, improvement=statistics.probability_of_improvement(*finals))
 
 
-def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The same comparisons, their p values adjusted together."""
-    adjusted = statistics.holm(np.array([comparison.p_t for comparison in comparisons], dtype=np.float64))
+def difference(treatment: Sequence[Run], baseline: Sequence[Run], score: str = "final") -> Estimate | None:
+    """Mean paired difference of a score of two methods; None without pairs."""
+    return contrast("", "", pair_up(treatment, baseline, score).values()).estimate
+
+
+def adjusted(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+    """The same contrasts, adjusted as one family (Holm)."""
+    p = holm([each.p for each in contrasts])
     return tuple(
-        replace(comparison, p_holm=float(p)) for comparison, p in zip(comparisons, adjusted, strict=True)
+        replace(each, p_adjusted=float("nan") if math.isnan(each.p) else value, family=max(1, len(contrasts)))
+        for each, value in zip(contrasts, p, strict=True)
     )
 
 
-def with_power(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The same comparisons with what their pairs can resolve, and how many pairs the difference seen would take.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjustment. A test without runs (NaN) will be made one day: it counts, as one that shows nothing."""
+    return [float(p) for p in statistics.holm(np.nan_to_num(np.array(p_values, dtype=np.float64), nan=1.0))]
 
-    At the level of Holm's first step, 0.05 over the number of tests: found whatever the other comparisons give.
+
+def p_beyond(seen: Estimate | None, distance: float) -> float:
+    """Two-sided p of the t test of a mean that lies `distance` inside what is to be shown: NaN without an interval,
+    1 on the wrong side.
     """
-    tests = sum(not math.isnan(comparison.p_t) for comparison in comparisons)
-    level = 1 - ALPHA / max(1, tests)
-    out = []
-    for comparison in comparisons:
-        seen = comparison.difference
-        if seen is not None:
-            comparison = replace(
-                comparison,
-                smallest_resolvable=statistics.smallest_resolvable_difference(seen.sd, seen.n, POWER, level),
-                pairs_needed=statistics.pairs_to_resolve(seen.mean, seen.sd, POWER, level),
-            )
-        out.append(comparison)
-    return tuple(out)
+    if seen is None or not seen.has_interval:
+        return math.nan
+    return statistics.t_p(distance, seen.sd, seen.n) if distance >= 0 else 1.0
+
+
+def seeds_to_detect(seen: Estimate | None, distance: float, family: int) -> float | None:
+    """Pairs that would show what the mean lies `distance` inside of, with probability POWER at Holm's first step, were
+    mean and spread those seen: None without a spread or on the wrong side, infinity where more than can be counted.
+    """
+    if seen is None or not seen.sd > 0 or not distance > 0:
+        return None
+    return statistics.pairs_to_resolve(distance, seen.sd, POWER, 1 - ALPHA / family) or math.inf
+
+
+def seeds_to_show_equal(seen: Estimate | None, margin: float, family: int) -> float | None:
+    """The same for a difference to be shown to lie within `margin` of zero."""
+    if seen is None or not seen.sd > 0 or not abs(seen.mean) < margin:
+        return None
+    return statistics.pairs_to_show_equal(seen.mean, seen.sd, margin, POWER, 1 - ALPHA / family) or math.inf
+
+
+def estimate(values: Sequence[float] | Array, errors: Sequence[float] = ()) -> Estimate | None:
+    """Mean and interval of the finite ones of `values` [n]; None when there is none.
+
+    errors: evaluation errors of the values; the spread is never taken to be smaller than they alone must cause.
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    known = np.array([error for error in errors if math.isfinite(error)])
+    least = float(np.sqrt((known**2).mean())) if len(known) else 0.0
+    return statistics.t_interval(finite, least_sd=least) if len(finite) else None
+
+
+def _by_pair(runs: Iterable[Run], score: str) -> dict[tuple[str, str], Pair]:
+    error = _ERRORS.get(score)
+    return {
+        run.pair: Pair(run.score(score), getattr(run, error) if error else math.nan, frozenset([run.run_id]))
+        for run in runs
+    }

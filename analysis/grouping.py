@@ -16,6 +16,7 @@ from cppo_lab.analysis.safe_text import visible
 
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40
+DEFAULT_BASELINES = ("dppo_topk_tv", "dppo_tv", "grpo", "ppo", "pg")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,29 @@ def group_runs(
 
     groups = tuple(sorted(found.values(), key=rank))
     return Grouping(groups, {run_id: member for run_id, (_, member) in placed.items()}, seeds)
+
+
+def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group | None:
+    """The baseline among the groups of one panel: by method, by label or by an axis value.
+
+    None wanted: the first of dppo_topk_tv, dppo_tv, grpo, ppo, pg that is there, else the first group.
+    """
+    if wanted is not None:
+        return next(
+            (
+                group
+                for group in groups
+                if wanted in (group.method, group.label) or wanted in dict(group.values).values()
+            ),
+            None,
+        )
+    ranked = (group for name in DEFAULT_BASELINES for group in groups if group.method == name)
+    return next(ranked, groups[0] if groups else None)
+
+
+def has_baseline(grouping: Grouping, wanted: str) -> bool:
+    """Whether any panel has the baseline that is wanted."""
+    return find_baseline(grouping.groups, wanted) is not None
 
 
 def label_of(value: str) -> str:

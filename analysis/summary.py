@@ -1,29 +1,83 @@
-"""What the runs of a study amount to: one result per method, its comparison to the baseline, the leader."""
+"""The results of a study: estimates of every method, contrasts with the baseline, who leads, and the sweep's claims."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
-from cppo_lab.analysis.contrasts import Comparison, compare, with_holm, with_power
-from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis import statistics
+from cppo_lab.analysis.claim_tests import ClaimTest, answerable, check_claims
+from cppo_lab.analysis.claims import Planned, read_claims
+from cppo_lab.analysis.contrasts import Contrast, adjusted, compare, estimate
+from cppo_lab.analysis.grouping import Group, find_baseline
+from cppo_lab.analysis.load.scores import Scoring, score_runs
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.run_table import Curve, MethodResult, Yardstick, evaluations, method_result, yardstick
-
-DEFAULT_BASELINES = ("dppo_topk_tv", "dppo_tv", "grpo", "ppo", "pg")
+from cppo_lab.analysis.run_table import Array, Run, RunTable
+from cppo_lab.analysis.statistics import Estimate
 
 
 @dataclass(frozen=True)
-class PanelFindings:
-    """Results of one panel, with the method of highest mean final accuracy and who it is resolved against."""
+class MethodResult:
+    """One group over its counted runs; the estimates are None when no run counts.
+
+    median_step is the step by which half of the runs had reached the threshold: infinite where fewer did, NaN where
+    there is no threshold or no run.
+    """
+
+    group: Group
+    runs: tuple[Run, ...]
+    shown: int
+    unfinished: int
+    failed: int
+    diverged: int
+    start: Estimate | None
+    final: Estimate | None
+    gain: Estimate | None
+    best: Estimate | None
+    area: Estimate | None
+    median_step: float
+    interquartile: float
+    interquartile_interval: tuple[float, float] | None
+
+    @property
+    def label(self) -> str:
+        return self.group.label
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def collapses(self) -> int:
+        return int(sum(run.collapsed for run in self.runs))
+
+    @property
+    def reached(self) -> int:
+        """Runs that reached the threshold."""
+        return int(np.isfinite(self.values("reached_at")).sum())
+
+    @property
+    def collapse_interval(self) -> tuple[float, float] | None:
+        """Interval of the share of runs that collapse; None when no run counts."""
+        return statistics.share_interval(self.collapses, self.n) if self.runs else None
+
+    def values(self, name: str) -> Array:
+        """A score of every counted run, [n]."""
+        return np.array([getattr(run, name) for run in self.runs], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class PanelSummary:
+    """Results of one panel, with the method of highest mean final accuracy and those it is not resolved from."""
 
     panel: str
-    yardstick: Yardstick
+    scoring: Scoring
     results: tuple[MethodResult, ...]
-    comparisons: tuple[Comparison, ...]
+    contrasts: tuple[Contrast, ...]
     baseline: str | None
     leader: MethodResult | None
     not_resolved_from: tuple[str, ...]
@@ -35,61 +89,51 @@ class PanelFindings:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Results of every panel, in the order of the study."""
+class Summary:
+    """The results of every panel in the order of the study, and the claims of its sweep."""
 
-    panels: tuple[PanelFindings, ...]
+    table: RunTable
+    panels: tuple[PanelSummary, ...]
+    claims: tuple[ClaimTest, ...] = ()
 
     @property
     def results(self) -> tuple[MethodResult, ...]:
         return tuple(result for panel in self.panels for result in panel.results)
 
     @property
-    def comparisons(self) -> tuple[Comparison, ...]:
-        return tuple(comparison for panel in self.panels for comparison in panel.comparisons)
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return tuple(contrast for panel in self.panels for contrast in panel.contrasts)
 
 
-def find(study: Study, seed: int = 0) -> Findings:
-    """All results and comparisons of a study; `seed` drives the bootstrap and drawn sign flips."""
-    generator = np.random.default_rng(seed)
-    per_run = evaluations(study)
-    return Findings(tuple(_panel(study, panel, per_run, generator) for panel in study.grouping.panels))
+def summarise(study: Study) -> Summary:
+    """All results, contrasts and claims of a study."""
+    table, scoring = score_runs(study)
+    planned = _planned(study)
+    claims = [claim for claim in read_claims(study.name, study.claims) if answerable(claim, planned)]
+    tests = check_claims(claims, table, planned, study.name)
+    panels = tuple(_panel(study, panel, table, scoring[panel], tests) for panel in study.grouping.panels)
+    return Summary(table, panels, tuple(tests))
 
 
-def baseline_of(group: Group, groups: tuple[Group, ...], wanted: str | None) -> Group | None:
-    """The group of the same panel that plays the baseline: by method, by label or by an axis value.
-
-    Without a wish: the first of dppo_topk_tv, dppo_tv, grpo, ppo, pg that is there, else the panel's first group.
-    """
-    peers = [peer for peer in groups if peer.panel == group.panel]
-    if wanted is not None:
-        for peer in peers:
-            if wanted in (peer.method, peer.label) or wanted in dict(peer.values).values():
-                return peer
-        return next((peer for peer in groups if peer.label == wanted), None)
-    for name in DEFAULT_BASELINES:
-        for peer in peers:
-            if peer.method == name:
-                return peer
-    return peers[0] if peers else None
+def _planned(study: Study) -> list[Planned]:
+    """Every run that the study lists, measured or not."""
+    groups = {group.label: group for group in study.grouping.groups}
+    return [
+        Planned(member.panel, member.method, member.seeds, dict(groups[member.label].values))
+        for member in study.grouping.membership.values()
+    ]
 
 
 def _panel(
-    study: Study,
-    panel: str,
-    per_run: dict[str, Curve],
-    generator: np.random.Generator,
-) -> PanelFindings:
-    groups = study.grouping.groups
-    measure = yardstick(study, panel, per_run)
-    results = tuple(
-        method_result(study, group, per_run, measure, generator) for group in study.grouping.in_panel(panel)
+    study: Study, panel: str, table: RunTable, scoring: Scoring, tests: Sequence[ClaimTest]
+) -> PanelSummary:
+    groups = study.grouping.in_panel(panel)
+    results = tuple(_method_result(study, group, table.of(panel, group.method), scoring) for group in groups)
+    baseline = find_baseline(groups, study.baseline)
+    base = next((result for result in results if result.group is baseline), None)
+    contrasts = _settled(
+        [_compare(result, base) for result in results if base is not None and result is not base], tests
     )
-    by_label = {result.label: result for result in results}
-    base_group = baseline_of(results[0].group, groups, study.baseline) if results else None
-    base = by_label.get(base_group.label) if base_group else None
-    raw = [compare(result, base, generator) for result in results if base is not None and result is not base]
-    comparisons = with_power(with_holm(raw))
     ranked = sorted(
         (result for result in results if result.final is not None),
         key=lambda result: result.final.mean if result.final else -math.inf,
@@ -98,15 +142,67 @@ def _panel(
     leader = ranked[0] if len(ranked) > 1 else None
     unresolved: tuple[str, ...] = ()
     if leader is not None:
-        # Comparisons with the baseline were planned, whoever leads; all others are picked after seeing who does.
-        pairs = with_holm([compare(a, b, generator) for a, b in combinations(ranked, 2)])
-        planned = {frozenset((c.label, c.baseline)): c for c in comparisons}
+        # Contrasts with the baseline were planned, whoever leads; all others are picked after seeing who does.
+        pairs = _settled([_compare(a, b) for a, b in combinations(ranked, 2)], tests)
+        planned = {frozenset((c.treatment, c.baseline)): c for c in contrasts}
         deciding = [
-            (c.baseline, planned.get(frozenset((c.label, c.baseline)), c))
+            (c.baseline, planned.get(frozenset((c.treatment, c.baseline)), c))
             for c in pairs
-            if c.label == leader.label
+            if c.treatment == leader.label
         ]
-        unresolved = tuple(other for other, comparison in deciding if not comparison.resolved)
-    return PanelFindings(
-        panel, measure, results, comparisons, base.label if base else None, leader, unresolved
+        unresolved = tuple(str(other) for other, contrast in deciding if not contrast.resolved)
+    return PanelSummary(panel, scoring, results, contrasts, base.label if base else None, leader, unresolved)
+
+
+def _compare(treatment: MethodResult, baseline: MethodResult) -> Contrast:
+    return compare(treatment.runs, baseline.runs, (treatment.label, baseline.label))
+
+
+def _settled(contrasts: Sequence[Contrast], tests: Sequence[ClaimTest]) -> tuple[Contrast, ...]:
+    """The contrasts with adjusted p values. One that a claim is about was planned with it, and is adjusted among the
+    claims; the rest are a family of their own. So no contrast has two verdicts.
+    """
+    claimed = {
+        test.contrast.runs: test
+        for test in tests
+        if test.claim.score == "final"
+        and test.claim.baseline
+        and not test.claim.than
+        and not test.claim.between
+    }
+    rest = iter(adjusted([each for each in contrasts if not each.runs or each.runs not in claimed]))
+    return tuple(
+        replace(each, p_adjusted=claimed[each.runs].p_different, family=claimed[each.runs].family)
+        if each.runs and each.runs in claimed
+        else next(rest)
+        for each in contrasts
+    )
+
+
+def _method_result(study: Study, group: Group, runs: tuple[Run, ...], scoring: Scoring) -> MethodResult:
+    rows = study.runs[study.runs["group"] == group.label]
+    values = {
+        name: np.array([getattr(run, name) for run in runs]) for name in ("start", "final", "best", "area")
+    }
+    finals = values["final"]
+    known = bool(runs) and math.isfinite(scoring.threshold)
+    enough = not statistics.interquartile_mean_is_mean(finals)
+    return MethodResult(
+        group=group,
+        runs=runs,
+        shown=len(rows),
+        unfinished=int((~rows["status"].isin(["FINISHED", "FAILED"])).sum()),
+        failed=int((rows["status"] == "FAILED").sum()),
+        diverged=int(rows["diverged"].sum()),
+        start=estimate(values["start"]),
+        final=estimate(finals, [run.final_error for run in runs]),
+        gain=estimate(finals - values["start"]),
+        best=estimate(values["best"], [run.evaluation_stderr for run in runs]),
+        area=estimate(values["area"]),
+        median_step=statistics.median_step(np.array([run.reached_at for run in runs])) if known else math.nan,
+        interquartile=statistics.interquartile_mean(finals) if len(finals) else math.nan,
+        # The draws are the same whichever other methods are in the report.
+        interquartile_interval=statistics.stratified_bootstrap_interval(finals, np.random.default_rng(0))
+        if enough
+        else None,
     )

@@ -30,7 +30,7 @@ import yaml
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.page.exhibits import exhibits
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 from cppo_lab.config.compose import compose_run
 from cppo_lab.tracking.run_folder import jsonable_config
 
@@ -249,9 +249,9 @@ def stage_seconds(output: Path) -> dict[str, float]:
 
     study = load_study(output, SWEEP)
     ended("reading run folders")
-    findings = find(study)
+    summary = summarise(study)
     ended("statistics")
-    shown = exhibits(study, findings)
+    shown = exhibits(study, summary)
     ended("drawing figures")
     for exhibit in shown:
         if exhibit.figure is not None:

@@ -11,7 +11,7 @@ from cppo_lab.analysis.figures.style import house_style
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import ACCURACY
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.summary import Summary
 
 PROFILES = "profiles"
 NO_PROFILES = "no run recorded profiles by position (profiles.jsonl), or none has been evaluated yet"
@@ -22,7 +22,7 @@ class FigureData:
     """A study with its results, and the panel to draw; None for a figure of all panels."""
 
     study: Study
-    findings: Findings
+    summary: Summary
     panel: str | None = None
 
     @property
@@ -50,7 +50,7 @@ class FigureData:
 
     def of_panel(self, panel: str) -> FigureData:
         """The same data for one panel."""
-        return FigureData(self.study, self.findings, panel)
+        return FigureData(self.study, self.summary, panel)
 
     def curves(self, group: Group, metric: str, *, from_step: int = 1) -> Curves | None:
         """A metric of a group over steps; None when none of its runs recorded it."""

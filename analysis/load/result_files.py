@@ -8,7 +8,6 @@ is added to, and runs are compared only where they share a seed and a starting p
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -17,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.result_sets import Added, Row, add_rows, one_per_run
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.run_table import ACCURACY, MethodResult, RunResult
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.run_table import CURVES, SCORES, Curve, Run, RunTable
 from cppo_lab.errors import UserError
 from cppo_lab.files import write_atomically
 
 # Scores that are counts; all others are printed with DIGITS significant digits.
 _WHOLE = ("best_step",)
 DIGITS = 7
-_SCORES = tuple(f.name for f in dataclasses.fields(RunResult) if f.name not in ("run_id", "pair"))
 _NEEDED = ("run_id", "panel", "method", "status", "starting_policy", "accuracy", "budget", "deviation")
 PRETRAINED = " (pretrained)"
 
@@ -47,61 +43,49 @@ class ResultFile:
     rows: tuple[Row, ...]
     set_aside: tuple[Row, ...] = ()
 
-    @property
-    def panels(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row["panel"] for row in self.rows))
 
-    def methods(self, panel: str) -> tuple[str, ...]:
-        """The methods with runs in `panel`."""
-        return tuple(dict.fromkeys(row["method"] for row in self.rows if row["panel"] == panel))
-
-    def of(self, panel: str, method: str) -> tuple[Row, ...]:
-        """The runs of one method in one panel."""
-        return tuple(row for row in self.rows if row["panel"] == panel and row["method"] == method)
-
-
-def rows_of(study: Study, findings: Findings) -> ResultFile:
-    """A row for every counted run of a study; runs that are unfinished or failed to run have none."""
+def rows_of(study: Study, table: RunTable) -> ResultFile:
+    """A row for every run of a study's run table."""
     axes = tuple(dict.fromkeys(name for group in study.grouping.groups for name, _ in group.values))
-    seeds = study.grouping.seed_axes
-    rows = [
-        _row(study, result, run)
-        for panel in findings.panels
-        for result in panel.results
-        for run in result.runs
-    ]
-    return ResultFile(study.name, (*axes, *seeds), tuple(rows))
+    rows = tuple(_row(study, run) for run in table.runs)
+    return ResultFile(study.name, (*axes, *study.grouping.seed_axes), rows)
 
 
-def _row(study: Study, result: MethodResult, run: RunResult) -> Row:
+def run_table(results: ResultFile) -> RunTable:
+    """The run table of a result file."""
+    return RunTable(tuple(_run(row, results.axes) for row in results.rows), len(results.set_aside))
+
+
+def _row(study: Study, run: Run) -> Row:
     about = study.runs.loc[run.run_id]
     info = study.provenance[run.run_id]
-    start, git = info.get("starting_policy") or {}, info.get("git") or {}
-    seeds = dict(part.split("=", 1) for part in str(about["seeds"]).split(", ") if "=" in part)
-    early, late = _deviation_halves(study, run.run_id)
     found: dict[str, Any] = {
         "run_id": run.run_id,
-        "panel": result.group.panel,
-        "method": result.group.method,
-        **dict(result.group.values),
-        **seeds,
-        "status": about["status"],
-        **{name: getattr(run, name) for name in _SCORES},
-        "budget_share": _mean(study, run.run_id, "mask/budget_share"),
-        "deviation_early": early,
-        "deviation_late": late,
-        "accuracy": _series(study, run.run_id, ACCURACY),
-        "budget": _series(study, run.run_id, "budget/effective"),
-        "deviation": _profile(study, run.run_id),
+        "panel": run.panel,
+        "method": run.method,
+        **run.axes,
+        "status": run.status,
+        **{name: getattr(run, name) for name in SCORES},
+        **{name: _series(getattr(run, name), ".4g" if name == "deviation" else ".0f") for name in CURVES},
         "steps": about["steps_done"],
         "tokens_sampled": about["tokens_sampled"],
         "duration_s": about["duration_s"],
-        "starting_policy": _starting_policy(start),
+        "starting_policy": _starting_policy(info.get("starting_policy") or {}),
         "device": about["device"],
-        "commit": str(git.get("commit") or "")[:12] + ("+" if git.get("dirty") else ""),
+        "commit": run.commit,
         "torch": (info.get("versions") or {}).get("torch"),
     }
     return {key: _text(key, value) for key, value in found.items()}
+
+
+def _run(row: Row, axes: Sequence[str]) -> Run:
+    found: dict[str, Any] = {
+        **{name: row.get(name, "") for name in ("run_id", "panel", "method", "status", "device", "commit")},
+        **{name: score(row, name) for name in (*SCORES, "duration_s")},
+        **{name: read_series(row.get(name, "")) for name in CURVES},
+    }
+    on_axes = {axis: row.get(axis, "") for axis in axes}
+    return Run(seeds=seeds_of(row), policy=policy_of(row), axes=on_axes, **found)
 
 
 def _starting_policy(start: Mapping[str, Any]) -> str | None:
@@ -128,45 +112,9 @@ def _text(key: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _mean(study: Study, run_id: str, key: str) -> float:
-    values = _steps(study, run_id, key)
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _series(study: Study, run_id: str, key: str) -> str:
-    """`0:0.35 2:0.51 …`: the steps at which `key` was recorded, with its values."""
-    return " ".join(f"{step}:{value:.4g}" for step, value in _steps(study, run_id, key).items())
-
-
-def _steps(study: Study, run_id: str, key: str) -> pd.Series:
-    if key not in study.metrics:
-        return pd.Series(dtype=float)
-    rows = study.metrics[study.metrics["run_id"] == run_id]
-    return rows.set_index("step")[key].dropna()
-
-
-def _last_profile(study: Study, run_id: str) -> pd.DataFrame:
-    """The bins by relative position at the last step that recorded them."""
-    rows = study.profiles[(study.profiles["run_id"] == run_id) & (study.profiles["kind"] == "relative")]
-    return rows[rows["step"] == rows["step"].max()].sort_values("low").dropna(subset=["divergence_mean"])
-
-
-def _profile(study: Study, run_id: str) -> str:
-    rows = _last_profile(study, run_id)
-    return " ".join(
-        f"{(low + high) / 2:.4g}:{value:.4g}"
-        for low, high, value in zip(rows["low"], rows["high"], rows["divergence_mean"], strict=True)
-    )
-
-
-def _deviation_halves(study: Study, run_id: str) -> tuple[float, float]:
-    """Mean divergence over tokens of the first and of the second half of responses."""
-    rows = _last_profile(study, run_id)
-    halves = []
-    for part in (rows[rows["high"] <= 0.5], rows[rows["low"] >= 0.5]):
-        total = float(part["count"].sum())
-        halves.append(float((part["divergence_mean"] * part["count"]).sum()) / total if total else math.nan)
-    return halves[0], halves[1]
+def _series(curve: Curve, form: str) -> str:
+    """`0:0.35 2:0.51 …`: steps or positions with the values there."""
+    return " ".join(f"{at:{form}}:{value:.4g}" for at, value in zip(*curve, strict=True))
 
 
 def read_series(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +176,7 @@ def read_results(path: Path) -> ResultFile:
             columns, *lines = csv.reader(file)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: is no result file ({error}).") from error
-    missing = [name for name in (*_NEEDED, *_SCORES) if name not in columns]
+    missing = [name for name in (*_NEEDED, *SCORES) if name not in columns]
     if missing:
         raise UserError(f"{path}: is no result file: it lacks the column {missing[0]}.")
     for number, line in enumerate(lines, start=2):
@@ -242,7 +190,7 @@ def read_results(path: Path) -> ResultFile:
 
 def _numbers_only(path: Path, rows: Sequence[Row]) -> None:
     for number, row in enumerate(rows, start=2):
-        for name in _SCORES:
+        for name in SCORES:
             try:
                 score(row, name)
             except ValueError as error:

@@ -104,6 +104,7 @@ def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> Sweep
         baseline=str(manifest["baseline"]) if manifest.get("baseline") else None,
         window=int(manifest["window"]) if manifest.get("window") else None,
         created_at=str(manifest["created_at"]) if manifest.get("created_at") else None,
+        claims=tuple(each for each in manifest.get("claims") or () if isinstance(each, dict)),
     )
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 

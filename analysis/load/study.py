@@ -38,7 +38,7 @@ _PROFILE_VALUES = (
 class Study:
     """Everything a report reads.
 
-    runs: one row per run, index `run_id`; columns `folder name status reason method panel group pair counted
+    runs: one row per run, index `run_id`; columns `folder name status reason method panel group policy seeds counted
         seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters task
         starting_recipe starting_seed starting_accuracy device started_at`, and one column per resolved
         configuration key, prefixed `config.`.
@@ -47,6 +47,7 @@ class Study:
     profiles: one row per run, step, kind and bin.
     command: the overrides of a sweep given on the command line; empty for a sweep with a title of its own.
     source: where the runs come from, in words; empty for one sweep, which its name tells.
+    claims: what the sweep's file claims; none where several sweeps are joined.
     incomparable: in what the runs differ that must be alike, when they are shown together all the same.
     """
 
@@ -65,6 +66,7 @@ class Study:
     notes: tuple[str, ...] = field(default=())
     command: str = ""
     source: str = ""
+    claims: tuple[Mapping[str, Any], ...] = ()
     incomparable: tuple[Difference, ...] = ()
 
     @property
@@ -85,6 +87,7 @@ class Heading:
     window: int | None = None
     created_at: str | None = None
     source: str = ""
+    claims: tuple[Mapping[str, Any], ...] = ()
 
 
 def assemble(
@@ -139,7 +142,7 @@ def _run_row(record: RunRecord, grouping: Grouping, evaluated_alike: Collection[
         "method": member.method,
         "panel": member.panel,
         "group": member.label,
-        "pair": f"{_policy(record, starting_accuracy, member.panel in evaluated_alike)}|{member.seeds}",
+        "policy": _policy(record, starting_accuracy, member.panel in evaluated_alike),
         "seeds": member.seeds,
         "steps": number(info.get("steps")),
         "steps_done": number(info.get("steps_done")) if info.get("steps_done") is not None else float(last),

@@ -14,7 +14,7 @@ from cppo_lab.analysis.figures.data import FigureData, draw_figure
 from cppo_lab.analysis.figures.registry import SECTIONS, ReportFigure, load_figures
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.phrases import filled_in
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.summary import Summary
 from cppo_lab.registry import Entry
 
 MOST_SLUG = 48
@@ -31,7 +31,7 @@ class Exhibit:
     figure: Figure | None
 
 
-def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
+def exhibits(study: Study, summary: Summary) -> list[Exhibit]:
     """Every figure of the report in page order, those of loaded plug-ins included.
 
     Neighbouring figures that each panel has of its own come panel by panel.
@@ -39,7 +39,7 @@ def exhibits(study: Study, findings: Findings) -> list[Exhibit]:
     entries = sorted(
         load_figures().entries(), key=lambda entry: (SECTIONS.index(entry.part.section), entry.part.place)
     )
-    data = FigureData(study, findings)
+    data = FigureData(study, summary)
     found: list[Exhibit] = []
     for (_, per_panel), block in groupby(entries, lambda entry: (entry.part.section, entry.part.per_panel)):
         neighbours = list(block)

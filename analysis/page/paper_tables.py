@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from cppo_lab.analysis.contrasts import paired_gap
+from cppo_lab.analysis.contrasts import difference
 from cppo_lab.analysis.formatting import MINUS, NONE, percent, points, points_range
-from cppo_lab.analysis.page.tables import Cell, Table, window_in_words
+from cppo_lab.analysis.method_notes import window_in_words
+from cppo_lab.analysis.page.tables import Cell, Table
 from cppo_lab.analysis.paper import BASELINE, BENCHMARKS, NAMES, SOURCE, TABLE_1, TABLE_4
-from cppo_lab.analysis.run_table import MethodResult
-from cppo_lab.analysis.summary import Findings, PanelFindings
+from cppo_lab.analysis.summary import MethodResult, PanelSummary, Summary
 
 
-def paper_table(findings: Findings) -> Table | None:
+def paper_table(summary: Summary) -> Table | None:
     """Table 1 beside the best and final accuracies measured; None where no panel holds two of the paper's methods."""
-    panels = _comparable(findings)
+    panels = _comparable(summary)
     if not panels:
         return None
     columns: list[tuple[str, bool]] = [("method", False)]
@@ -36,7 +36,7 @@ def paper_table(findings: Findings) -> Table | None:
         "paper",
         f"The paper's Table 1 ({SOURCE}: best AIME24/25/26 Avg@16 within [0, T_stop], one number each, without "
         "interval) beside the means measured here (best: highest evaluation within "
-        f"{window_in_words(findings)}). Task and scale differ, so the heights do not compare: read the order of the "
+        f"{window_in_words(summary)}). Task and scale differ, so the heights do not compare: read the order of the "
         "methods and the gap to DPPO, in points (here paired by seed and starting policy; the interval is of the final "
         "gap).",
         tuple(columns),
@@ -44,9 +44,9 @@ def paper_table(findings: Findings) -> Table | None:
     )
 
 
-def benchmarks_table(findings: Findings) -> Table | None:
+def benchmarks_table(summary: Summary) -> Table | None:
     """Table 4 as the paper prints it; made where `paper_table` is."""
-    if not _comparable(findings):
+    if not _comparable(summary):
         return None
     rows = tuple(
         (
@@ -75,11 +75,11 @@ def benchmarks_table(findings: Findings) -> Table | None:
     )
 
 
-def _comparable(findings: Findings) -> list[PanelFindings]:
+def _comparable(summary: Summary) -> list[PanelSummary]:
     """Panels in which two of the paper's methods, or more, have a final accuracy."""
     return [
         panel
-        for panel in findings.panels
+        for panel in summary.panels
         if sum(result.group.method in NAMES and result.final is not None for result in panel.results) >= 2
     ]
 
@@ -92,14 +92,14 @@ def _reported(method: str, place: int) -> tuple[Cell, Cell]:
     return _score(score), Cell(text, round((score - dppo) / 100, 4))
 
 
-def _measured(panel: PanelFindings, method: str) -> tuple[Cell, ...]:
+def _measured(panel: PanelSummary, method: str) -> tuple[Cell, ...]:
     """Best, its gap to DPPO, final, its gap to DPPO and the interval of that."""
     result, dppo = _of_method(panel, method), _of_method(panel, BASELINE)
     if result is None or result.final is None or result.best is None:
         return (Cell(NONE, ""),) * 5
     apart = None if result is dppo else dppo
     best_gap, final_gap = (
-        None if apart is None else paired_gap(result, apart, score) for score in ("best", "final")
+        None if apart is None else difference(result.runs, apart.runs, score) for score in ("best", "final")
     )
     return (
         Cell.of(result.best.mean, percent),
@@ -110,7 +110,7 @@ def _measured(panel: PanelFindings, method: str) -> tuple[Cell, ...]:
     )
 
 
-def _of_method(panel: PanelFindings, method: str) -> MethodResult | None:
+def _of_method(panel: PanelSummary, method: str) -> MethodResult | None:
     return next((result for result in panel.results if result.group.method == method), None)
 
 

@@ -9,7 +9,7 @@ from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.lines import MOST_BANDS
 from cppo_lab.analysis.formatting import plural
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page.tables import final_in_words, window_in_words
+from cppo_lab.analysis.method_notes import final_in_words, window_in_words
 from cppo_lab.analysis.run_table import ACCURACY
 
 
@@ -58,6 +58,6 @@ _PHRASES: Mapping[str, Callable[[FigureData], str]] = {
     "band": _band,
     "seeds": _seeds,
     "failures": _failures,
-    "final": lambda data: final_in_words(data.findings),
-    "window": lambda data: window_in_words(data.findings),
+    "final": lambda data: final_in_words(data.summary),
+    "window": lambda data: window_in_words(data.summary),
 }

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cppo_lab.analysis import verdict_text
+from cppo_lab.analysis import method_notes, verdict_text
 from cppo_lab.analysis.figures.looks import looks_of
 from cppo_lab.analysis.figures.registry import SECTIONS
 from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
@@ -28,7 +28,7 @@ from cppo_lab.analysis.page.sample_data import SampleData, sample_data
 from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
 from cppo_lab.analysis.page.tables import Table
 from cppo_lab.analysis.safe_text import brief, visible
-from cppo_lab.analysis.summary import Findings, find
+from cppo_lab.analysis.summary import Summary, summarise
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
 # In the order in which they take effect.
@@ -57,7 +57,7 @@ class Content:
     """Everything both pages say."""
 
     study: Study
-    findings: Findings
+    summary: Summary
     verdicts: tuple[tuple[str, tuple[str, ...]], ...]
     power: tuple[tuple[str, tuple[str, ...]], ...]
     caveats: tuple[str, ...]
@@ -130,9 +130,9 @@ def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) ->
 
 def collect(study: Study, formats: set[str]) -> Content:
     """Compute every statistic, sentence, table and figure of the report."""
-    findings = find(study)
+    summary = summarise(study)
     # Figures take most of the time, and tables alone need none.
-    shown = exhibits(study, findings) if formats & {"html", "md", "png", "pdf"} else []
+    shown = exhibits(study, summary) if formats & {"html", "md", "png", "pdf"} else []
     rendered = {
         exhibit.name: render(
             exhibit.name,
@@ -146,31 +146,32 @@ def collect(study: Study, formats: set[str]) -> Content:
         if exhibit.figure is not None
     }
     made = [
-        tables.results_table(findings),
-        tables.learning_table(findings),
-        tables.comparisons_table(findings),
-        paper_tables.paper_table(findings),
-        paper_tables.benchmarks_table(findings),
-        tables.stability_table(findings),
+        tables.results_table(summary),
+        tables.learning_table(summary),
+        tables.contrasts_table(summary),
+        tables.claims_table(summary.claims, summary.table) if summary.claims else None,
+        paper_tables.paper_table(summary),
+        paper_tables.benchmarks_table(summary),
+        tables.stability_table(summary),
         run_tables.differences_table(study),
         run_tables.budget_table(study),
-        run_tables.runs_table(study, findings),
+        run_tables.runs_table(study, summary),
     ]
     titles = {panel: verdict_text.panel_in_words(study, panel) for panel in study.grouping.panels}
     return Content(
         study=study,
-        findings=findings,
+        summary=summary,
         verdicts=(
-            *((("", (verdict_text.warning(study),)),) if study.mark else ()),
-            *((titles[panel.panel], tuple(verdict_text.verdict(panel))) for panel in findings.panels),
+            *((("", (method_notes.warning(study),)),) if study.mark else ()),
+            *((titles[panel.panel], tuple(verdict_text.verdict(panel))) for panel in summary.panels),
         ),
         power=tuple(
             (titles[panel.panel], tuple(verdict_text.power_statements(panel)))
-            for panel in findings.panels
-            if panel.comparisons
+            for panel in summary.panels
+            if panel.contrasts
         ),
-        caveats=tuple(verdict_text.caveats(study, findings)),
-        statistics=tuple(verdict_text.method_of_statistics(findings)),
+        caveats=tuple(method_notes.caveats(study, summary)),
+        statistics=tuple(method_notes.method_of_statistics(summary)),
         tables={table.name: table.marked(study.mark) for table in made if table is not None},
         settings=tuple(run_tables.shared_settings(study)),
         provenance=tuple(provenance(study)),
@@ -269,7 +270,7 @@ def _parts(content: Content) -> dict[str, str]:
     sections = _sections(content)
     said = {
         "verdict": True,
-        "accuracy": sections["accuracy"] or "comparisons" in content.tables,
+        "accuracy": sections["accuracy"] or "contrasts" in content.tables,
         "stability": sections["stability"] or "stability" in content.tables,
         "mechanisms": sections["mechanisms"],
         "samples": content.samples,

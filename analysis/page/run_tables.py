@@ -10,7 +10,7 @@ from cppo_lab.analysis.formatting import NONE, count, percent, plural, seconds
 from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.tables import Cell, Table
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.summary import Summary
 
 # Sections of the configuration that say what was computed; the rest is in each run's config.yaml.
 SECTIONS = ("task", "model", "engine", "trainer", "warmup", "evaluation")
@@ -101,9 +101,9 @@ def budget_table(study: Study) -> Table:
     )
 
 
-def runs_table(study: Study, findings: Findings) -> Table:
+def runs_table(study: Study, summary: Summary) -> Table:
     """Every run with its status, the failed and unfinished ones included."""
-    finals = {run.run_id: run for result in findings.results for run in result.runs}
+    finals = {run.run_id: run for result in summary.results for run in result.runs}
     rows = []
     for run_id, run in study.runs.iterrows():
         result = finals.get(str(run_id))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from cppo_lab.analysis import statistics
-from cppo_lab.analysis.contrasts import POWER, Comparison
+from cppo_lab.analysis.claim_tests import ClaimTest
+from cppo_lab.analysis.contrasts import POWER, Contrast
 from cppo_lab.analysis.formatting import (
+    MINUS,
     NONE,
     count,
-    listed,
     p_value,
     percent,
     percent_range,
@@ -23,8 +24,10 @@ from cppo_lab.analysis.formatting import (
     significant,
     size_in_points,
 )
-from cppo_lab.analysis.run_table import MethodResult
-from cppo_lab.analysis.summary import Findings
+from cppo_lab.analysis.method_notes import final_in_words, threshold_in_words, window_in_words
+from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.summary import MethodResult, Summary
+from cppo_lab.analysis.verdict_text import claim_measured, claim_seeds, claim_verdict
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,17 @@ class Table:
         return frame.assign(mark=self.mark) if self.mark else frame
 
 
-def results_table(findings: Findings) -> Table:
+def results_table(summary: Summary) -> Table:
     """The one table beside the verdict."""
-    compared = {comparison.label: comparison for comparison in findings.comparisons}
-    baselines = {panel.baseline for panel in findings.panels}
+    contrasts = {contrast.treatment: contrast for contrast in summary.contrasts}
+    baselines = {panel.baseline for panel in summary.panels}
     rows = []
-    for panel in findings.panels:
-        inside = panel.yardstick.evaluations_in_window
+    for panel in summary.panels:
+        inside = panel.scoring.evaluations_in_window
         overshoot = statistics.expected_maximum_of_normals(inside) if inside else 0.0
         ranked = sorted(panel.results, key=lambda r: r.final.mean if r.final else -math.inf, reverse=True)
         for result in ranked:
-            comparison = compared.get(result.label)
+            contrast = contrasts.get(result.label)
             is_baseline = result.label in baselines
             bias = float(result.values("evaluation_stderr").mean()) * overshoot if result.n else math.nan
             rows.append(
@@ -95,17 +98,17 @@ def results_table(findings: Findings) -> Table:
                         f"{result.collapses} of {result.n}" if result.n else NONE,
                         result.collapses if result.n else "",
                     ),
-                    _difference_cell(comparison, is_baseline),
+                    _estimate_cell(contrast.estimate if contrast else None, points),
                     Cell(
-                        points_range(comparison.difference) if comparison else NONE,
-                        _low_high(comparison.difference if comparison else None),
+                        points_range(contrast.estimate) if contrast else NONE,
+                        _low_high(contrast.estimate if contrast else None),
                     ),
-                    Cell("baseline" if is_baseline else comparison.verdict if comparison else NONE),
+                    Cell("baseline" if is_baseline else contrast.verdict if contrast else NONE),
                 )
             )
     return Table(
         "results",
-        f"Held-out accuracy per method, highest first. Final: {final_in_words(findings)}; 95% Student t intervals "
+        f"Held-out accuracy per method, highest first. Final: {final_in_words(summary)}; 95% Student t intervals "
         "over n seeds. Differences are paired by seed and starting policy, in percentage points.",
         (
             ("method", False),
@@ -125,49 +128,31 @@ def results_table(findings: Findings) -> Table:
     )
 
 
-def final_in_words(findings: Findings) -> str:
-    """Which evaluations make the final accuracy, panel by panel where they differ."""
-    return _by_panel(
-        findings,
-        [
-            f"the mean of the last {panel.yardstick.final_evaluations} evaluations"
-            if panel.yardstick.final_evaluations > 1
-            else "the last evaluation"
-            for panel in findings.panels
-        ],
-    )
-
-
-def window_in_words(findings: Findings) -> str:
-    """Steps among which the best evaluation is looked for, panel by panel where they differ."""
-    return _by_panel(findings, [f"steps 0 to {panel.yardstick.window}" for panel in findings.panels])
-
-
-def comparisons_table(findings: Findings) -> Table | None:
-    """Tests and power behind each comparison to the baseline."""
-    if not findings.comparisons:
+def contrasts_table(summary: Summary) -> Table | None:
+    """Tests and power behind each contrast with the baseline."""
+    if not summary.contrasts:
         return None
     rows = tuple(
         (
-            Cell(c.label),
-            Cell(c.baseline),
-            Cell(str(c.pairs), c.pairs),
-            _estimate_cell(c.difference, points),
-            Cell.of(c.p_t, p_value),
-            Cell.of(c.p_holm, p_value),
+            Cell(c.treatment),
+            Cell(str(c.baseline)),
+            Cell(str(c.n), c.n),
+            _estimate_cell(c.estimate, points),
+            Cell.of(c.p, p_value),
+            Cell.of(None if math.isnan(c.p) else c.p_adjusted, p_value),
             Cell.of(c.p_sign_flip, p_value),
             Cell.of(c.improvement, probability),
-            Cell.of(c.smallest_resolvable, size_in_points),
-            Cell(_pairs_needed(c), c.pairs_needed if c.pairs_needed is not None else ""),
+            Cell.of(c.smallest_detectable, size_in_points),
+            _seeds_needed(c),
         )
-        for c in findings.comparisons
+        for c in summary.contrasts
     )
     return Table(
-        "comparisons",
-        "Paired comparisons of final accuracy. Improvement: probability that a run of the method beats a run of "
-        f"the baseline. Resolvable: the true difference, in points, that this many pairs find with probability {POWER} "
-        "at the spread seen, whatever the other comparisons give. Pairs needed: for a true difference as large as the "
-        "one seen.",
+        "contrasts",
+        "Paired contrasts of final accuracy with the baseline. Improvement: probability that a run of the method beats "
+        "a run of the baseline. Detectable: the true difference, in points, that this many pairs detect with "
+        f"{100 * POWER:.0f}% power at the observed spread, whatever the other contrasts show. Seeds needed: to detect "
+        "the observed difference.",
         (
             ("method", False),
             ("baseline", False),
@@ -177,19 +162,60 @@ def comparisons_table(findings: Findings) -> Table | None:
             ("Holm p", True),
             ("sign-flip p", True),
             ("improvement", True),
-            ("resolvable", True),
-            ("pairs needed", True),
+            ("detectable", True),
+            ("seeds needed", True),
         ),
         rows,
     )
 
 
-def learning_table(findings: Findings) -> Table | None:
+def claims_table(tests: Sequence[ClaimTest], table: RunTable) -> Table:
+    """Every claim of a sweep with its contrast, tests and verdict."""
+    rows = []
+    for test in tests:
+        claim = test.claim
+        contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
+        score = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
+        than = f" {MINUS} {claim.than:g}" if claim.than else ""
+        tested = test.estimate is not None and test.estimate.has_interval
+        rows.append(
+            (
+                Cell(claim.says),
+                Cell(f"{contrast}{score}{than}"),
+                Cell(test.panel),
+                Cell(claim_measured(test, table), test.estimate.mean if test.estimate else ""),
+                *(
+                    Cell(f"{p:.2g}", p) if tested else Cell("", "")
+                    for p in (test.adjusted.holds, test.adjusted.fails)
+                ),
+                Cell(claim_seeds(test)),
+                Cell(claim_verdict(test)),
+            )
+        )
+    return Table(
+        "claims",
+        "The claims of the sweep's file, each tested for and against, with p values Holm-adjusted over the claims of a "
+        "panel.",
+        (
+            ("claim", False),
+            ("contrast", False),
+            ("panel", False),
+            ("measured", True),
+            ("p for", True),
+            ("p against", True),
+            ("seeds", True),
+            ("verdict", False),
+        ),
+        tuple(rows),
+    )
+
+
+def learning_table(summary: Summary) -> Table | None:
     """What a method learned and how soon: the interquartile mean, the whole curve, the step of a threshold."""
-    results = [result for result in findings.results if result.n]
+    results = [result for result in summary.results if result.n]
     if not results:
         return None
-    windows = {panel.panel: panel.yardstick.window for panel in findings.panels}
+    windows = {panel.panel: panel.scoring.window for panel in summary.panels}
     rows = tuple(
         (
             Cell(result.label, method=result.group.method),
@@ -207,8 +233,8 @@ def learning_table(findings: Findings) -> Table | None:
         "learning",
         "What was learned, and how soon. Interquartile mean of the final accuracies, with a stratified bootstrap "
         "interval from four seeds on (below four it is just the mean). Area: mean height of the accuracy curve within "
-        f"{window_in_words(findings)}, a diverged run carried on at its last value. Steps to threshold: by when half "
-        f"of the runs had been evaluated at {threshold_in_words(findings)} or more; reached: how many ever were.",
+        f"{window_in_words(summary)}, a diverged run carried on at its last value. Steps to threshold: by when half "
+        f"of the runs had been evaluated at {threshold_in_words(summary)} or more; reached: how many ever were.",
         (
             ("method", False),
             ("n", True),
@@ -223,22 +249,9 @@ def learning_table(findings: Findings) -> Table | None:
     )
 
 
-def threshold_in_words(findings: Findings) -> str:
-    """The accuracy that the steps to a threshold are counted to, panel by panel where they differ."""
-    return _by_panel(
-        findings,
-        [
-            percent(panel.yardstick.threshold)
-            if math.isfinite(panel.yardstick.threshold)
-            else "no threshold (no method ended above its start)"
-            for panel in findings.panels
-        ],
-    )
-
-
-def stability_table(findings: Findings) -> Table | None:
+def stability_table(summary: Summary) -> Table | None:
     """KL, masking and collapses per method."""
-    results = [result for result in findings.results if result.n]
+    results = [result for result in summary.results if result.n]
     if not results:
         return None
     rows = tuple(
@@ -274,26 +287,8 @@ def stability_table(findings: Findings) -> Table | None:
     )
 
 
-def _by_panel(findings: Findings, texts: list[str]) -> str:
-    """The text, or where they differ those of the panels that have anything to speak of."""
-    told = [
-        (panel, text)
-        for panel, text in zip(findings.panels, texts, strict=True)
-        if any(result.n for result in panel.results)
-    ]
-    if len({text for _, text in told}) < 2:
-        return told[0][1] if told else texts[0]
-    return listed([f"{text} for {panel.panel}" for panel, text in told])
-
-
 def _estimate_cell(estimate: statistics.Estimate | None, show: Callable[[float | None], str]) -> Cell:
     return Cell.of(None if estimate is None else estimate.mean, show)
-
-
-def _difference_cell(comparison: Comparison | None, is_baseline: bool) -> Cell:
-    if is_baseline or comparison is None or comparison.difference is None:
-        return Cell(NONE, "")
-    return Cell(points(comparison.difference.mean), comparison.difference.mean)
 
 
 def _low_high(estimate: statistics.Estimate | None) -> str:
@@ -306,10 +301,11 @@ def _of_shown(result: MethodResult) -> str:
     return "" if result.n == result.shown else f" of {result.shown}"
 
 
-def _pairs_needed(comparison: Comparison) -> str:
-    if comparison.difference is None or comparison.difference.n < 2:
-        return NONE
-    return "> 1000" if comparison.pairs_needed is None else str(comparison.pairs_needed)
+def _seeds_needed(contrast: Contrast) -> Cell:
+    needed = contrast.seeds_needed
+    if needed is None:
+        return Cell(NONE, "")
+    return Cell(f"{needed:.0f}", int(needed)) if math.isfinite(needed) else Cell("> 1000", "")
 
 
 def _mean(result: MethodResult, name: str) -> float:

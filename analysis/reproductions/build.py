@@ -1,4 +1,4 @@
-"""docs/reproductions.md and the README's picture: what the paper says, what was measured, and whether the two agree.
+"""docs/reproductions.md and the README's picture: the paper's claims, what was measured, and which claims hold.
 
 `python -m cppo_lab.analysis.reproductions` writes the page and its figures from the sweep files and results/*.csv.
 """
@@ -10,17 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cppo_lab.analysis.claim_tests import Outcome
+from cppo_lab.analysis.claim_tests import ClaimTest
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.reproductions.document import (
     MARGIN_POINTS,
     head,
     line,
-    measured_in_words,
     page,
-    pairs_in_words,
-    place_in_words,
-    verdict_in_words,
+    short_cells,
 )
 from cppo_lab.analysis.reproductions.figure import headlines, reproduction
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, read_items
@@ -33,52 +30,39 @@ README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
 
 def headline_block(items: Sequence[Item], image: str) -> str:
     """The README's picture and its caption."""
-    shown = [(item, each) for item in items for each in _headlines(item)]
     lines = [
         README_START,
         "![Held-out accuracy against training steps, and the contrasts of the paper's headline claims]"
         f"({image})",
         "",
-        "*Drawn by the lab from `results/`: a model of 0.1 million parameters, each seed from a starting policy of its",
-        "own. Above, means over the seeds that all methods of a panel have; below, differences of final accuracy in",
-        "points, with 95% intervals over paired runs. A claim does not agree where its opposite holds, or where an",
-        f"advantage of {MARGIN_POINTS} points (the grey band) is excluded. All claims, models and regimes, and how",
-        "verdicts are given: [docs/reproductions.md](docs/reproductions.md).*",
+        "*Measured by this lab (`results/`): a model of 0.1 million parameters, a separate starting policy for each",
+        "seed. Top: means over the seeds that all methods of a panel share. Bottom: differences in final accuracy in",
+        "points, with 95% intervals over paired runs. A claim does not hold where its opposite is significant, or",
+        f"where an advantage of {MARGIN_POINTS} points (grey band) is excluded. All claims, models and regimes, and",
+        "the rules for verdicts: [docs/reproductions.md](docs/reproductions.md).*",
         "",
-        *head("CPPO's paper says", "measured here", "seeds", "verdict"),
-        *(
-            line(
-                f"{each.claim.says}{place_in_words(each)}",
-                measured_in_words(item, each),
-                pairs_in_words(each),
-                verdict_in_words(each),
-            )
-            for item, each in shown
-        ),
+        *head("claim of the CPPO paper", "measured here", "seeds", "verdict"),
+        *(line(*short_cells(item, test)) for item in items for test in _headlines(item)),
         README_END,
     ]
     return "\n".join(lines)
 
 
-def headline_outcomes(items: Sequence[Item]) -> list[Outcome]:
-    """The headline claims at laptop scale, for the model with most seeds, in every regime."""
-    return [outcome for item in items for outcome in _headlines(item)]
-
-
-def _headlines(item: Item) -> list[Outcome]:
+def _headlines(item: Item) -> list[ClaimTest]:
+    """The headline claims of an item at laptop scale, for the model with most seeds, in every regime."""
     return [
-        outcome
-        for outcome in item.outcomes
+        test
+        for test in item.tests
         if item.sweep.scale != PAPER_SCALE
-        and outcome.claim.headline
-        and (not outcome.panel or outcome.panel.startswith(HEADLINE_PANELS))
+        and test.claim.headline
+        and (not test.panel or test.panel.startswith(HEADLINE_PANELS))
     ]
 
 
 def readme_with(readme: str, block: str) -> str:
-    """The README with its picture and caption replaced. Raises UserError where it does not say where they are."""
+    """The README with its picture and caption replaced. Raises UserError where its marks are missing."""
     if readme.find(README_START) < 0 or readme.find(README_END) < readme.find(README_START):
-        raise UserError(f"README: {README_START} and {README_END}: must both stand in it, in this order.")
+        raise UserError(f"README: {README_START} and {README_END}: must both be in it, in this order.")
     before, _, rest = readme.partition(README_START)
     _, _, after = rest.partition(README_END)
     return f"{before}{block}{after}"
@@ -90,14 +74,14 @@ def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
     images = docs / "images" / "reproductions"
     images.mkdir(parents=True, exist_ok=True)
     for item in items:
-        figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
+        figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
         if figure is not None:
             drawn = render(item.sweep.slug, figure, png=True, pdf=False, page=False)
             assert drawn.png is not None, "a PNG was asked for"
             (images / f"{item.sweep.slug}.png").write_bytes(drawn.png)
-    table1 = items[0].results
+    table1 = items[0].table
     shown = [panel for panel in table1.panels if panel.startswith(HEADLINE_PANELS)]
-    figure = headlines(table1, shown, headline_outcomes(items))
+    figure = headlines(table1, shown, [test for item in items for test in _headlines(item)])
     if figure is not None and readme is not None:
         picture = render("headlines", figure, png=True, pdf=False, page=False).png
         assert picture is not None, "a PNG was asked for"

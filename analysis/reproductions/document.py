@@ -1,73 +1,73 @@
-"""The text of docs/reproductions.md: every measured number on it comes from results/*.csv."""
+"""The text of docs/reproductions.md: every measured number in it comes from results/*.csv."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cppo_lab.analysis import statistics
-from cppo_lab.analysis.claim_tests import Outcome, difference
+from cppo_lab.analysis.claim_tests import FAILS, HOLDS, INCONCLUSIVE, ClaimTest
 from cppo_lab.analysis.claims import MARGIN
-from cppo_lab.analysis.contrasts import ALPHA, POWER
-from cppo_lab.analysis.formatting import MINUS, percent, plural, points, points_range, seconds, signed
-from cppo_lab.analysis.load.result_files import ResultFile, score
+from cppo_lab.analysis.contrasts import ALPHA, POWER, difference, estimate
+from cppo_lab.analysis.formatting import percent, percent_range, plural, points, seconds, signed
+from cppo_lab.analysis.page.tables import claims_table
 from cppo_lab.analysis.paper import reported_differences
-from cppo_lab.analysis.reproductions.figure import MOST_POINTS, is_measured, shown_in_words
+from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
 from cppo_lab.analysis.reproductions.items import Item, anchor, heading
-from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.run_table import Run, RunTable
+from cppo_lab.analysis.verdict_text import FELL, claim_estimate, claim_measured, claim_seeds, claim_verdict
 
 MARGIN_POINTS = f"{100 * MARGIN:.0f}"
 POWER_PERCENT = f"{100 * POWER:.0f}%"
-FELL = "†"
 HEADER = f"""# Reproductions
 
-What CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs/2606.10968)) measured, every table and figure of it a sweep
-of this lab, and what came of it at laptop scale: models of 0.1 to 3 million parameters on the embedded word problems,
-in place of Qwen3 on mathematics. The page is made from `results/*.csv` by `make reproductions`; no measured number on
-it is typed.
+Every table and figure of CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs/2606.10968)) that measures something is
+a sweep of this lab. This page sets the paper's claims beside the lab's results at laptop scale: models of 0.1 to 3
+million parameters on the embedded word problems, in place of Qwen3 on mathematics. `make reproductions` generates it
+from `results/*.csv`; no measured number is typed by hand.
 
-**How to read the verdicts.** A difference is of final accuracy (mean of the last three evaluations, of the last one in
-runs with fewer than four; 1,024 held-out problems each), paired by seed and starting policy, with Student's 95%
-interval. Every claim is tested for and against.
+**How to read the verdicts.** A difference is in final accuracy (mean of the last three evaluations, or the last one in
+runs with fewer than four; 1,024 held-out problems each), paired by seed and starting policy, with a 95% Student t
+interval. Every claim is tested in both directions.
 
-- *Above* agrees when the difference is significantly above zero. It does not agree when the *opposite* holds
-  (significantly below zero), or when it is significantly *less than {MARGIN_POINTS} points*, so that an advantage of
-  that size is excluded; a smaller one is not.
-- *Equal* agrees when the difference is significantly within {MARGIN_POINTS} points of zero, and does not agree when it
-  is significantly different from zero.
-- Significant means p < {ALPHA} after Holm's adjustment for all claims of the same panel, those included that have no
-  runs yet. Verdicts in **bold** stay what they are when adjusted for all tests of this page at once.
-- All else is *not resolved*, with the numbers of seeds that would exclude an advantage or show it: with a power of
-  {POWER_PERCENT} at Holm's first step, were the mean and the spread those seen, which over few seeds is a rough guess.
-- A verdict on fewer seeds than the sweep plans is *interim*. Where two sweeps ask one thing of the same runs, it is
-  tested once, on all of them.
-- {FELL}: one of the two methods ended below where it started, so that the difference tells of its collapse.
+- An *above* claim holds when the difference is significantly above zero. It does not hold when the *opposite* does
+  (significantly below zero), or when the difference is significantly *less than {MARGIN_POINTS} points*: an advantage
+  of that size is excluded, a smaller one is not.
+- An *equal* claim holds when the difference is significantly within {MARGIN_POINTS} points of zero, and does not hold
+  when it is significantly different from zero.
+- Significant means p < {ALPHA} after Holm's adjustment for all claims of the same panel, including those that have no
+  runs yet. Verdicts in **bold** survive adjustment for all tests of this page at once.
+- Everything else is *inconclusive*. The page gives the number of seeds that would detect the claimed difference, or
+  exclude it, with {POWER_PERCENT} power at the first step of Holm's procedure, taking the observed mean and spread for
+  the true ones; with few seeds this is a rough guess.
+- A verdict with fewer seeds than planned is *interim*. A question that two sweeps ask of the same runs is tested once,
+  on all of them.
+- {FELL}: one of the two methods ended below its starting policy, so the difference reflects a collapse.
 
-{MARGIN_POINTS} points are what these sweeps were sized to tell. The paper's own differences are of other models,
-another task and another score (best AIME Avg@16 in a window, one run each, no intervals), and some are smaller. Means
-in tables are over all runs of a method, which may be other seeds than those of the next; curves are over the seeds
-that all methods of a panel have, differences over pairs. Thresholds are those that the papers publish; MinPRO's and
-CISPO's are not published, and are those of other implementations ([methods.md](methods.md)).
+The sweeps were sized to resolve {MARGIN_POINTS} points. The paper's own differences are for other models, another task
+and another score (best AIME Avg@16 in a window, one run each, no intervals), and some are smaller. Means in tables are
+over all runs of a method, so two rows may cover different seeds; curves use the seeds that all methods of a panel
+share, and differences use pairs. Thresholds are the published ones; those of MinPRO and CISPO are not published and
+come from other implementations ([methods.md](methods.md)).
 
-In the figures, contrasts that agree with the paper are green, those that do not red, and those that are not resolved
-grey; the band is {MARGIN_POINTS} points to each side of zero, and arrows stand for what lies beyond {MOST_POINTS:.0f}.
-Thin lines with open dots are differences from the sweep's baseline about which nothing was claimed; neither they nor
-those of the tables are adjusted for their number.
+In the figures, contrasts whose claim holds are green, those whose claim does not hold red, and inconclusive ones grey.
+The band marks {MARGIN_POINTS} points to each side of zero; arrows stand for what lies beyond {MOST_POINTS:.0f}. Thin
+lines with open dots are differences from the sweep's baseline that no claim is about; neither they nor those in the tables
+are adjusted for their number.
 """
 PROTOCOL = """## What was decided when
 
-Claims and seeds were written down before the runs they are about, with these exceptions; what had been seen by then is
-said with each.
+Claims and numbers of seeds were fixed before the runs they concern, with these exceptions; each says what had been seen
+by then.
 
-- The claims themselves: a few seeds of the main regime. The rules of the verdicts were then made stricter, and alike in
-  both directions, after a review: up to 14 seeds of the main regime. With the rules, both claims of the staleness sweep
-  were spread from the regimes they had named to all eight (25 of its runs seen, of the main regime), and Figure 7's "a
-  part of the masked tokens" became "more than a twentieth" (nine of its runs seen, at more than half). A/A's two halves
-  of seeds became two runs from each starting policy (16 seeds seen).
-- Seeds added for the width of intervals of headline contrasts: Figure 5's three sweeps from 16 to 28. Two of them were
-  wider than 3 points to a side; the third, the order of the weights, was not, and went from not resolved to agreeing.
+- The claims were written with a few seeds of the main regime seen. After a review, with up to 14 of its seeds seen, the
+  rules for verdicts were made stricter and symmetric. At the same time both claims of the staleness sweep were extended
+  from the regimes they named to all eight (25 of its runs seen, all of the main regime), and Figure 7's "a part of the
+  masked tokens" became "more than a twentieth" (nine of its runs seen, at more than half). A/A's two halves of seeds
+  became two runs from each starting policy (16 seeds seen).
+- Seeds added to narrow the intervals of headline contrasts: Figure 5's three sweeps from 16 to 28. Two of them were
+  wider than 3 points to a side; the third, the order of the weights, was not, and went from inconclusive to holding.
   The mask and the soft gate from 28 to 48; GRPO, DPPO and CPPO in Table 1's mismatch regime from 16 to 72, and then to
   84, since 72 left 3.1 points for one contrast.
 - Seeds added for other reasons: A/A from 28 to 60, since 28 could not tell whether it is within 3 points. GRPO, DPPO
@@ -77,18 +77,15 @@ said with each.
   from 16 to 8 (16 seen of the linear schedule, none of the others), the horizon from 8 to 5 and the budgets from five
   sizes to three (none seen).
 - `cppo_relative_budget` was added to the equal share when CPPO's result there had been seen.
-- How verdicts are told was changed when nearly all runs had been seen, the rules were not: an opposite is told from an
-  advantage that is excluded, what two sweeps ask of the same runs is tested once, and verdicts that stand among all
-  tests are marked.
+- How verdicts are reported was changed when nearly all runs had been seen; the rules were not. A contradiction is
+  distinguished from an excluded advantage, a question that two sweeps ask of the same runs is tested once, and verdicts
+  that survive adjustment for all tests are marked.
 """
-BY_CLAIM = """In how many panels (models, regimes, lengths) each claim agrees, does not, and is open, and the lowest and
-the highest mean difference. First those that held wherever they were resolved, then those that held in some panels and
-not in others, those that failed wherever they were resolved, and those that no panel resolves."""
-_KINDS = {
-    "agrees": "What holds here",
-    "does not agree": "What does not hold here",
-    "not resolved": "What is not resolved",
-}
+BY_CLAIM = """For each claim, the number of panels (models, regimes, lengths) in which it holds, does not hold and is
+inconclusive, with the lowest and the highest mean difference. Listed first are the claims that held wherever they were
+resolved, then those that held in some panels and not in others, those that failed wherever they were resolved, and
+those that no panel resolves."""
+_TITLES = {HOLDS: "Holds here", FAILS: "Does not hold here", INCONCLUSIVE: "Inconclusive"}
 
 
 def page(items: Sequence[Item], images: str) -> str:
@@ -98,63 +95,63 @@ def page(items: Sequence[Item], images: str) -> str:
 
 
 def _summary(items: Sequence[Item]) -> str:
-    """The claims one by one, then their tests by what became of them; the lab's own questions apart."""
-    pairs = [(item, each) for item in items for each in item.outcomes if each.repeats is None]
-    told = [(item, each) for item, each in pairs if each.estimate is not None]
-    of_paper = [(item, each) for item, each in told if not each.claim.own]
-    own = [(item, each) for item, each in told if each.claim.own]
-    lines = ["## In short", "", _counts([each for _, each in of_paper], len(pairs)), ""]
-    if len(told) < len(pairs):
-        lines += [f"{plural(len(pairs) - len(told), 'test')} more wait for their runs.", ""]
+    """The claims one by one, then their tests by verdict; the lab's own questions apart."""
+    pairs = [(item, test) for item in items for test in item.tests if test.repeats is None]
+    measured = [(item, test) for item, test in pairs if test.estimate is not None]
+    of_paper = [(item, test) for item, test in measured if not test.claim.own]
+    own = [(item, test) for item, test in measured if test.claim.own]
+    lines = ["## Summary", "", _counts([test for _, test in of_paper], len(pairs)), ""]
+    if len(measured) < len(pairs):
+        lines += [f"{plural(len(pairs) - len(measured), 'test')} more wait for their runs.", ""]
     lines += [_effort_of_all(items), "", "### Claim by claim", "", BY_CLAIM, "", *_by_claim(of_paper)]
-    for verdict, title in _KINDS.items():
+    for verdict, title in _TITLES.items():
         lines += _tests(title, [pair for pair in of_paper if pair[1].verdict == verdict])
-    lines += _tests("The lab's own questions", own, "the question")
+    lines += _tests("The lab's own questions", own, "question")
     return "\n".join(lines) + "\n"
 
 
-def _counts(found: Sequence[Outcome], tests: int) -> str:
-    of = {verdict: [each for each in found if each.verdict == verdict] for verdict in _KINDS}
-    opposite = sum(each.is_opposite for each in of["does not agree"])
-    stand = {verdict: sum(each.stands for each in each_kind) for verdict, each_kind in of.items()}
+def _counts(found: Sequence[ClaimTest], tests: int) -> str:
+    of = {verdict: [test for test in found if test.verdict == verdict] for verdict in _TITLES}
+    opposite = sum(test.is_opposite for test in of[FAILS])
+    stand = {verdict: sum(test.stands for test in each) for verdict, each in of.items()}
     return (
-        f"{plural(len(found), 'test')} of the paper's claims, each counted in every panel it is tested in: "
-        f"{len(of['agrees'])} agree, {len(of['does not agree'])} do not ({opposite} of them the opposite), "
-        f"{len(of['not resolved'])} are not resolved. Adjusted for all {tests} tests of the page at once, "
-        f"{stand['agrees']} agree and {stand['does not agree']} do not."
+        f"{plural(len(found), 'test')} of the paper's claims, counting each panel in which a claim is tested: "
+        f"{len(of[HOLDS])} hold, {len(of[FAILS])} do not ({opposite} of them with the opposite sign), and "
+        f"{len(of[INCONCLUSIVE])} are inconclusive. Adjusted for all {tests} tests of the page at once, "
+        f"{stand[HOLDS]} hold and {stand[FAILS]} do not."
     )
 
 
 def _effort_of_all(items: Sequence[Item]) -> str:
-    spent = {row["run_id"]: score(row, "duration_s") for item in items for row in item.results.rows}
+    spent = {run.run_id: run.duration_s for item in items for run in item.table.runs}
     hours = sum(value for value in spent.values() if math.isfinite(value)) / 3600
     return (
-        f"{plural(len(spent), 'run')} in all, {hours:.0f} hours on one core each with others beside it, without the "
-        "training of starting policies."
+        f"{plural(len(spent), 'run')} in total, {hours:.0f} hours on one core each with others running beside it, "
+        "excluding the training of starting policies."
     )
 
 
-def _by_claim(told: Sequence[tuple[Item, Outcome]]) -> list[str]:
+def _by_claim(measured: Sequence[tuple[Item, ClaimTest]]) -> list[str]:
     """One line for every claim, as BY_CLAIM says."""
-    groups: dict[tuple[str, str], list[tuple[Item, Outcome]]] = {}
-    for item, each in told:
-        groups.setdefault((item.sweep.slug, each.claim.says), []).append((item, each))
+    groups: dict[tuple[str, str], list[tuple[Item, ClaimTest]]] = {}
+    for item, test in measured:
+        groups.setdefault((item.sweep.slug, test.claim.says), []).append((item, test))
     rows = []
     for (slug, says), members in groups.items():
-        counts = [sum(each.verdict == verdict for _, each in members) for verdict in _KINDS]
-        means = sorted(each.estimate.mean for _, each in members if each.estimate)
+        counts = [sum(test.verdict == verdict for _, test in members) for verdict in _TITLES]
+        means = sorted(test.estimate.mean for _, test in members if test.estimate)
         claim = members[0][1].claim
-        measured = _range(means) if claim.is_of_accuracy else signed(means[0])
+        seen = _range(means) if claim.is_of_accuracy else signed(means[0])
         reported = reported_differences(claim.treatment, claim.baseline) if slug.startswith("table1") else []
-        cells = [says, f"[{slug}](#{anchor(members[0][0])})", *map(str, counts), measured, _range(reported)]
+        cells = [says, f"[{slug}](#{anchor(members[0][0])})", *map(str, counts), seen, _range(reported)]
         rows.append((_rank(*counts), line(*cells)))
-    head_ = head("the paper says", "item", "agrees", "does not", "open", "measured", "in the paper")
+    head_ = head("claim", "item", "holds", "does not", "inconclusive", "measured", "in the paper")
     return [*head_, *(text for _, text in sorted(rows, key=lambda row: row[0]))]
 
 
-def _rank(agrees: int, fails: int, _open: int) -> int:
-    """Held wherever it was resolved, held in some panels alone, failed wherever it was resolved, not resolved."""
-    return 0 if agrees and not fails else 1 if agrees else 2 if fails else 3
+def _rank(holds: int, fails: int, _inconclusive: int) -> int:
+    """The order that BY_CLAIM gives."""
+    return 0 if holds and not fails else 1 if holds else 2 if fails else 3
 
 
 def _range(differences: Sequence[float]) -> str:
@@ -164,20 +161,26 @@ def _range(differences: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _tests(title: str, pairs: Sequence[tuple[Item, Outcome]], of: str = "the paper says") -> list[str]:
+def _tests(title: str, pairs: Sequence[tuple[Item, ClaimTest]], kind: str = "claim") -> list[str]:
     if not pairs:
         return []
-    rows = [
-        line(
-            f"[{item.sweep.slug}](#{anchor(item)})",
-            f"{each.claim.says}{place_in_words(each)}",
-            measured_in_words(item, each),
-            pairs_in_words(each),
-            verdict_in_words(each),
-        )
-        for item, each in pairs
-    ]
-    return ["", f"### {title}", "", *head("item", of, "measured", "seeds", "verdict"), *rows]
+    rows = [line(f"[{item.sweep.slug}](#{anchor(item)})", *short_cells(item, test)) for item, test in pairs]
+    return ["", f"### {title}", "", *head("item", kind, "measured", "seeds", "verdict"), *rows]
+
+
+def short_cells(item: Item, test: ClaimTest) -> tuple[str, str, str, str]:
+    """Claim, measured difference, seeds and verdict of a test."""
+    says = f"{test.claim.says} ({test.panel})" if test.panel else test.claim.says
+    return says, claim_measured(test, item.table), claim_seeds(test), verdict_in_bold(test)
+
+
+def verdict_in_bold(test: ClaimTest) -> str:
+    """The verdict, bold where it survives adjustment for all tests."""
+    text = claim_verdict(test)
+    given_by = test.repeats or test
+    if given_by.verdict == INCONCLUSIVE or not given_by.stands:
+        return text
+    return text.replace(test.verdict, f"**{test.verdict}**", 1)
 
 
 def head(*names: str) -> list[str]:
@@ -190,172 +193,82 @@ def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def place_in_words(outcome: Outcome) -> str:
-    """The panel in brackets, where there is one."""
-    return f" ({outcome.panel})" if outcome.panel else ""
-
-
 def _section(item: Item, images: str) -> str:
     sweep = item.sweep
     lines = [f"## {heading(item)}", "", sweep.question, ""]
-    lines += [f"- The paper's item: {sweep.paper}."] if sweep.paper else []
+    lines += [f"- In the paper: {sweep.paper}."] if sweep.paper else []
     lines += [
         f"- Command: `make repro-{sweep.name}`; at the paper's scale: `make repro-{sweep.name} SCALE=paper`.",
-        f"- {_effort(item.results)}",
+        f"- {_effort(item.table)}",
         "",
     ]
-    if not is_measured(item.results):
-        return "\n".join([*lines, *_claims(item)]) + "\n"
-    lines += [
-        f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
-        "",
-        *_methods(item.results, sweep.baseline),
-        "",
-        *_claims(item),
-    ]
-    return "\n".join(lines) + "\n"
+    if item.table.runs:
+        lines += [
+            f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
+            "",
+            *_methods(item.table, sweep.baseline),
+            "",
+        ]
+    return "\n".join([*lines, *_claims(item)]) + "\n"
 
 
-def _effort(results: ResultFile) -> str:
-    if not is_measured(results):
+def _effort(table: RunTable) -> str:
+    if not table.runs:
         return "Not run yet."
-    took = np.array([score(row, "duration_s") for row in results.rows if row["duration_s"]])
-    devices = ", ".join(sorted({row["device"] for row in results.rows if row["device"]}))
-    commits = ", ".join(sorted({row["commit"] for row in results.rows if row["commit"]}))
-    others = len(results.set_aside)
-    unused = (
-        f" {plural(others, 'further row')} of the same runs, measured elsewhere, not used here."
-        if others
-        else ""
-    )
+    took = np.array([run.duration_s for run in table.runs if math.isfinite(run.duration_s)])
+    devices = ", ".join(sorted({run.device for run in table.runs if run.device}))
+    commits = ", ".join(sorted({run.commit for run in table.runs if run.commit}))
+    others = plural(table.set_aside, "further row")
+    unused = f" {others} of the same runs, measured elsewhere, not used here." if table.set_aside else ""
     return (
-        f"{plural(len(results.rows), 'run')}, {seconds(float(np.median(took)))} each (median), {took.sum() / 3600:.1f} "
-        f"hours together, without the starting policies ({devices}; commit {commits}). Runs that two sweeps share are "
-        f"made once and counted in both.{unused}"
+        f"{plural(len(table.runs), 'run')}, {seconds(float(np.median(took)))} each (median), "
+        f"{took.sum() / 3600:.1f} hours in total, excluding starting policies ({devices}; commit {commits}). Runs that "
+        f"two sweeps share are made once and counted in both.{unused}"
     )
 
 
-def _methods(results: ResultFile, baseline: str | None) -> list[str]:
-    several = len(results.panels) > 1
+def _methods(table: RunTable, baseline: str | None) -> list[str]:
+    several = len(table.panels) > 1
     names = ["method", "runs", "start", "final", "95% interval", "best", "collapsed", "masked"]
-    names += [f"final, less {baseline}"] if baseline else []
+    names += [f"final − {baseline}"] if baseline else []
     lines = head(*(["panel", *names] if several else names))
-    for panel in results.panels:
-        for method in results.methods(panel):
-            rows = results.of(panel, method)
-            values = {
-                name: np.array([score(row, name) for row in rows])
-                for name in ("start", "final", "best", "collapsed", "masked_share")
-            }
-            final = statistics.t_interval(values["final"])
-            masked = values["masked_share"][np.isfinite(values["masked_share"])]
-            cells = [
-                method,
-                str(len(rows)),
-                percent(float(np.mean(values["start"]))),
-                percent(final.mean),
-                f"{percent(max(0.0, final.low))} to {percent(min(1.0, final.high))}"
-                if final.has_interval
-                else "",
-                percent(float(np.mean(values["best"]))),
-                f"{int(values['collapsed'].sum())} of {len(rows)}",
-                percent(float(masked.mean())) if len(masked) else "",
-            ]
+    for panel in table.panels:
+        for method in table.methods(panel):
+            cells = [method, *_method_cells(table.of(panel, method))]
             if baseline:
-                seen = difference(results, panel, method, baseline) if method != baseline else None
-                cells.append(_estimate(seen, True) if seen else "")
+                seen = (
+                    difference(table.of(panel, method), table.of(panel, baseline))
+                    if method != baseline
+                    else None
+                )
+                cells.append(claim_estimate(seen) if seen else "")
             lines.append(line(*([panel, *cells] if several else cells)))
     return lines
 
 
-def _claims(item: Item) -> list[str]:
-    lines = head("the paper says", "contrast", "where", "measured", "p for", "p against", "n", "verdict")
-    for each in item.outcomes:
-        claim = each.claim
-        contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
-        what = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
-        less = f" {MINUS} {claim.than:g}" if claim.than else ""
-        lines.append(
-            line(
-                f"{'(asked by the lab) ' if claim.own else ''}{claim.says}",
-                f"{contrast}{what}{less}",
-                each.panel,
-                measured_in_words(item, each),
-                _p(each, each.adjusted.holds),
-                _p(each, each.adjusted.fails),
-                pairs_in_words(each),
-                verdict_in_words(each),
-            )
-        )
-    return lines
+def _method_cells(runs: Sequence[Run]) -> list[str]:
+    def mean(name: str, show: Callable[[float], str] = percent) -> str:
+        values = np.array([run.score(name) for run in runs])
+        known = values[np.isfinite(values)]
+        return show(float(known.mean())) if len(known) else ""
 
-
-def measured_in_words(item: Item, outcome: Outcome) -> str:
-    """The estimate with its interval, marked where a method of it ended below where it started."""
-    if outcome.estimate is None:
-        return "not run yet"
-    text = _estimate(outcome.estimate, outcome.claim.is_of_accuracy)
-    methods = (outcome.claim.treatment, outcome.claim.baseline or outcome.claim.treatment)
-    fell = outcome.claim.is_of_accuracy and any(_fell(item.results, outcome.panel, each) for each in methods)
-    return f"{text} {FELL}" if fell else text
-
-
-def _fell(results: ResultFile, panel: str, method: str) -> bool:
-    gains = [score(row, "final") - score(row, "start") for row in results.of(panel, method)]
-    return bool(gains) and float(np.mean(gains)) < 0
-
-
-def _estimate(seen: Estimate, is_of_accuracy: bool) -> str:
-    if is_of_accuracy:
-        return f"{points(seen.mean)} ({points_range(seen)})" if seen.has_interval else points(seen.mean)
-    interval = f" ({signed(seen.low)} to {signed(seen.high)})" if seen.has_interval else ""
-    return f"{signed(seen.mean)}{interval}"
-
-
-def _p(outcome: Outcome, p: float) -> str:
-    return f"{p:.2g}" if outcome.estimate is not None and outcome.estimate.has_interval else ""
-
-
-def pairs_in_words(outcome: Outcome) -> str:
-    """How many pairs were measured, and of how many where some are missing."""
-    done = outcome.estimate.n if outcome.estimate else 0
-    return f"{done} of {outcome.planned}" if outcome.is_interim else str(done)
-
-
-def verdict_in_words(outcome: Outcome) -> str:
-    """The verdict with its kind, or with the seeds that would resolve it; bold where it stands among all tests."""
-    if outcome.repeats is not None:
-        other = outcome.repeats
-        return f"{verdict_in_words(other)}, on the {other.estimate.n if other.estimate else 0} seeds of {other.sweep}"
-    if outcome.verdict == "not resolved":
-        return f"not resolved{_needed(outcome)}"
-    text = f"**{outcome.verdict}**" if outcome.stands else outcome.verdict
-    remarks = [_disagreement(outcome)] if outcome.verdict == "does not agree" else []
-    remarks += ["interim"] if outcome.is_interim else []
-    return f"{text} ({'; '.join(remarks)})" if remarks else text
-
-
-def _disagreement(outcome: Outcome) -> str:
-    claim = outcome.claim
-    margin = f"{MARGIN_POINTS} points" if claim.is_of_accuracy else f"{claim.margin:g}"
-    if claim.expect == "equal":
-        return "different"
-    if claim.expect == "not zero":
-        return f"within {margin} of zero"
-    return "opposite" if outcome.is_opposite else f"less than {margin}"
-
-
-def _needed(outcome: Outcome) -> str:
-    claim = outcome.claim
-    margin = f"{MARGIN_POINTS} points" if claim.is_of_accuracy else f"{claim.margin:g}"
-    against = "show a difference" if claim.expect == "equal" else f"exclude {margin}"
-    counts = ((outcome.needed_to_fail, against), (outcome.needed_to_hold, "show it"))
-    known = [
-        (f"{count:.0f}" if math.isfinite(count) else "over 1,000", what)
-        for count, what in counts
-        if count is not None
+    final = estimate([run.final for run in runs])
+    return [
+        str(len(runs)),
+        mean("start"),
+        mean("final"),
+        percent_range(final) if final and final.has_interval else "",
+        mean("best"),
+        f"{int(sum(run.collapsed for run in runs))} of {len(runs)}",
+        mean("masked_share"),
     ]
-    if not known:
-        return ""
-    (first, what), *others = known
-    return f" ({', '.join([f'{first} seeds would {what}', *(f'{count} {what}' for count, what in others)])})"
+
+
+def _claims(item: Item) -> list[str]:
+    table = claims_table(item.tests, item.table)
+    lines = head(*(header for header, _ in table.columns))
+    for test, cells in zip(item.tests, table.rows, strict=True):
+        texts = [cell.text for cell in cells]
+        own = "(the lab's question) " if test.claim.own else ""
+        lines.append(line(own + texts[0], *texts[1:-1], verdict_in_bold(test)))
+    return lines

@@ -17,12 +17,13 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cppo_lab.analysis.claim_tests import Outcome, difference
+from cppo_lab.analysis.claim_tests import FAILS, HOLDS, INCONCLUSIVE, ClaimTest
 from cppo_lab.analysis.claims import MARGIN
+from cppo_lab.analysis.contrasts import difference
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.looks import looks_of
 from cppo_lab.analysis.formatting import MINUS, points, signed
-from cppo_lab.analysis.load.result_files import ResultFile, Row, policy_of, read_series, seeds_of
+from cppo_lab.analysis.run_table import Curve, Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
 
 # Which series of a result file answers the question of a figure of the report; accuracy for all others.
@@ -39,7 +40,7 @@ WIDTH = 10.5
 LONGEST_NAME = 40
 MOST_POINTS = 30.0
 """Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
-_VERDICT_COLOR = {"agrees": "#009e73", "does not agree": style.CROSS, "not resolved": style.SOFT_INK}
+_VERDICT_COLOR = {HOLDS: "#009e73", FAILS: style.CROSS, INCONCLUSIVE: style.SOFT_INK}
 
 
 @dataclass(frozen=True)
@@ -69,60 +70,54 @@ class Block:
 
 
 def reproduction(
-    results: ResultFile,
-    outcomes: Sequence[Outcome],
+    table: RunTable,
+    tests: Sequence[ClaimTest],
     figure_of_report: str | None,
     baseline: str | None = None,
 ) -> Figure | None:
     """The figure of an item; None where nothing was measured. With one panel, methods that no claim sets against
     `baseline` are set against it too, where the item is about accuracies.
     """
-    panels = [panel for panel in results.panels if results.methods(panel)]
+    panels = [panel for panel in table.panels if table.methods(panel)]
     if not panels:
         return None
     column = SERIES.get(figure_of_report or "", "accuracy")
-    shown = panels if len(results.methods(panels[0])) <= MOST_METHODS else []
-    measured = [outcome for outcome in outcomes if outcome.estimate is not None]
-    lines = contrast_rows([outcome for outcome in measured if outcome.claim.is_of_accuracy])
+    shown = panels if len(table.methods(panels[0])) <= MOST_METHODS else []
+    measured = [test for test in tests if test.estimate is not None]
+    lines = contrast_rows([test for test in measured if test.claim.is_of_accuracy])
     if baseline and len(panels) == 1 and column == "accuracy":
-        lines += _unclaimed(results, panels[0], baseline, measured)
-    others = [outcome for outcome in measured if not outcome.claim.is_of_accuracy]
+        lines += _unclaimed(table, panels[0], baseline, measured)
+    others = [test for test in measured if not test.claim.is_of_accuracy]
     blocks = [_accuracies(lines)] if lines else []
-    return _figure(results, shown, column, [*blocks, *(_of_score(outcome) for outcome in others)])
+    return _figure(table, shown, column, [*blocks, *(_of_score(test) for test in others)])
 
 
-def headlines(results: ResultFile, panels: Sequence[str], outcomes: Sequence[Outcome]) -> Figure | None:
+def headlines(table: RunTable, panels: Sequence[str], tests: Sequence[ClaimTest]) -> Figure | None:
     """The curves of some panels of Table 1 and the contrasts of every headline claim; None where none was measured."""
-    contrasts = [outcome for outcome in outcomes if outcome.estimate is not None]
-    return (
-        _figure(results, panels, "accuracy", [_accuracies(contrast_rows(contrasts))]) if contrasts else None
-    )
+    contrasts = [test for test in tests if test.estimate is not None]
+    return _figure(table, panels, "accuracy", [_accuracies(contrast_rows(contrasts))]) if contrasts else None
 
 
 def _accuracies(lines: Sequence[Line]) -> Block:
     return Block("difference of final accuracy, points (95%)", lines, 0.01, MARGIN, points, MOST_POINTS)
 
 
-def _of_score(outcome: Outcome) -> Block:
-    claim = outcome.claim
+def _of_score(test: ClaimTest) -> Block:
+    claim = test.claim
     less = f" {MINUS} {claim.than:g}" if claim.than else ""
     label = f"{claim.score.replace('_', ' ')}{less} (95%)"
     name = _name(claim.treatment, claim.baseline)
-    return Block(label, [_line(name, True, outcome)], 1.0, claim.margin, signed)
+    return Block(label, [_line(name, True, test)], 1.0, claim.margin, signed)
 
 
-def _line(name: str, is_contrast: bool, outcome: Outcome) -> Line:
-    """The row of an outcome. One that another sweep tests on more seeds has that one's verdict."""
-    seen = outcome.estimate
-    remark = (
-        "" if seen is None else f"n = {seen.n}" + (f" of {outcome.planned}" if outcome.is_interim else "")
-    )
-    return Line(name, is_contrast, seen, _VERDICT_COLOR[outcome.verdict], remark=remark)
+def _line(name: str, is_contrast: bool, test: ClaimTest) -> Line:
+    """The row of an test. One that another sweep tests on more seeds has that one's verdict."""
+    seen = test.estimate
+    remark = "" if seen is None else f"n = {seen.n}" + (f" of {test.planned}" if test.is_interim else "")
+    return Line(name, is_contrast, seen, _VERDICT_COLOR[test.verdict], remark=remark)
 
 
-def _figure(
-    results: ResultFile, panels: Sequence[str], column: str, blocks: Sequence[Block]
-) -> Figure | None:
+def _figure(table: RunTable, panels: Sequence[str], column: str, blocks: Sequence[Block]) -> Figure | None:
     if not panels and not blocks:
         return None
     down = math.ceil(len(panels) / MOST_ACROSS)
@@ -131,7 +126,7 @@ def _figure(
     curves = 0.3 + 2.7 * down
     heights = [0.75 + 0.25 * len(block.lines) for block in blocks]
     is_beside = len(panels) == 1
-    methods = list(dict.fromkeys(row["method"] for row in results.rows))
+    methods = table.methods()
     looks = looks_of(methods)
     with style.house_style():
         figure = style.sheet(WIDTH, 0.5 + (max(3.0, sum(heights)) if is_beside else curves + sum(heights)))
@@ -143,7 +138,7 @@ def _figure(
             )
         left, right = halves[0], halves[1]
         if panels:
-            _panels(figure, left.subgridspec(down, across), results, panels, column, looks)
+            _panels(figure, left.subgridspec(down, across), table, panels, column, looks)
         if blocks:
             grid = right.subgridspec(len(blocks), 1, height_ratios=heights)
             for place, block in enumerate(blocks):
@@ -155,7 +150,7 @@ def _figure(
 def _panels(
     figure: Figure,
     grid: GridSpecFromSubplotSpec,
-    results: ResultFile,
+    table: RunTable,
     panels: Sequence[str],
     column: str,
     looks: dict[str, style.Look],
@@ -163,31 +158,31 @@ def _panels(
     first: Axes | None = None
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(grid[place // grid.ncols, place % grid.ncols], sharey=first)
-        _curves(axes, results, panel, column, looks)
+        _curves(axes, table, panel, column, looks)
         first = first or axes
     if first is not None and column != "accuracy":
         # Last, since it ends the scaling to what is drawn.
         first.set_ylim(bottom=0.0)
 
 
-def contrast_rows(contrasts: Sequence[Outcome]) -> list[Line]:
+def contrast_rows(contrasts: Sequence[ClaimTest]) -> list[Line]:
     """The rows from top to bottom: a contrast that was measured in panels has a heading, and a row for each."""
-    names = [_name(outcome.claim.treatment, outcome.claim.baseline) for outcome in contrasts]
+    names = [_name(test.claim.treatment, test.claim.baseline) for test in contrasts]
     rows: list[Line] = []
     for name in dict.fromkeys(names):
-        same = [outcome for outcome, its in zip(contrasts, names, strict=True) if its == name]
-        in_panels = any(outcome.panel for outcome in same)
+        same = [test for test, its in zip(contrasts, names, strict=True) if its == name]
+        in_panels = any(test.panel for test in same)
         rows += [Line(name, True)] if in_panels else []
-        rows += [_line(outcome.panel if in_panels else name, not in_panels, outcome) for outcome in same]
+        rows += [_line(test.panel if in_panels else name, not in_panels, test) for test in same]
     return rows
 
 
-def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequence[Outcome]) -> list[Line]:
+def _unclaimed(table: RunTable, panel: str, baseline: str, contrasts: Sequence[ClaimTest]) -> list[Line]:
     """The methods that no claim sets against `baseline`, set against it."""
-    claimed = [{outcome.claim.treatment, outcome.claim.baseline} for outcome in contrasts]
+    claimed = [{test.claim.treatment, test.claim.baseline} for test in contrasts]
     found = {
-        method: difference(results, panel, method, baseline)
-        for method in results.methods(panel)
+        method: difference(table.of(panel, method), table.of(panel, baseline))
+        for method in table.methods(panel)
         if method != baseline and {method, baseline} not in claimed
     }
     seen = {method: estimate for method, estimate in found.items() if estimate}
@@ -205,11 +200,11 @@ def _unclaimed(results: ResultFile, panel: str, baseline: str, contrasts: Sequen
     return rows if only or not rows else [Line(f"less {baseline}", True, is_claimed=False), *rows]
 
 
-def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dict[str, style.Look]) -> None:
+def _curves(axes: Axes, table: RunTable, panel: str, column: str, looks: dict[str, style.Look]) -> None:
     last = 0.0
-    for method, rows in shared(results, panel).items():
+    for method, runs in shared(table, panel).items():
         look = looks[method]
-        x, y = mean_series(rows, column)
+        x, y = mean_curve(runs, column)
         if len(x):
             last = max(last, float(x[-1]))
             axes.plot(
@@ -239,30 +234,29 @@ def _curves(axes: Axes, results: ResultFile, panel: str, column: str, looks: dic
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
 
 
-def shared(results: ResultFile, panel: str) -> dict[str, list[Row]]:
+def shared(table: RunTable, panel: str) -> dict[str, list[Run]]:
     """The runs of every method of a panel from those seeds and starting policies that all of them have, so that their
     means compare; all its runs where there are no such seeds.
     """
-    rows = {method: results.of(panel, method) for method in results.methods(panel)}
-    common = set.intersection(*({(seeds_of(row), policy_of(row)) for row in each} for each in rows.values()))
+    runs = {method: table.of(panel, method) for method in table.methods(panel)}
+    common = set.intersection(*({run.pair for run in each} for each in runs.values()))
     return {
-        method: [row for row in each if not common or (seeds_of(row), policy_of(row)) in common]
-        for method, each in rows.items()
+        method: [run for run in each if not common or run.pair in common] for method, each in runs.items()
     }
 
 
-def mean_series(rows: Sequence[Row], column: str) -> tuple[np.ndarray, np.ndarray]:
+def mean_curve(runs: Sequence[Run], curve: str) -> Curve:
     """Places and means over the runs. A run that diverged goes on at the last accuracy it had, so that the mean does
     not rise because a run is missing; other series have its values up to its end alone.
     """
-    series = [read_series(row.get(column, "")) for row in rows]
+    series = [getattr(run, curve) for run in runs]
     places = sorted({float(at) for ats, _ in series for at in ats})
     means = []
     for place in places:
         values = [
             float(of[np.searchsorted(at, place, side="right") - 1])
             for at, of in series
-            if len(at) and at[0] <= place and (column == "accuracy" or place in at)
+            if len(at) and at[0] <= place and (curve == "accuracy" or place in at)
         ]
         means.append(np.mean(values))
     return np.array(places), np.array(means)
@@ -350,8 +344,3 @@ def shown_in_words(figure_of_report: str | None) -> str:
     """What the figure of an item shows."""
     _, up = _LABELS[SERIES.get(figure_of_report or "", "accuracy")]
     return f"{up} (means over the seeds that all methods have)"
-
-
-def is_measured(results: ResultFile) -> bool:
-    """Whether any run of the item has a final accuracy."""
-    return any(row["final"] and math.isfinite(float(row["final"])) for row in results.rows)

@@ -1,4 +1,4 @@
-"""The sweeps of the paper's tables and figures, each with what it measured and what became of its claims."""
+"""The sweeps that repeat the paper's tables and figures, each with its measured runs and tested claims."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from cppo_lab.analysis.claim_tests import Outcome, answerable, outcomes, together
+from cppo_lab.analysis.claim_tests import ClaimTest, answerable, check_claims, together
 from cppo_lab.analysis.claims import read_claims
-from cppo_lab.analysis.load.result_files import ResultFile, read_results
+from cppo_lab.analysis.load.result_files import read_results, run_table
 from cppo_lab.analysis.reproductions.planned import planned_runs
+from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
 
@@ -35,22 +36,22 @@ PAPER_SCALE = "paper"
 
 @dataclass(frozen=True)
 class Item:
-    """One sweep with what it measured and what became of its claims."""
+    """One sweep with its measured runs and tested claims."""
 
     sweep: SweepFile
-    results: ResultFile
-    outcomes: tuple[Outcome, ...]
+    table: RunTable
+    tests: tuple[ClaimTest, ...]
 
 
 def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
     """The sweep `name` and its result file in `folder`."""
     sweep = read_sweep(name, scale)
-    results = read_results(folder / f"{sweep.slug}.csv")
+    table = run_table(read_results(folder / f"{sweep.slug}.csv"))
     claims, planned = read_claims(name, sweep.claims), planned_runs(sweep)
     if scale == PAPER_SCALE:
         # Some are about the embedded task or the testbed's regimes, which only exist at laptop scale.
         claims = [claim for claim in claims if answerable(claim, planned)]
-    return Item(sweep, results, tuple(outcomes(claims, results, planned)))
+    return Item(sweep, table, tuple(check_claims(claims, table, planned, sweep.slug)))
 
 
 def read_items(folder: Path) -> list[Item]:
@@ -65,9 +66,9 @@ def read_items(folder: Path) -> list[Item]:
     for name in ORDER:
         items.append(read_item(name, folder))
         published = read_item(name, folder, PAPER_SCALE)
-        items += [published] if published.results.rows else []
-    found = iter(together([outcome for item in items for outcome in item.outcomes]))
-    return [replace(item, outcomes=tuple(islice(found, len(item.outcomes)))) for item in items]
+        items += [published] if published.table.runs else []
+    found = iter(together([test for item in items for test in item.tests]))
+    return [replace(item, tests=tuple(islice(found, len(item.tests)))) for item in items]
 
 
 def heading(item: Item) -> str:

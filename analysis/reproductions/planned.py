@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cppo_lab.analysis.claim_tests import Planned
-from cppo_lab.analysis.grouping import Grouping, group_runs
-from cppo_lab.analysis.summary import baseline_of
+from cppo_lab.analysis.claims import Planned
+from cppo_lab.analysis.grouping import Grouping, group_runs, has_baseline
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.sweeps.expansion import Combination, axis_names, combinations
 from cppo_lab.sweeps.sweep import Sweep
@@ -43,16 +42,12 @@ def check_baseline(place: str, sweep: Sweep) -> None:
         {name: run.axes for name, run in runs.items()},
         {name: run.config.algo.name for name, run in runs.items()},
     )
-    if wanted is None or _is_there(wanted, planned):
+    if wanted is None or has_baseline(planned, wanted):
         return
     found = combinations(sweep.file, [])
     in_file = _grouped(found, _on_axes(found, axis_names(sweep.file, found)))
-    if OPEN not in in_file.methods and not _is_there(wanted, in_file):
+    if OPEN not in in_file.methods and not has_baseline(in_file, wanted):
         raise one_of(f"{place}: baseline", wanted, {*planned.methods, *in_file.methods})
-
-
-def _is_there(wanted: str, grouping: Grouping) -> bool:
-    return any(baseline_of(group, grouping.groups, wanted) for group in grouping.groups)
 
 
 def _on_axes(found: Sequence[Combination], axes: Sequence[str]) -> dict[str, dict[str, str]]:

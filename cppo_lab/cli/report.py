@@ -19,7 +19,7 @@ from cppo_lab.plugins import load_plugins
 if TYPE_CHECKING:
     from cppo_lab.analysis.load.study import Study
     from cppo_lab.analysis.page.tables import Table
-    from cppo_lab.analysis.summary import Findings
+    from cppo_lab.analysis.summary import Summary
 
 _MOST_CHARACTERS = 300
 _VERDICT_COLUMNS = (
@@ -169,11 +169,11 @@ def write(request: Request, destination: Path | None, as_json: bool) -> None:
 
 def show_verdict(request: Request, as_json: bool) -> None:
     """Print the results and verdicts."""
-    study, findings = _found(request)
+    study, summary = _found(request)
     if as_json:
-        _print_results(study, findings)
+        _print_results(study, summary)
     else:
-        _print_verdict(study, findings)
+        _print_verdict(study, summary)
 
 
 def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
@@ -182,14 +182,14 @@ def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool)
 
     if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
         raise UserError("compare: needs at least two different runs; cppo-lab list runs lists them.")
-    study, findings = _found(Request(output, runs=tuple(names), force=force))
+    study, summary = _found(Request(output, runs=tuple(names), force=force))
     if as_json:
-        _print_results(study, findings)
+        _print_results(study, summary)
         return
     differences = differences_table(study)
     if differences is not None:
         _print_table(differences, [header for header, _ in differences.columns], "What differs")
-    _print_verdict(study, findings)
+    _print_verdict(study, summary)
 
 
 def check_aa(request: Request, as_json: bool) -> None:
@@ -199,8 +199,8 @@ def check_aa(request: Request, as_json: bool) -> None:
     from cppo_lab.analysis.aa import SPLITS, check_methods
     from cppo_lab.analysis.formatting import percent, points, points_range
 
-    study, findings = _found(request)
-    checks = check_methods(findings, np.random.default_rng(0))
+    study, summary = _found(request)
+    checks = check_methods(summary, np.random.default_rng(0))
     if as_json:
         print_json([vars(check) | {"verdict": check.verdict} for check in checks])
         return
@@ -230,37 +230,40 @@ def _folders(output: Path, names: Sequence[str], key: str) -> list[Path]:
     return [find_run(output, name, key=key).path for name in dict.fromkeys(names)]
 
 
-def _found(request: Request) -> tuple[Study, Findings]:
-    from cppo_lab.analysis.summary import find
+def _found(request: Request) -> tuple[Study, Summary]:
+    from cppo_lab.analysis.summary import summarise
 
     study = request.study()
-    return study, find(study)
+    return study, summarise(study)
 
 
 def _warn(study: Study) -> None:
-    from cppo_lab.analysis.verdict_text import warning
+    from cppo_lab.analysis.method_notes import warning
 
     console().print(warning(study), style="red", markup=False)
 
 
-def _print_results(study: Study, findings: Findings) -> None:
+def _print_results(study: Study, summary: Summary) -> None:
     from cppo_lab.analysis.page.tables import results_table
 
-    print_json(results_table(findings).marked(study.mark).frame().to_dict("records"))
+    print_json(results_table(summary).marked(study.mark).frame().to_dict("records"))
 
 
-def _print_verdict(study: Study, findings: Findings) -> None:
+def _print_verdict(study: Study, summary: Summary) -> None:
+    from cppo_lab.analysis.method_notes import caveats
     from cppo_lab.analysis.page.tables import results_table
     from cppo_lab.analysis.safe_text import visible
-    from cppo_lab.analysis.verdict_text import caveats, verdict
+    from cppo_lab.analysis.verdict_text import claim_sentence, verdict
 
     if study.mark:
         _warn(study)
-    _print_table(results_table(findings), _VERDICT_COLUMNS, study.title)
-    for panel in findings.panels:
+    _print_table(results_table(summary), _VERDICT_COLUMNS, study.title)
+    for panel in summary.panels:
         heading = f"{panel.panel}: " if panel.panel else ""
         console().print(visible(heading + " ".join(verdict(panel))), markup=False)
-    for caveat in caveats(study, findings):
+    for test in summary.claims:
+        console().print(visible(claim_sentence(test)), markup=False)
+    for caveat in caveats(study, summary):
         console().print(visible(caveat), style="dim", markup=False)
 
 

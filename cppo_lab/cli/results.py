@@ -60,14 +60,14 @@ def write_result_file(
         )
     from cppo_lab.analysis.load.result_files import merged, read_results, rows_of, write_results
     from cppo_lab.analysis.load.sources import load_study
-    from cppo_lab.analysis.summary import find
+    from cppo_lab.analysis.load.scores import score_runs
 
     path = folder / f"{sweep.name}.csv"
     with _locked(path):
         refuse_unplanned_rows(sweep, path, read_results(path))
     sweep.write_manifest()
     study = load_study(sweep.output, sweep.name)
-    measured = rows_of(study, find(study))
+    measured = rows_of(study, score_runs(study)[0])
     with _locked(path):
         results, added = merged(read_results(path), measured, replace=replace)
         if added.added or added.replaced:

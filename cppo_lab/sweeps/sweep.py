@@ -84,6 +84,7 @@ class Sweep:
             "axes": self.axes,
             "baseline": self.file.baseline,
             "window": self.file.window,
+            "claims": list(self.file.claims),
             "runs": [
                 {
                     "run_id": run.run_id,

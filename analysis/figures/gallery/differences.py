@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cppo_lab.analysis.contrasts import Comparison
+from cppo_lab.analysis.contrasts import Contrast
 from cppo_lab.analysis.figures import CannotDraw, Drawing, figure, style
 from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.estimates import draw_estimate, draw_ticks, rows_of_panels
@@ -27,33 +27,33 @@ FURTHEST = 1.0
     place=3,
 )
 def draw(data: FigureData) -> Drawing:
-    """One row per comparison, largest difference first; zero as a line."""
-    if not data.findings.comparisons:
+    """One row per contrast, largest difference first; zero as a line."""
+    if not data.summary.contrasts:
         raise CannotDraw("there is no other method to compare with")
     ranked = {
-        panel: sorted(rows, key=lambda c: c.difference.mean if c.difference else 0.0, reverse=True)
-        for panel in data.findings.panels
-        if (rows := [comparison for comparison in panel.comparisons if comparison.difference])
+        panel: sorted(rows, key=lambda c: c.estimate.mean if c.estimate else 0.0, reverse=True)
+        for panel in data.summary.panels
+        if (rows := [contrast for contrast in panel.contrasts if contrast.estimate])
     }
     if not ranked:
         raise CannotDraw("no method shares a seed and a starting policy with the baseline")
     methods = {group.label: group.method for group in data.study.grouping.groups}
-    limits = _limits([comparison for rows in ranked.values() for comparison in rows])
+    limits = _limits([contrast for rows in ranked.values() for contrast in rows])
     sheet, grid = rows_of_panels([len(rows) for rows in ranked.values()], 0.42)
     for axes, (panel, rows) in zip(grid, ranked.items(), strict=True):
         _panel(axes, rows, data, methods, limits)
         style.panel_title(axes, panel.panel)
     axes.set_xlabel(f"final accuracy minus {methods.get(panel.baseline or '', panel.baseline)} (points)")
-    pairs = sorted({comparison.pairs for rows in ranked.values() for comparison in rows})
+    pairs = sorted({contrast.n for rows in ranked.values() for contrast in rows})
     return Drawing(sheet, f"n = {' or '.join([*map(str, pairs[:-1]), plural(pairs[-1], 'pair')])}.")
 
 
-def _limits(comparisons: list[Comparison]) -> tuple[float, float]:
+def _limits(contrasts: list[Contrast]) -> tuple[float, float]:
     ends = [0.0]
-    for comparison in comparisons:
-        ends += comparison.differences
-        if comparison.difference is not None and comparison.difference.has_interval:
-            ends += [comparison.difference.low, comparison.difference.high]
+    for contrast in contrasts:
+        ends += contrast.values.tolist()
+        if contrast.estimate is not None and contrast.estimate.has_interval:
+            ends += [contrast.estimate.low, contrast.estimate.high]
     low, high = max(-FURTHEST, min(ends)), min(FURTHEST, max(ends))
     air = 0.06 * max(high - low, 0.02)
     return low - air, high + air
@@ -61,21 +61,21 @@ def _limits(comparisons: list[Comparison]) -> tuple[float, float]:
 
 def _panel(
     axes: Axes,
-    comparisons: list[Comparison],
+    contrasts: list[Contrast],
     data: FigureData,
     methods: dict[str, str],
     limits: tuple[float, float],
 ) -> None:
     axes.axvline(0.0, color=INK, linewidth=1.1, zorder=2)
-    for row, comparison in enumerate(comparisons):
-        if comparison.difference is None:
+    for row, contrast in enumerate(contrasts):
+        if contrast.estimate is None:
             continue
-        look = data.looks[methods[comparison.label]]
-        draw_estimate(axes, comparison.difference, row, look, *limits)
-        draw_ticks(axes, comparison.differences, row - 0.24, look)
-        style.margin_notes(axes, row, points(comparison.difference.mean), comparison.verdict)
+        look = data.looks[methods[contrast.treatment]]
+        draw_estimate(axes, contrast.estimate, row, look, *limits)
+        draw_ticks(axes, contrast.values, row - 0.24, look)
+        style.margin_notes(axes, row, points(contrast.estimate.mean), contrast.verdict)
     axes.set_xlim(*limits)
-    style.row_axis(axes, [methods[comparison.label] for comparison in comparisons])
+    style.row_axis(axes, [methods[contrast.treatment] for contrast in contrasts])
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
 

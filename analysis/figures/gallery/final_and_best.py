@@ -14,7 +14,7 @@ from cppo_lab.analysis.figures import CannotDraw, figure, style
 from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.estimates import draw_estimate, draw_ticks, rows_of_panels
 from cppo_lab.analysis.figures.looks import PAPER, SOFT_INK, Look
-from cppo_lab.analysis.run_table import MethodResult
+from cppo_lab.analysis.summary import MethodResult
 
 
 @figure(
@@ -32,7 +32,7 @@ def draw(data: FigureData) -> Figure:
     """One row per method and panel, highest final accuracy first."""
     ranked = {
         panel.panel: sorted(rows, key=lambda r: r.final.mean if r.final else 0.0, reverse=True)
-        for panel in data.findings.panels
+        for panel in data.summary.panels
         if (rows := [result for result in panel.results if result.final])
     }
     if not ranked:
