@@ -273,8 +273,8 @@ def _one_per_pair(method: str | None, runs: Sequence[Run]) -> Sequence[Run]:
     for run in runs:
         other = met.setdefault(run.pair, run)
         if other is not run:
+            both = ", ".join(sorted((other.run_id, run.run_id)))
             raise UserError(
-                f"{method} at {run.seeds}: two runs ({', '.join(sorted((other.run_id, run.run_id)))}); there may be one "
-                "run of a method for each seed and starting policy."
+                f"{method} at {run.seeds}: two runs ({both}); a method has one run for each seed and starting policy."
             )
     return runs

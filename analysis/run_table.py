@@ -93,8 +93,8 @@ class Run(Scores):
 
 @dataclass(frozen=True)
 class RunTable:
-    """Counted runs, in the order of the sweep's panels and methods. `set_aside` is the number of further measurements of
-    the same runs, from other machines or commits, that are not used.
+    """Counted runs, in the order of the sweep's panels and methods. `set_aside` is the number of further measurements
+    of the same runs, from other machines or commits, that are not used.
     """
 
     runs: tuple[Run, ...] = ()

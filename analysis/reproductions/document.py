@@ -53,8 +53,8 @@ come from other implementations ([methods.md](methods.md)).
 
 In the figures, contrasts whose claim holds are green, those whose claim does not hold red, and inconclusive ones grey.
 The band marks {MARGIN_POINTS} points to each side of zero; arrows stand for what lies beyond {MOST_POINTS:.0f}. Thin
-lines with open dots are differences from the sweep's baseline that no claim is about; neither they nor those in the tables
-are adjusted for their number.
+lines with open dots are differences from the sweep's baseline that no claim is about; neither they nor those in the
+tables are adjusted for their number.
 """
 PROTOCOL = """## What was decided when
 

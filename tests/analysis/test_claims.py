@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cppo_lab.analysis.claim_tests import Outcome, Planned, outcomes, p_values, together
-from cppo_lab.analysis.claims import Claim, read_claims
-from cppo_lab.analysis.contrasts import ALPHA
-from cppo_lab.analysis.load.result_files import ResultFile
+from cppo_lab.analysis.claim_tests import ClaimTest, check_claims, p_values, together
+from cppo_lab.analysis.claims import Claim, Planned, read_claims
+from cppo_lab.analysis.contrasts import ALPHA, Contrast, Pair
+from cppo_lab.analysis.load.result_files import ResultFile, run_table
+from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.statistics import Estimate, t_interval
 from cppo_lab.errors import UserError
 
@@ -30,30 +31,31 @@ def seen(mean: float, half: float, count: int = 16) -> Estimate:
     return t_interval(values + mean)
 
 
-def outcome_of(expect: str, estimate: Estimate, **fields: Any) -> Outcome:
+def outcome_of(expect: str, estimate: Estimate, **fields: Any) -> ClaimTest:
     made = claim(expect=expect, **fields)
     alone = p_values(made, estimate)
-    return Outcome(made, "", estimate, estimate.n, alone, alone)
+    pairs = (Pair(estimate.mean, 0.0, frozenset()),) * estimate.n
+    return ClaimTest(made, "", Contrast("a", "b", pairs, estimate), estimate.n, alone, alone)
 
 
 @pytest.mark.parametrize(
     ("expect", "mean", "half", "said"),
     [
-        ("above", 0.021, 0.02, "agrees"),
-        ("above", 0.019, 0.02, "not resolved"),
-        ("above", 0.009, 0.02, "does not agree"),  # three points are excluded
-        ("above", 0.011, 0.02, "not resolved"),
-        ("above", -0.05, 0.01, "does not agree"),
-        ("below", -0.021, 0.02, "agrees"),
-        ("below", -0.009, 0.02, "does not agree"),
-        ("below", -0.011, 0.02, "not resolved"),
-        ("equal", 0.009, 0.02, "agrees"),
-        ("equal", 0.011, 0.02, "not resolved"),
-        ("equal", 0.031, 0.02, "does not agree"),
-        ("equal", 0.015, 0.01, "agrees"),  # different, and by less than matters
-        ("not zero", 0.021, 0.02, "agrees"),
-        ("not zero", 0.011, 0.02, "not resolved"),
-        ("not zero", 0.009, 0.02, "does not agree"),
+        ("above", 0.021, 0.02, "holds"),
+        ("above", 0.019, 0.02, "inconclusive"),
+        ("above", 0.009, 0.02, "does not hold"),  # three points are excluded
+        ("above", 0.011, 0.02, "inconclusive"),
+        ("above", -0.05, 0.01, "does not hold"),
+        ("below", -0.021, 0.02, "holds"),
+        ("below", -0.009, 0.02, "does not hold"),
+        ("below", -0.011, 0.02, "inconclusive"),
+        ("equal", 0.009, 0.02, "holds"),
+        ("equal", 0.011, 0.02, "inconclusive"),
+        ("equal", 0.031, 0.02, "does not hold"),
+        ("equal", 0.015, 0.01, "holds"),  # different, and by less than matters
+        ("not zero", 0.021, 0.02, "holds"),
+        ("not zero", 0.011, 0.02, "inconclusive"),
+        ("not zero", 0.009, 0.02, "does not hold"),
     ],
 )
 def test_the_rules(expect: str, mean: float, half: float, said: str) -> None:
@@ -70,13 +72,13 @@ def test_above_and_below_are_mirror_images(mean: float, half: float) -> None:
 @given(mean=st.floats(-0.1, 0.1), half=st.floats(1e-4, 0.1))
 def test_a_claim_and_its_contrary_are_never_both_right(mean: float, half: float) -> None:
     there = seen(mean, half)
-    assert [outcome_of(way, there).verdict for way in ("above", "below")] != ["agrees", "agrees"]
+    assert [outcome_of(way, there).verdict for way in ("above", "below")] != ["holds", "holds"]
 
 
 def test_one_pair_resolves_nothing() -> None:
-    assert outcome_of("above", t_interval(np.array([0.4]))).verdict == "not resolved"
+    assert outcome_of("above", t_interval(np.array([0.4]))).verdict == "inconclusive"
     nothing = p_values(claim(), None)
-    assert Outcome(claim(), "", None, 4, nothing, nothing).verdict == "not resolved"
+    assert ClaimTest(claim(), "", Contrast("a", "b", (), None), 4, nothing, nothing).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_one_pair_resolves_nothing() -> None:
         ("above", 0.009, 0.02, False),
         ("below", 0.021, 0.02, True),
         ("below", -0.009, 0.02, False),
-        ("above", 0.021, 0.02, False),  # agrees
+        ("above", 0.021, 0.02, False),  # holds
     ],
 )
 def test_the_opposite_is_told_from_an_advantage_that_is_excluded(
@@ -112,8 +114,9 @@ def row(method: str, seed: int, final: float, **fields: str) -> dict[str, str]:
     }
 
 
-def results(*rows: dict[str, str]) -> ResultFile:
-    return ResultFile("mine", ("algo", "seed"), rows)
+def results(*rows: dict[str, str]) -> RunTable:
+    axes = tuple(key for key in rows[0] if key in ("algo", "seed", "regime", "task.steps"))
+    return run_table(ResultFile("mine", axes, rows))
 
 
 def planned(*rows: dict[str, str]) -> list[Planned]:
@@ -121,8 +124,8 @@ def planned(*rows: dict[str, str]) -> list[Planned]:
     return [Planned(each["panel"], each["method"], f"seed={each['seed']}", each) for each in rows]
 
 
-def held(claims: list[Claim], *rows: dict[str, str]) -> list[Outcome]:
-    return outcomes(claims, results(*rows), planned(*rows))
+def held(claims: list[Claim], *rows: dict[str, str]) -> list[ClaimTest]:
+    return check_claims(claims, results(*rows), planned(*rows))
 
 
 def test_differences_are_of_runs_with_one_seed_and_one_starting_policy() -> None:
@@ -134,12 +137,12 @@ def test_differences_are_of_runs_with_one_seed_and_one_starting_policy() -> None
     assert found.estimate is not None
     assert found.estimate.n == 3
     assert found.estimate.mean == pytest.approx(0.1)
-    assert found.verdict == "agrees"
+    assert found.verdict == "holds"
 
 
 def test_a_pretrained_policy_is_the_same_whatever_its_accuracy_was_found_to_be() -> None:
     rows = [
-        row(method, seed, 0.5, starting_policy="hash (pretrained)", start=f"0.3{seed}{method == 'a'}")
+        row(method, seed, 0.5, starting_policy="hash (pretrained)", start=f"0.3{seed}{int(method == 'a')}")
         for seed in range(3)
         for method in "ab"
     ]
@@ -157,10 +160,10 @@ def test_p_values_of_a_panel_are_adjusted_for_all_its_claims_those_without_runs_
     ]
     (alone,) = held([claim()], *rows)
     with_another = [*planned(*rows), *(Planned("", "c", f"seed={seed}", {}) for seed in range(6))]
-    first, second = outcomes([claim(), claim(contrast="a - c")], results(*rows), with_another)
+    first, second = check_claims([claim(), claim(contrast="a - c")], results(*rows), with_another)
     assert 0 < alone.adjusted.holds < 0.2
     assert first.adjusted.holds == pytest.approx(2 * alone.adjusted.holds)
-    assert (second.estimate, second.planned, second.verdict) == (None, 6, "not resolved")
+    assert (second.estimate, second.planned, second.verdict) == (None, 6, "inconclusive")
 
 
 def test_fewer_pairs_than_planned_are_interim() -> None:
@@ -168,7 +171,7 @@ def test_fewer_pairs_than_planned_are_interim() -> None:
         row(method, seed, 0.5 + 0.1 * (method == "a") + seed / 1000) for seed in range(4) for method in "ab"
     ]
     (whole,) = held([claim()], *rows)
-    (part,) = outcomes([claim()], results(*rows[:6]), planned(*rows))
+    (part,) = check_claims([claim()], results(*rows[:6]), planned(*rows))
     assert (whole.is_interim, part.is_interim) == (False, True)
     assert (part.planned, part.estimate and part.estimate.n) == (4, 3)
 
@@ -246,7 +249,7 @@ def test_other_scores_are_read_from_their_columns() -> None:
     assert [outcome.estimate.mean for outcome in found if outcome.estimate] == pytest.approx(
         [-0.73, 0.02], abs=0.01
     )
-    assert [outcome.verdict for outcome in found] == ["agrees", "agrees"]
+    assert [outcome.verdict for outcome in found] == ["holds", "holds"]
 
 
 @pytest.mark.parametrize(
@@ -276,12 +279,12 @@ def test_a_claim_that_is_none_is_refused(fields: dict[str, Any], said: str) -> N
 def test_as_many_pairs_as_are_said_to_be_needed_resolve_it_four_times_in_five(
     expect: str, mean: float
 ) -> None:
-    def outcome(values: np.ndarray) -> Outcome:
+    def outcome(values: np.ndarray) -> ClaimTest:
         return outcome_of(expect, t_interval(values))
 
     values = np.resize([-1.0, 1.0], 6)
     few = outcome(mean + values * 0.06 / values.std(ddof=1))
-    assert few.verdict == "not resolved"
+    assert few.verdict == "inconclusive"
     generator = np.random.default_rng(0)
     for needed, kind in ((few.needed_to_hold, "holds"), (few.needed_to_fail, "fails")):
         if needed is None or needed > 200:
@@ -315,14 +318,14 @@ def test_what_two_sweeps_ask_of_the_same_runs_is_tested_once_on_all_of_them() ->
     (other,) = held([claim(score="best")], *({**each, "best": each["final"]} for each in rows))
     (twin,) = held([claim()], *rows)
     first, second, third, fourth = together([few, all_, other, twin])
-    assert few.verdict == "not resolved"
-    assert all_.verdict == "agrees"
-    assert (first.repeats, first.verdict) == (second, "agrees")
+    assert few.verdict == "inconclusive"
+    assert all_.verdict == "holds"
+    assert (first.repeats, first.verdict) == (second, "holds")
     assert (second.repeats, third.repeats, fourth.repeats) == (None, None, second)
 
 
 def test_a_verdict_stands_where_it_stays_when_adjusted_for_all_tests() -> None:
-    def found(mean: float, name: str) -> Outcome:
+    def found(mean: float, name: str) -> ClaimTest:
         values = [
             row(method, seed, 0.5 + (method == name) * (mean + 0.004 * (seed % 2)))
             for seed in range(6)
@@ -331,7 +334,7 @@ def test_a_verdict_stands_where_it_stays_when_adjusted_for_all_tests() -> None:
         return held([claim(contrast=f"{name} - b")], *values)[0]
 
     clear, marginal = found(0.05, "a"), found(0.0003, "c")
-    assert (clear.verdict, marginal.verdict) == ("agrees", "agrees")
+    assert (clear.verdict, marginal.verdict) == ("holds", "holds")
     assert 0.02 < marginal.alone.holds < 0.05
     assert [each.stands for each in together([clear, marginal])] == [True, True]
     crowd = together([clear, marginal, *(found(-0.002, name) for name in "defgh")])

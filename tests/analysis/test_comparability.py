@@ -35,7 +35,7 @@ from cppo_lab.analysis.load.run_record import RunRecord
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.page.exhibits import exhibits
 from cppo_lab.analysis.page.report import collect, write_report
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 from cppo_lab.config.schema import RunConfig, Trainer
 
 BOTH = ("pg", "grpo")
@@ -276,7 +276,7 @@ def test_forced_report_says_it_first_in_every_table_and_in_every_file_of_values(
     assert files.html is not None
     assert files.markdown is not None
     page, text = files.html.read_text(encoding="utf-8"), files.markdown.read_text(encoding="utf-8")
-    first = f"{MARK[0].upper()}{MARK[1:]}. Runs that answer different questions stand beside each other here."
+    first = f"{MARK[0].upper()}{MARK[1:]}. These runs answer different questions."
     assert text.index(first) < text.index("ended highest")
     assert page.index(first) < page.index("ended highest")
     assert "Not comparable: trainer.steps is 12 in sweep one and 24 in sweep two." in page
@@ -297,7 +297,7 @@ def test_every_figure_is_marked_in_every_form(mixed: Path) -> None:
     marked = collect(study, {"png", "pdf", "html"}).rendered
     plain = {
         exhibit.name: render(exhibit.name, exhibit.figure, png=True, pdf=True, page=True)
-        for exhibit in exhibits(study, find(study))
+        for exhibit in exhibits(study, summarise(study))
         if exhibit.figure is not None
     }
     assert marked.keys() == plain.keys()

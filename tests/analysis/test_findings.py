@@ -9,40 +9,40 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_run, write_sweep
 
-from cppo_lab.analysis import verdict_text
-from cppo_lab.analysis.contrasts import Comparison
-from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis import method_notes, verdict_text
+from cppo_lab.analysis.contrasts import Contrast, Pair
+from cppo_lab.analysis.grouping import Group, find_baseline
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page.tables import final_in_words, window_in_words
+from cppo_lab.analysis.method_notes import final_in_words, window_in_words
 from cppo_lab.analysis.run_table import ACCURACY
 from cppo_lab.analysis.statistics import Estimate
-from cppo_lab.analysis.summary import Findings, PanelFindings, baseline_of, find
+from cppo_lab.analysis.summary import PanelSummary, Summary, summarise
 
 
-def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
+def study_of(tmp_path: Path, **options: object) -> tuple[Study, Summary]:
     write_sweep(tmp_path, **options)  # type: ignore[arg-type]
     study = load_study(tmp_path, "quickstart")
-    return study, find(study)
+    return study, summarise(study)
 
 
 def test_final_accuracy_is_the_mean_of_the_last_three_evaluations(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
     recorded = study.metrics[ACCURACY].dropna().tolist()
-    assert findings.panels[0].yardstick.final_evaluations == 3
+    assert findings.panels[0].scoring.final_evaluations == 3
     assert findings.results[0].runs[0].final == pytest.approx(np.mean(recorded[-3:]))
 
 
 def test_with_fewer_than_four_evaluations_the_last_one_is_final(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,), steps=6, evaluate_every=2)
-    assert findings.panels[0].yardstick.final_evaluations == 1
+    assert findings.panels[0].scoring.final_evaluations == 1
     assert findings.results[0].runs[0].final == study.metrics[ACCURACY].dropna().iloc[-1]
 
 
 def test_a_collapse_is_lower_and_a_tie_is_not_resolved(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, seeds=range(5))
-    verdicts = {comparison.label: comparison.verdict for comparison in findings.comparisons}
-    assert verdicts == {"pg": "lower", "grpo": "not resolved", "cppo": "not resolved"}
+    verdicts = {contrast.treatment: contrast.verdict for contrast in findings.contrasts}
+    assert verdicts == {"pg": "lower", "grpo": "inconclusive", "cppo": "inconclusive"}
     assert {result.label: result.collapses for result in findings.results}["pg"] == 5
 
 
@@ -51,7 +51,7 @@ def test_no_winner_is_named_among_methods_that_tie(tmp_path: Path) -> None:
     panel = findings.panels[0]
     assert panel.winner is None
     text = " ".join(verdict_text.verdict(panel))
-    assert "not resolved" in text
+    assert "is not resolved" in text
     assert "its lead over every other method is resolved" not in text
 
 
@@ -68,20 +68,20 @@ def test_a_leading_baseline_is_judged_by_the_comparisons_made_with_it(tmp_path: 
     panel = findings.panels[0]
     assert panel.leader is not None
     assert panel.leader.label == panel.baseline == "grpo"
-    assert set(panel.not_resolved_from) == {c.label for c in panel.comparisons if not c.resolved}
+    assert set(panel.not_resolved_from) == {c.treatment for c in panel.contrasts if not c.resolved}
 
 
 def test_an_interval_beside_zero_that_holm_does_not_pass_says_so() -> None:
     difference = Estimate(mean=0.05, low=0.01, high=0.09, n=3, sd=0.02)
-    comparison = Comparison("a", "b", 3, (0.05,) * 3, difference, 0.03, 0.25, 0.09, 1.0, 0.1, 3)
-    assert comparison.verdict == "not resolved after Holm"
-    assert not comparison.resolved
+    contrast = Contrast("a", "b", (Pair(0.05, 0.0, frozenset()),) * 3, difference, 1.0, 0.09, 3)
+    assert contrast.verdict == "inconclusive after Holm"
+    assert not contrast.resolved
 
 
 def test_a_single_seed_resolves_nothing(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, seeds=(0,))
-    assert all(comparison.verdict == "not resolved (one pair)" for comparison in findings.comparisons)
-    assert any("a single seed" in caveat for caveat in verdict_text.caveats(study, findings))
+    assert all(contrast.verdict == "inconclusive (one pair)" for contrast in findings.contrasts)
+    assert any("a single seed" in caveat for caveat in method_notes.caveats(study, findings))
 
 
 def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_pat
     lone = next(result for result in findings.results if result.label == "grpo")
     assert lone.final is not None
     assert (lone.n, lone.final.has_interval) == (1, False)
-    assert any(caveat.startswith("grpo: a single seed") for caveat in verdict_text.caveats(study, findings))
+    assert any(caveat.startswith("grpo: a single seed") for caveat in method_notes.caveats(study, findings))
 
 
 def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
             ("cppo", 2): Fault("INTERRUPTED", None, 6),
         },
     )
-    text = " ".join(verdict_text.caveats(study, findings))
+    text = " ".join(method_notes.caveats(study, findings))
     assert "1 run diverged (pg seed=0) and counts" in text
     assert "1 run failed without diverging (grpo seed=1); not counted" in text
     assert "1 run interrupted (cppo seed=2); shown, not counted" in text
@@ -109,21 +109,21 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
 
 def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5, True)})
-    assert findings.panels[0].yardstick.window == 12
+    assert findings.panels[0].scoring.window == 12
 
 
 def test_a_run_that_died_early_changes_the_meaning_of_final_for_no_other(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3, True)})
-    assert findings.panels[0].yardstick.final_evaluations == 3
+    assert findings.panels[0].scoring.final_evaluations == 3
 
 
 def test_panels_of_different_length_have_yardsticks_of_their_own(tmp_path: Path) -> None:
     folders = write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0,), learning_rates=(1e-4, 2e-4))
     for folder, algo in ((folders[1], "grpo"), (folders[3], "cppo")):
         write_run(folder, run_id=folder.name.split("-")[1], algo=algo, seed=0, rate=2e-4, steps=4)
-    findings = find(load_study(tmp_path, "quickstart"))
-    assert [panel.yardstick.window for panel in findings.panels] == [12, 4]
-    assert [panel.yardstick.final_evaluations for panel in findings.panels] == [3, 1]
+    findings = summarise(load_study(tmp_path, "quickstart"))
+    assert [panel.scoring.window for panel in findings.panels] == [12, 4]
+    assert [panel.scoring.final_evaluations for panel in findings.panels] == [3, 1]
     assert final_in_words(findings) == (
         "the mean of the last 3 evaluations for lr=1e-4 and the last evaluation for lr=2e-4"
     )
@@ -143,7 +143,7 @@ def test_the_baseline_is_of_the_same_panel() -> None:
         for panel in ("lr=1", "lr=2")
         for method in ("cppo", "dppo_tv")
     )
-    found = baseline_of(groups[2], groups, "dppo_tv")
+    found = find_baseline(groups[2:], "dppo_tv")
     assert found is not None
     assert found.label == "dppo_tv, lr=2"
 
@@ -160,7 +160,7 @@ def test_without_a_wish_a_divergence_threshold_is_the_baseline(
     methods: tuple[str, ...], expected: str
 ) -> None:
     groups = tuple(Group(name, "", name, (("algo", name),)) for name in methods)
-    found = baseline_of(groups[0], groups, None)
+    found = find_baseline(groups, None)
     assert found is not None
     assert found.method == expected
 
@@ -181,7 +181,7 @@ def test_the_interval_is_left_out_of_the_first_sentence_when_it_says_nothing(tmp
     assert "too few seeds for a useful interval" in verdict_text.verdict(findings.panels[0])[0]
 
 
-def with_final(panel: PanelFindings, finals: dict[str, float]) -> PanelFindings:
+def with_final(panel: PanelSummary, finals: dict[str, float]) -> PanelSummary:
     """The same panel, its methods ending at `finals`, none of their leads resolved."""
     results = tuple(
         replace(result, final=replace(result.final, mean=finals[result.label]))
@@ -207,11 +207,11 @@ def test_a_tie_at_the_shown_precision_is_called_level(tmp_path: Path) -> None:
 
 def test_methods_that_train_on_other_tokens_are_named_among_the_caveats(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("ppo", "grpo", "cppo"), seeds=(0, 1))
-    assert not any("trained tokens" in caveat for caveat in verdict_text.caveats(study, findings))
+    assert not any("trained tokens" in caveat for caveat in method_notes.caveats(study, findings))
     kinds = study.runs["method"].map({"ppo": "none", "grpo": "none", "cppo": "skip"})
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
     (caveat,) = [
-        c for c in verdict_text.caveats(replace(study, runs=runs), findings) if "trained tokens" in c
+        c for c in method_notes.caveats(replace(study, runs=runs), findings) if "trained tokens" in c
     ]
     assert "differ in algo.dynamic_sampling.kind (none: ppo and grpo; skip: cppo): averages" in caveat
     assert "algo.dynamic_sampling.kind=skip algo.aggregation.kind=token_mean" in caveat
@@ -222,4 +222,24 @@ def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat
     kinds = study.runs["panel"].map({"lr=2e-4": "none", "lr=4e-4": "skip"})
     assert kinds.notna().all()
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-    assert not any("trained tokens" in c for c in verdict_text.caveats(replace(study, runs=runs), findings))
+<<<<<<< HEAD
+    assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), findings))
+=======
+    assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), findings))
+
+
+def test_neighbouring_steps_are_replaced_by_the_median_of_what_each_seed_recorded() -> None:
+    nan = math.nan
+    curves = Curves(
+        np.arange(1.0, 8.0),
+        np.array([[1.0, 9.0, 2.0, nan, nan, nan, 7.0], [nan, 2.0, 4.0, 5.0, 1.0, 1.0, 3.0]]),
+        ("a", "b"),
+        (False, True),
+    )
+    binned = curves.binned(3)
+    # Seven steps in three bins: three, two and two.
+    assert binned.steps.tolist() == [2.0, 4.5, 6.5]
+    np.testing.assert_equal(binned.values, [[2.0, nan, 7.0], [3.0, 3.0, 2.0]])
+    assert (binned.run_ids, binned.died) == (curves.run_ids, curves.died)
+    assert curves.binned(7) is curves
+>>>>>>> ede1457 (Test the run table, contrasts and claims at the level of verdicts)

@@ -115,7 +115,7 @@ def test_latex_is_ascii_and_every_special_character_is_escaped(written: ReportFi
     assert {path.stem for path in paths} >= {
         "results",
         "learning",
-        "comparisons",
+        "contrasts",
         "stability",
         "configuration",
         "runs",

@@ -12,21 +12,22 @@ import pytest
 from run_folders import Fault, write_sweep
 
 from cppo_lab.analysis import statistics, verdict_text
-from cppo_lab.analysis.contrasts import ALPHA, Comparison, with_holm, with_power
+from cppo_lab.analysis.contrasts import ALPHA, Contrast, Pair, adjusted
 from cppo_lab.analysis.formatting import magnitude
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.method_notes import threshold_in_words
 from cppo_lab.analysis.page.report import write_report
-from cppo_lab.analysis.page.tables import learning_table, stability_table, threshold_in_words
+from cppo_lab.analysis.page.tables import learning_table, stability_table
 from cppo_lab.analysis.run_table import ACCURACY
 from cppo_lab.analysis.statistics import Estimate
-from cppo_lab.analysis.summary import Findings, find
+from cppo_lab.analysis.summary import Summary, summarise
 
 
-def study_of(tmp_path: Path, **options: object) -> tuple[Study, Findings]:
+def study_of(tmp_path: Path, **options: object) -> tuple[Study, Summary]:
     write_sweep(tmp_path, **options)  # type: ignore[arg-type]
     study = load_study(tmp_path, "quickstart")
-    return study, find(study)
+    return study, summarise(study)
 
 
 def set_accuracies(tmp_path: Path, curves: dict[str, dict[int, float]]) -> None:
@@ -40,7 +41,7 @@ def set_accuracies(tmp_path: Path, curves: dict[str, dict[int, float]]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
 
 
-def hand_made(tmp_path: Path) -> tuple[Study, Findings]:
+def hand_made(tmp_path: Path) -> tuple[Study, Summary]:
     """Two methods from 0.3: grpo ends at 0.7 and passes 0.5 at step 6, pg stays at 0.4."""
     write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), steps=12, evaluate_every=3)
     set_accuracies(
@@ -51,13 +52,13 @@ def hand_made(tmp_path: Path) -> tuple[Study, Findings]:
         },
     )
     study = load_study(tmp_path, "quickstart")
-    return study, find(study)
+    return study, summarise(study)
 
 
 def test_the_threshold_is_halfway_to_the_highest_mean_final_and_the_same_for_all(tmp_path: Path) -> None:
     _, findings = hand_made(tmp_path)
     # grpo's final is the mean of 0.5, 0.7 and 0.9; it starts at 0.3.
-    assert findings.panels[0].yardstick.threshold == pytest.approx((0.3 + 0.7) / 2)
+    assert findings.panels[0].scoring.threshold == pytest.approx((0.3 + 0.7) / 2)
     grpo, pg = findings.results
     assert (grpo.median_step, grpo.reached) == (6.0, 2)
     assert (pg.median_step, pg.reached) == (math.inf, 0)
@@ -73,8 +74,8 @@ def test_the_threshold_is_halfway_to_the_highest_mean_final_and_the_same_for_all
 def test_where_nothing_rose_there_is_no_threshold(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), steps=4, evaluate_every=2)
     set_accuracies(tmp_path, {name: {0: 0.3, 2: 0.3, 4: 0.2} for name in ("grpo", "pg")})
-    findings = find(load_study(tmp_path, "quickstart"))
-    assert math.isnan(findings.panels[0].yardstick.threshold)
+    findings = summarise(load_study(tmp_path, "quickstart"))
+    assert math.isnan(findings.panels[0].scoring.threshold)
     assert threshold_in_words(findings) == "no threshold (no method ended above its start)"
     table = learning_table(findings)
     assert table is not None
@@ -84,7 +85,7 @@ def test_where_nothing_rose_there_is_no_threshold(tmp_path: Path) -> None:
 def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: Path) -> None:
     faults = {("pg", 0): Fault("FAILED", "loss is nan", 4, True)}
     study, findings = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), faults=faults)
-    dead = next(run for run in findings.results[1].runs if "seed=0" in run.pair)
+    dead = next(run for run in findings.results[1].runs if run.seeds == "seed=0")
     rows = study.metrics[(study.metrics["run_id"] == dead.run_id)].dropna(subset=[ACCURACY])
     steps, values = rows["step"].to_numpy(), rows[ACCURACY].to_numpy()
     assert steps[-1] == 4
@@ -94,10 +95,10 @@ def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: 
 
 def test_a_window_longer_than_the_runs_is_cut_to_them(tmp_path: Path) -> None:
     study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1))
-    longer, shorter = (find(replace(study, window=window)) for window in (400, 6))
-    assert longer.panels[0].yardstick == findings.panels[0].yardstick
-    assert shorter.panels[0].yardstick.window == 6
-    assert shorter.panels[0].yardstick.evaluations_in_window == 4
+    longer, shorter = (summarise(replace(study, window=window)) for window in (400, 6))
+    assert longer.panels[0].scoring == findings.panels[0].scoring
+    assert shorter.panels[0].scoring.window == 6
+    assert shorter.panels[0].scoring.evaluations_in_window == 4
     assert all(run.best_step <= 6 for run in shorter.results[0].runs)
 
 
@@ -112,32 +113,32 @@ def test_collapses_carry_the_interval_of_their_share(tmp_path: Path) -> None:
     assert [cell.text for cell in table.rows[1][4:6]] == ["0 of 4", "0.0 to 60.2"]
 
 
-def comparison(mean: float, sd: float, pairs: int = 5) -> Comparison:
+def seen(mean: float, sd: float, pairs: int = 5) -> Contrast:
     half = 2.776 * sd / math.sqrt(pairs)
-    seen = Estimate(mean, mean - half, mean + half, pairs, sd)
-    return Comparison("a", "b", pairs, (), seen, 0.3, 0.3, 0.3, 0.6, math.nan, None)
+    estimate = Estimate(mean, mean - half, mean + half, pairs, sd)
+    return Contrast("a", "b", (Pair(mean, 0.0, frozenset()),) * pairs, estimate)
 
 
 def test_power_is_stated_at_the_level_of_holm_s_first_step() -> None:
-    three = with_power(with_holm([comparison(0.02, 0.04), comparison(-0.1, 0.04), comparison(0.0, 0.04)]))
+    three = adjusted([seen(0.02, 0.04), seen(-0.1, 0.04), seen(0.0, 0.04)])
     for made in three:
         level = 1 - ALPHA / 3
-        assert made.smallest_resolvable == statistics.smallest_resolvable_difference(0.04, 5, 0.8, level)
-    assert three[0].pairs_needed == statistics.pairs_to_resolve(0.02, 0.04, 0.8, 1 - ALPHA / 3)
-    assert three[2].pairs_needed is None
-    (alone,) = with_power([comparison(0.02, 0.04)])
-    assert alone.smallest_resolvable < three[0].smallest_resolvable
+        assert made.smallest_detectable == statistics.smallest_resolvable_difference(0.04, 5, 0.8, level)
+    assert three[0].seeds_needed == statistics.pairs_to_resolve(0.02, 0.04, 0.8, 1 - ALPHA / 3)
+    assert three[2].seeds_needed is None
+    (alone,) = adjusted([seen(0.02, 0.04)])
+    assert alone.smallest_detectable < three[0].smallest_detectable
 
 
 def test_a_difference_of_that_size_survives_holm_with_the_stated_probability() -> None:
     generator = np.random.default_rng(5)
     sd, pairs, tests = 0.04, 6, 4
-    (made, *_) = with_power([comparison(0.01, sd, pairs)] * tests)
+    (made, *_) = adjusted([seen(0.01, sd, pairs)] * tests)
     found = 0
     for _ in range(1500):
         # The others show nothing, which is the worst for the first one's adjusted p.
         p = [
-            statistics.paired_t_p(generator.normal(made.smallest_resolvable, sd, pairs)),
+            statistics.paired_t_p(generator.normal(made.smallest_detectable, sd, pairs)),
             *([1.0] * (tests - 1)),
         ]
         found += statistics.holm(np.array(p))[0] < ALPHA
@@ -147,34 +148,32 @@ def test_a_difference_of_that_size_survives_holm_with_the_stated_probability() -
 def test_the_power_of_every_comparison_is_said_in_words(tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, seeds=range(5))
     said = verdict_text.power_statements(findings.panels[0])
-    assert len(said) == len(findings.comparisons) == 3
-    for sentence, made in zip(said, findings.comparisons, strict=True):
-        assert sentence.startswith(
-            f"{made.label} against dppo_tv: 5 pairs would resolve a true difference of "
-        )
-        assert f" {100 * made.smallest_resolvable:.1f} points or more with probability 0.8" in sentence
-        if made.pairs_needed is not None:
-            assert f"would take {made.pairs_needed} pairs." in sentence
+    assert len(said) == len(findings.contrasts) == 3
+    for sentence, made in zip(said, findings.contrasts, strict=True):
+        assert sentence.startswith(f"{made.treatment} against dppo_tv: 5 pairs detect a true difference of ")
+        assert f" {100 * made.smallest_detectable:.1f} points or more with 80% power" in sentence
+        if made.seeds_needed is not None and math.isfinite(made.seeds_needed):
+            assert f"takes about {made.seeds_needed} seeds." in sentence
 
 
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        (None, "no pairs, so nothing can be said."),
-        (Estimate(0.1, math.nan, math.nan, 1, math.nan), "one pair has no spread, so nothing can be said."),
-        (Estimate(0.1, 0.1, 0.1, 3, 0.0), "the pairs have no spread, so nothing can be said."),
+        (None, "no pairs, so power is unknown."),
+        (Estimate(0.1, math.nan, math.nan, 1, math.nan), "one pair has no spread, so power is unknown."),
+        (Estimate(0.1, 0.1, 0.1, 3, 0.0), "the pairs have no spread, so power is unknown."),
         (
             Estimate(0.0001, -1.0, 1.0, 2, 0.2),
-            "at the spread seen 2 pairs would resolve no difference with probability 0.8, however large; a true "
-            "difference as seen (±0.0) would take more than 1,000 pairs.",
+            "2 pairs detect no difference with 80% power, however large; detecting the observed difference (±0.0 "
+            "points) takes over 1,000 seeds.",
         ),
     ],
 )
 def test_what_cannot_be_said_of_power_is_not(seen: Estimate | None, expected: str, tmp_path: Path) -> None:
     _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
     panel = findings.panels[0]
-    made = replace(panel.comparisons[0], difference=seen, smallest_resolvable=math.nan, pairs_needed=None)
-    (sentence,) = verdict_text.power_statements(replace(panel, comparisons=with_power([made])))
+    made = replace(panel.contrasts[0], estimate=seen)
+    (sentence,) = verdict_text.power_statements(replace(panel, contrasts=(made,)))
     assert sentence == f"grpo against dppo_tv: {expected}"
 
 
@@ -195,5 +194,5 @@ def test_the_report_says_what_the_seeds_can_resolve(tmp_path: Path) -> None:
         assert page is not None
         text = page.read_text(encoding="utf-8").replace("\\_", "_")
         assert "What these seeds can resolve" in text
-        assert "grpo against dppo_tv: 3 pairs would resolve" in text
+        assert "grpo against dppo_tv: 3 pairs detect" in text
         assert "Steps to threshold: by when half of the runs" in text

@@ -18,7 +18,7 @@ from cppo_lab.analysis.figures.style import cell_edges
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 
 DELTA = 0.15
 
@@ -59,11 +59,11 @@ def texts(figure: Figure) -> set[str]:
 
 
 def mechanisms(study: Study) -> list[Exhibit]:
-    return [one for one in exhibits(study, find(study)) if one.section == "mechanisms"]
+    return [one for one in exhibits(study, summarise(study)) if one.section == "mechanisms"]
 
 
 def test_every_exhibit_is_drawn_or_says_why_not(study: Study) -> None:
-    for one in exhibits(study, find(study)):
+    for one in exhibits(study, summarise(study)):
         assert one.caption.endswith(".")
         assert (one.figure is None) == one.caption.startswith("Cannot be drawn:")
 

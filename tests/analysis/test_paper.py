@@ -13,7 +13,7 @@ from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.page.paper_tables import benchmarks_table, paper_table
 from cppo_lab.analysis.page.report import write_report
 from cppo_lab.analysis.paper import BASELINE, NAMES, TABLE_1, TABLE_4
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 
 
 def test_the_mean_of_table_4_is_table_1_and_the_mean_of_its_benchmarks() -> None:
@@ -51,7 +51,7 @@ def test_every_method_of_the_paper_is_one_of_the_lab() -> None:
 
 def test_measured_scores_stand_beside_the_reported_ones_with_their_paired_gap_to_dppo(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "dppo_topk_tv", "cppo"), baseline="grpo")
-    findings = find(load_study(tmp_path, "quickstart"))
+    findings = summarise(load_study(tmp_path, "quickstart"))
     table = paper_table(findings)
     assert table is not None
     frame = table.frame().set_index("method")
@@ -77,7 +77,7 @@ def test_measured_scores_stand_beside_the_reported_ones_with_their_paired_gap_to
 
 def test_without_dppo_there_is_an_order_but_no_gap(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "dppo_tv", "cppo"))
-    table = paper_table(find(load_study(tmp_path, "quickstart")))
+    table = paper_table(summarise(load_study(tmp_path, "quickstart")))
     assert table is not None
     frame = table.frame().set_index("method")
     assert frame.loc["cppo", "final"] > 0.5
@@ -86,7 +86,7 @@ def test_without_dppo_there_is_an_order_but_no_gap(tmp_path: Path) -> None:
 
 def test_panels_are_told_apart(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("dppo_topk_tv", "cppo"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
-    table = paper_table(find(load_study(tmp_path, "quickstart")))
+    table = paper_table(summarise(load_study(tmp_path, "quickstart")))
     assert table is not None
     headers = [header for header, _ in table.columns]
     assert "lr=2e-4: final to DPPO" in headers
@@ -95,7 +95,7 @@ def test_panels_are_told_apart(tmp_path: Path) -> None:
 
 def test_fewer_than_two_of_the_paper_s_methods_bring_no_table(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("pg", "dppo_tv", "cppo"))
-    findings = find(load_study(tmp_path, "quickstart"))
+    findings = summarise(load_study(tmp_path, "quickstart"))
     assert paper_table(findings) is None
     assert benchmarks_table(findings) is None
     files = write_report(tmp_path, "quickstart", formats=("html", "md", "csv"))

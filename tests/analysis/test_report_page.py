@@ -170,7 +170,7 @@ def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
     assert set(frames) == {
         "results",
         "learning",
-        "comparisons",
+        "contrasts",
         "paper",
         "paper-benchmarks",
         "stability",

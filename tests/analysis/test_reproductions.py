@@ -8,16 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cppo_lab.analysis.claim_tests import Outcome, difference, p_values
+from cppo_lab.analysis.claim_tests import FAILS, HOLDS, INCONCLUSIVE, ClaimTest, p_values
 from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.contrasts import Contrast, Pair, difference
 from cppo_lab.analysis.formatting import points
-from cppo_lab.analysis.load.result_files import ResultFile, policy_of, read_results, seeds_of, write_results
+from cppo_lab.analysis.load.result_files import (
+    ResultFile,
+    policy_of,
+    read_results,
+    run_table,
+    seeds_of,
+    write_results,
+)
 from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.build import HEADLINE_IMAGE, headline_block, readme_with, write
-from cppo_lab.analysis.reproductions.document import page, verdict_in_words
-from cppo_lab.analysis.reproductions.figure import contrast_rows, mean_series, reproduction, shared
+from cppo_lab.analysis.reproductions.document import page, verdict_in_bold
+from cppo_lab.analysis.reproductions.figure import contrast_rows, mean_curve, reproduction, shared
 from cppo_lab.analysis.reproductions.items import ORDER, read_item, read_items
 from cppo_lab.analysis.reproductions.planned import planned_runs
+from cppo_lab.analysis.run_table import Run
 from cppo_lab.analysis.statistics import t_interval
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import plan_sweep
@@ -79,28 +88,28 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
 def test_every_figure_can_be_drawn(path: Path) -> None:
     name, _, scale = path.stem.partition("-")
     item = read_item(name, RESULTS, scale or "lab")
-    figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
+    figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
     assert figure is not None
     figure.draw_without_rendering()
     told = {text.get_text() for axes in figure.axes for text in axes.texts}
-    for outcome in item.outcomes:
-        assert outcome.estimate is None or any(f"n = {outcome.estimate.n}" in text for text in told)
+    for test in item.tests:
+        assert test.estimate is None or any(f"n = {test.estimate.n}" in text for text in told)
     picture = ROOT / "docs" / "images" / "reproductions" / f"{path.stem}.png"
     assert picture.is_file()
 
 
 def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None:
     item = read_item("table1", RESULTS)
-    seen = [outcome for outcome in item.outcomes if outcome.estimate is not None]
+    seen = [outcome for outcome in item.tests if outcome.estimate is not None]
     rows = contrast_rows(seen)
     assert [row.seen for row in rows if row.seen is not None] == [outcome.estimate for outcome in seen]
     headings = [row.name for row in rows if row.seen is None]
     assert headings == list(dict.fromkeys(headings))
     assert headings[0] == "cppo − dppo_topk_tv"
-    figure = reproduction(item.results, item.outcomes, "differences")
+    figure = reproduction(item.table, item.tests, "differences")
     assert figure is not None
     *curves, contrasts = figure.axes
-    assert len(curves) == len(item.results.panels)
+    assert len(curves) == len(item.table.panels)
     assert len({axes.get_ylim() for axes in curves}) == 1
     highest = max(np.max(line.get_ydata()) for axes in curves for line in axes.lines)
     assert curves[0].get_ylim()[1] > highest
@@ -109,12 +118,13 @@ def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None
 
 def test_an_interval_that_goes_beyond_the_scale_ends_in_an_arrow() -> None:
     item = read_item("aa", RESULTS)
-    (outcome,) = item.outcomes
-    assert outcome.estimate is not None
+    (outcome,) = item.tests
+    assert outcome.contrast.estimate is not None
 
     def edges(low: float) -> list[str]:
-        wide = replace(outcome, estimate=replace(outcome.estimate, low=low))
-        figure = reproduction(item.results, [wide], item.sweep.figure)
+        contrast = replace(outcome.contrast, estimate=replace(outcome.contrast.estimate, low=low))
+        wide = replace(outcome, contrast=contrast)
+        figure = reproduction(item.table, [wide], item.sweep.figure)
         assert figure is not None
         contrasts = figure.axes[-1]
         return [str(line.get_marker()) for line in contrasts.lines if line.get_marker() in ("<", ">")]
@@ -126,20 +136,20 @@ def test_an_interval_that_goes_beyond_the_scale_ends_in_an_arrow() -> None:
 @pytest.mark.parametrize("name", ORDER)
 def test_every_claim_is_one_that_the_sweep_can_answer(name: str, tmp_path: Path) -> None:
     item = read_item(name, tmp_path)
-    assert [outcome.claim.says for outcome in item.outcomes]
-    assert {outcome.claim.says for outcome in item.outcomes} == {claim["says"] for claim in item.sweep.claims}
+    assert [test.claim.says for test in item.tests]
+    assert {test.claim.says for test in item.tests} == {claim["says"] for claim in item.sweep.claims}
 
 
 def test_settings_that_no_claim_is_about_are_set_against_the_baseline() -> None:
     item = read_item("schedules", RESULTS)
-    figure = reproduction(item.results, item.outcomes, item.sweep.figure, item.sweep.baseline)
+    figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
     assert figure is not None
     named = {label.get_text() for label in figure.axes[-1].get_yticklabels()}
-    others = {*item.results.methods("")} - {"weights=linear", "weights=reversed"}
+    others = {*item.table.methods("")} - {"weights=linear", "weights=reversed"}
     assert named == {"weights=linear − weights=reversed", "less weights=linear", *others}
     text = page([item], "images")
     (row,) = [line for line in text.splitlines() if line.startswith("| weights=uniform |")]
-    seen = difference(item.results, "", "weights=uniform", "weights=linear")
+    seen = difference(item.table.of("", "weights=uniform"), item.table.of("", "weights=linear"))
     assert seen is not None
     assert seen.n == 8
     assert points(seen.mean) in row
@@ -149,18 +159,18 @@ def test_every_claim_measured_stands_under_what_became_of_it() -> None:
     items = read_items(RESULTS)
     told, _, _ = page(items, "images").partition("\n## Table 1")
     _, by_claim, holds, fails, open_, own = told.split("\n### ")
-    tested = [outcome for item in items for outcome in item.outcomes if outcome.repeats is None]
+    tested = [outcome for item in items for outcome in item.tests if outcome.repeats is None]
     seen = [outcome for outcome in tested if outcome.estimate is not None]
     expected = {
-        holds: [each for each in seen if not each.claim.own and each.verdict == "agrees"],
-        fails: [each for each in seen if not each.claim.own and each.verdict == "does not agree"],
-        open_: [each for each in seen if not each.claim.own and each.verdict == "not resolved"],
+        holds: [each for each in seen if not each.claim.own and each.verdict == HOLDS],
+        fails: [each for each in seen if not each.claim.own and each.verdict == FAILS],
+        open_: [each for each in seen if not each.claim.own and each.verdict == INCONCLUSIVE],
         own: [each for each in seen if each.claim.own],
     }
     for part, outcomes in expected.items():
         lines = [line for line in part.splitlines() if line.startswith("| [")]
         found = zip(outcomes, lines, strict=True)
-        assert all(each.claim.says in line and verdict_in_words(each) in line for each, line in found)
+        assert all(each.claim.says in line and verdict_in_bold(each) in line for each, line in found)
     of_paper = [each for each in seen if not each.claim.own]
     assert f"{len(of_paper)} tests of the paper's claims" in told
     claims = {(each.sweep, each.claim.says) for each in of_paper}
@@ -170,44 +180,45 @@ def test_every_claim_measured_stands_under_what_became_of_it() -> None:
 def test_a_contrast_that_another_sweep_has_on_more_seeds_is_told_with_its_verdict() -> None:
     items = read_items(RESULTS)
     (staleness,) = [item for item in items if item.sweep.name == "staleness"]
-    repeated = [each for each in staleness.outcomes if each.repeats is not None]
+    repeated = [each for each in staleness.tests if each.repeats is not None]
     assert {each.panel for each in repeated} == {"regime=mild", "regime=many_updates", "regime=mismatch"}
     for each in repeated:
         assert each.repeats is not None
         assert each.repeats.sweep == "table1"
-        assert verdict_in_words(each).startswith(verdict_in_words(each.repeats))
-        assert verdict_in_words(each).endswith("seeds of table1")
+        assert verdict_in_bold(each).startswith(verdict_in_bold(each.repeats))
+        assert verdict_in_bold(each).endswith("seeds of table1")
 
 
 @pytest.mark.parametrize(
     ("expect", "mean", "half", "said"),
     [
-        ("above", 0.05, 0.01, "**agrees**"),
-        ("above", -0.05, 0.01, "**does not agree** (opposite)"),
-        ("above", 0.005, 0.01, "**does not agree** (less than 3 points)"),
-        ("equal", 0.05, 0.01, "**does not agree** (different)"),
-        ("not zero", 0.005, 0.01, "**does not agree** (within 3 points of zero)"),
+        ("above", 0.05, 0.01, "**holds**"),
+        ("above", -0.05, 0.01, "**does not hold** (opposite)"),
+        ("above", 0.005, 0.01, "**does not hold** (less than 3 points)"),
+        ("equal", 0.05, 0.01, "**does not hold** (different)"),
+        ("not zero", 0.005, 0.01, "**does not hold** (within 3 points of zero)"),
     ],
 )
 def test_the_kinds_of_disagreement_are_told_apart(expect: str, mean: float, half: float, said: str) -> None:
-    assert verdict_in_words(outcome_of(expect, mean, half)) == said
+    assert verdict_in_bold(outcome_of(expect, mean, half)) == said
 
 
 def test_what_is_not_resolved_says_how_many_seeds_would_and_which_way() -> None:
-    assert verdict_in_words(outcome_of("above", 0.01, 0.03)).startswith("not resolved (")
+    assert verdict_in_bold(outcome_of("above", 0.01, 0.03)).startswith("inconclusive (")
     towards, against = outcome_of("above", 0.04, 0.05), outcome_of("above", -0.01, 0.05)
-    assert " seeds would show it)" in verdict_in_words(towards)
-    assert "exclude" not in verdict_in_words(towards)
-    assert " seeds would exclude 3 points)" in verdict_in_words(against)
-    assert "show a difference" in verdict_in_words(outcome_of("equal", 0.02, 0.03))
+    assert " seeds to detect it)" in verdict_in_bold(towards)
+    assert "exclude" not in verdict_in_bold(towards)
+    assert " seeds to exclude 3 points)" in verdict_in_bold(against)
+    assert "to detect a difference" in verdict_in_bold(outcome_of("equal", 0.02, 0.03))
 
 
-def outcome_of(expect: str, mean: float, half: float, count: int = 16) -> Outcome:
+def outcome_of(expect: str, mean: float, half: float, count: int = 16) -> ClaimTest:
     (made,) = read_claims("mine", [{"says": "so", "contrast": "a - b", "expect": expect}])
     values = np.resize([-1.0, 1.0], count)
     estimate = t_interval(mean + values * half / t_interval(values).high)
     alone = p_values(made, estimate)
-    return Outcome(made, "", estimate, count, alone, alone)
+    contrast = Contrast("a", "b", (Pair(mean, 0.0, frozenset()),) * count, estimate)
+    return ClaimTest(made, "", contrast, count, alone, alone)
 
 
 def test_a_method_that_fell_below_its_start_is_marked() -> None:
@@ -226,19 +237,24 @@ def test_the_papers_own_differences_stand_beside_those_measured() -> None:
 
 
 def test_a_run_that_ends_early_goes_on_at_its_last_accuracy() -> None:
-    rows = [{"accuracy": "0:.3 2:.1"}, {"accuracy": "0:.3 2:.5 4:.6"}]
-    places, means = mean_series(rows, "accuracy")
+    short = np.array([0, 2]), np.array([0.3, 0.1])
+    long = np.array([0, 2, 4]), np.array([0.3, 0.5, 0.6])
+    runs = [Run(accuracy=short, budget=short), Run(accuracy=long, budget=long)]
+    places, means = mean_curve(runs, "accuracy")
     assert places.tolist() == [0, 2, 4]
     np.testing.assert_allclose(means, [0.3, 0.3, 0.35])
-    _, budgets = mean_series([{"budget": "1:.3 2:.1"}, {"budget": "1:.3 2:.5 4:.6"}], "budget")
+    _, budgets = mean_curve(runs, "budget")
     np.testing.assert_allclose(budgets, [0.3, 0.3, 0.6])
 
 
 def test_curves_are_over_the_seeds_that_all_methods_have() -> None:
     results = read_results(RESULTS / "fig5_soft.csv")
-    assert [len(results.of("", method)) for method in ("cppo", "cppo_soft", "dppo_topk_tv")] == [48, 48, 28]
-    rows = shared(results, "")
-    seeds = [[row["seed"] for row in each] for each in rows.values()]
+    assert [len(run_table(results).of("", method)) for method in ("cppo", "cppo_soft", "dppo_topk_tv")] == [
+        48,
+        48,
+        28,
+    ]
+    seeds = [[run.seeds for run in each] for each in shared(run_table(results), "").values()]
     assert seeds[0] == seeds[1] == seeds[2]
     assert len(seeds[0]) == 28
     apart = ResultFile(
@@ -246,7 +262,7 @@ def test_curves_are_over_the_seeds_that_all_methods_have() -> None:
         results.axes,
         tuple(row for row in results.rows if (row["method"] == "cppo") == (int(row["seed"]) > 9)),
     )
-    assert {method: len(each) for method, each in shared(apart, "").items()}["cppo"] == 38
+    assert {method: len(each) for method, each in shared(run_table(apart), "").items()}["cppo"] == 38
 
 
 def test_results_that_are_not_there_make_no_page(tmp_path: Path) -> None:
@@ -255,7 +271,7 @@ def test_results_that_are_not_there_make_no_page(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_not_cut_where_its_marks_are_missing() -> None:
-    with pytest.raises(UserError, match="must both stand in it"):
+    with pytest.raises(UserError, match="must both be in it"):
         readme_with("<!-- headline -->\nrest", "block")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from run_folders import Fault, write_sweep
 
-from cppo_lab.analysis.claim_tests import Planned, outcomes
-from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.claim_tests import check_claims
+from cppo_lab.analysis.claims import Planned, read_claims
 from cppo_lab.analysis.load.result_files import (
     PRETRAINED,
     ResultFile,
@@ -20,12 +20,14 @@ from cppo_lab.analysis.load.result_files import (
     read_results,
     read_series,
     rows_of,
+    run_table,
     score,
     seeds_of,
     write_results,
 )
+from cppo_lab.analysis.load.scores import score_runs
 from cppo_lab.analysis.load.sources import load_study
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 from cppo_lab.errors import UserError
 
 COMPARED = ("dppo_tv", "cppo")
@@ -34,7 +36,7 @@ COMPARED = ("dppo_tv", "cppo")
 def measured(folder: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> ResultFile:
     write_sweep(folder, algos=COMPARED, seeds=seeds)
     study = load_study(folder, "quickstart")
-    return rows_of(study, find(study))
+    return rows_of(study, score_runs(study)[0])
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -49,18 +51,16 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_differences_from_a_file_are_those_of_the_report(tmp_path: Path) -> None:
     results = measured(tmp_path)
     study = load_study(tmp_path, "quickstart")
-    (comparison,) = (c for c in find(study).comparisons if c.label == "cppo")
+    (contrast,) = (c for c in summarise(study).contrasts if c.treatment == "cppo")
     claims = read_claims("x", [{"says": "so", "contrast": "cppo - dppo_tv", "expect": "above"}])
     planned = [Planned(row["panel"], row["method"], seeds_of(row), row) for row in results.rows]
-    (outcome,) = outcomes(claims, results, planned)
+    (outcome,) = check_claims(claims, run_table(results), planned)
     assert outcome.estimate is not None
-    assert comparison.difference is not None
-    assert outcome.estimate.n == comparison.pairs == 3
+    assert contrast.estimate is not None
+    assert outcome.estimate.n == contrast.n == 3
     # Seven digits are kept of each score.
-    assert outcome.estimate.mean == pytest.approx(comparison.difference.mean, abs=1e-6)
-    assert outcome.alone.holds == pytest.approx(
-        comparison.p_t if comparison.difference.mean > 0 else 1.0, rel=1e-3
-    )
+    assert outcome.estimate.mean == pytest.approx(contrast.estimate.mean, abs=1e-6)
+    assert outcome.alone.holds == pytest.approx(contrast.p if contrast.estimate.mean > 0 else 1.0, rel=1e-3)
 
 
 def test_series_hold_what_the_runs_recorded(tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_runs_that_do_not_count_have_no_row(tmp_path: Path) -> None:
     faults = {("cppo", 1): Fault("INTERRUPTED", "stopped", 4)}
     write_sweep(tmp_path, algos=COMPARED, seeds=(0, 1), faults=faults)
     study = load_study(tmp_path, "quickstart")
-    assert len(rows_of(study, find(study)).rows) == int(study.runs["counted"].sum()) < len(study.runs)
+    assert (
+        len(rows_of(study, score_runs(study)[0]).rows) == int(study.runs["counted"].sum()) < len(study.runs)
+    )
 
 
 def test_seeds_are_told_from_other_columns(tmp_path: Path) -> None:
@@ -187,6 +189,6 @@ def test_a_policy_that_was_not_made_here_is_marked(tmp_path: Path) -> None:
         info["starting_policy"]["accuracy"] = None
         file.write_text(json.dumps(info))
     study = load_study(tmp_path, "quickstart")
-    for row in rows_of(study, find(study)).rows:
+    for row in rows_of(study, score_runs(study)[0]).rows:
         assert policy_of(row) == row["starting_policy"]
         assert row["starting_policy"].endswith(PRETRAINED)

@@ -17,7 +17,7 @@ from cppo_lab.analysis.load.axes import Source, study_axes
 from cppo_lab.analysis.load.run_record import RunRecord, read_json_lines
 from cppo_lab.analysis.load.sources import NothingToReport, known_sweeps, load_study
 from cppo_lab.analysis.page.report import write_report
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 
 
 def test_every_planned_run_is_there_with_its_status(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def set_start(folder: Path, accuracy: float | None) -> None:
 
 
 def pairs_of(output: Path) -> int:
-    (comparison,) = find(load_study(output, "quickstart")).comparisons
-    return comparison.pairs
+    (contrast,) = summarise(load_study(output, "quickstart")).contrasts
+    return contrast.n
 
 
 BOTH = ("dppo_tv", "cppo")
@@ -138,8 +138,8 @@ def test_methods_that_are_evaluated_in_different_ways_pair_by_the_recipe_alone(
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         config[group][name] = "another"
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (comparison,) = find(load_study(tmp_path, "quickstart", force=True)).comparisons
-    assert comparison.pairs == 2
+    (contrast,) = summarise(load_study(tmp_path, "quickstart", force=True)).contrasts
+    assert contrast.n == 2
 
 
 def test_a_half_written_last_line_is_left_out_and_said(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_chosen_run_folders_are_grouped_like_a_sweep(tmp_path: Path) -> None:
     folders = write_sweep(tmp_path, algos=("pg", "grpo"), seeds=(0, 1))
     study = load_study(tmp_path, run_folders=folders)
     assert study.grouping.methods == ("pg", "grpo")
-    assert find(study).panels[0].comparisons[0].pairs == 2
+    assert summarise(study).panels[0].contrasts[0].n == 2
 
 
 def test_pairs_share_seeds_and_starting_policy(tmp_path: Path) -> None:
@@ -256,9 +256,9 @@ def test_pairs_share_seeds_and_starting_policy(tmp_path: Path) -> None:
     info = json.loads(path.read_text(encoding="utf-8"))
     info["starting_policy"]["recipe"] = "other"
     path.write_text(json.dumps(info), encoding="utf-8")
-    comparison = find(load_study(tmp_path, "quickstart", force=True)).comparisons[0]
-    assert comparison.pairs == 1
-    assert comparison.verdict == "not resolved (one pair)"
+    contrast = summarise(load_study(tmp_path, "quickstart", force=True)).contrasts[0]
+    assert contrast.n == 1
+    assert contrast.verdict == "inconclusive (one pair)"
 
 
 def test_an_unknown_sweep_is_refused_with_the_known_ones_and_a_near_miss(tmp_path: Path) -> None:

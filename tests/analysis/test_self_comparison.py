@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,14 @@ from run_folders import write_sweep
 from cppo_lab.analysis import statistics
 from cppo_lab.analysis.aa import check_methods, check_split
 from cppo_lab.analysis.load.sources import load_study
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.run_table import Run
+from cppo_lab.analysis.summary import summarise
 
 Invoke = Callable[..., tuple[int, str, str]]
+
+
+def runs_of(finals: Sequence[float]) -> list[Run]:
+    return [Run(run_id=str(number), final=float(final)) for number, final in enumerate(finals)]
 
 
 def test_a_method_does_not_differ_from_itself_in_more_than_a_twentieth_of_a_thousand_splits() -> None:
@@ -22,15 +27,14 @@ def test_a_method_does_not_differ_from_itself_in_more_than_a_twentieth_of_a_thou
     found = 0
     for _ in range(1000):
         # Eight runs of one method: accuracies with a long lower tail, as collapses make it.
-        finals = 0.7 - 0.05 * rng.gamma(1.5, size=8)
-        found += check_split("one", finals, rng, splits=1).found
+        found += check_split("one", runs_of(0.7 - 0.05 * rng.gamma(1.5, size=8)), rng, splits=1).found
     assert found <= 50
 
 
 def test_halves_of_two_different_methods_are_told_apart() -> None:
     rng = np.random.default_rng(1)
     finals = np.ravel(np.column_stack([rng.normal(0.7, 0.01, 6), rng.normal(0.5, 0.01, 6)]))
-    check = check_split("two in one", finals, rng)
+    check = check_split("two in one", runs_of(finals), rng)
     assert check.found
     assert check.verdict == "a difference"
     assert check.difference is not None
@@ -38,7 +42,7 @@ def test_halves_of_two_different_methods_are_told_apart() -> None:
 
 
 def test_too_few_runs_say_so() -> None:
-    check = check_split("few", np.array([0.1, 0.2, 0.3]), np.random.default_rng(0))
+    check = check_split("few", runs_of([0.1, 0.2, 0.3]), np.random.default_rng(0))
     assert check.verdict == "too few runs (needs 4)"
     assert not check.found
 
@@ -58,7 +62,7 @@ def test_intervals_cover_the_truth_19_times_in_20(n: int, shape: str) -> None:
 
 def test_every_method_of_a_sweep_is_checked(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=range(6))
-    checks = check_methods(find(load_study(tmp_path, "quickstart")), np.random.default_rng(0))
+    checks = check_methods(summarise(load_study(tmp_path, "quickstart")), np.random.default_rng(0))
     assert [check.label for check in checks] == ["grpo", "cppo"]
     assert all(check.runs == 6 and 0 <= check.share_found < 0.2 for check in checks)
 

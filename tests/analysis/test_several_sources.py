@@ -13,7 +13,7 @@ from cppo_lab.analysis.load.axes import canonical
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
 from cppo_lab.analysis.page.report import collect, write_report
 from cppo_lab.analysis.page.run_tables import runs_table
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 
 BOTH = ("pg", "grpo")
 
@@ -31,14 +31,14 @@ def test_run_of_two_sweeps_counts_once(tmp_path: Path) -> None:
     study = load_study(tmp_path, ["one", "two"])
     assert study.runs.groupby("method", sort=False).size().to_dict() == {"pg": 2, "grpo": 2, "cppo": 2}
     assert study.grouping.panels == ("",)
-    assert {comparison.pairs for comparison in find(study).comparisons} == {2}
+    assert {contrast.n for contrast in summarise(study).contrasts} == {2}
 
 
 def test_sweeps_of_the_same_configuration_add_their_seeds(tmp_path: Path) -> None:
     write_sweep(tmp_path, name="one", algos=BOTH, seeds=(0, 1))
     write_sweep(tmp_path, name="two", algos=BOTH, seeds=(2, 3))
     study = load_study(tmp_path, ["one", "two"])
-    assert {result.n for result in find(study).results} == {4}
+    assert {result.n for result in summarise(study).results} == {4}
     assert study.grouping.panels == ("",)
 
 
@@ -50,7 +50,7 @@ def test_sweeps_of_one_seed_each_have_it_as_an_axis_together(tmp_path: Path) -> 
         edit_manifest(tmp_path, f"seed{seed}", runs=runs)
     study = load_study(tmp_path, ["seed0", "seed1"])
     assert study.grouping.seed_axes == ("seed",)
-    assert {result.n for result in find(study).results} == {2}
+    assert {result.n for result in summarise(study).results} == {2}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_setting_that_two_sweeps_do_not_share_makes_panels(
     study = load_study(tmp_path, ["one", "two"])
     assert study.grouping.panels == panels
     assert study.grouping.methods == BOTH
-    assert {comparison.pairs for comparison in find(study).comparisons} == {2}
+    assert {contrast.n for contrast in summarise(study).contrasts} == {2}
 
 
 def test_axis_of_one_sweep_and_setting_of_the_other_are_one_axis_however_written(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_sweep_without_a_step_stays_beside_one_that_has_some(tmp_path: Path) -> 
     absent = [(algo, seed) for algo in BOTH for seed in (1, 2)]
     write_sweep(tmp_path, name="two", algos=BOTH, seeds=(1, 2), absent=absent)
     study = load_study(tmp_path, ["one", "two"])
-    statuses = [row[3].text for row in runs_table(study, find(study)).rows]
+    statuses = [row[3].text for row in runs_table(study, summarise(study)).rows]
     assert statuses == ["finished", "finished", "pending", "pending", "pending", "pending"]
 
 

@@ -17,7 +17,7 @@ from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.run_tables import runs_table
 from cppo_lab.analysis.page.tables import final_in_words, window_in_words
-from cppo_lab.analysis.summary import find
+from cppo_lab.analysis.summary import summarise
 from cppo_lab.analysis.verdict_text import caveats
 from cppo_lab.tracking.run_folder import LOCK_FILE
 
@@ -47,7 +47,7 @@ EXPECTED = {
 
 def shown(study: Study) -> dict[tuple[str, str], tuple[str, str, str]]:
     """Of every run by method and seeds: what the table says of its status, whether it counts, and why."""
-    frame = runs_table(study, find(study)).frame()
+    frame = runs_table(study, summarise(study)).frame()
     return {
         (row["method"], row["seeds"]): (row["status"], row["counted"], row["reason"])
         for row in frame.to_dict("records")
@@ -81,7 +81,7 @@ def test_every_run_is_listed_with_status_and_reason(source: Callable[[Path], Stu
         # A run without a folder cannot be chosen.
         del expected["grpo", "seed=2"]
     assert shown(study).items() >= expected.items()
-    text = " ".join(caveats(study, find(study)))
+    text = " ".join(caveats(study, summarise(study)))
     assert "1 run diverged (pg seed=0) and counts" in text
     assert "1 run failed without diverging (pg seed=1); not counted." in text
     assert "2 runs interrupted (grpo seed=0, grpo seed=1); shown, not counted." in text
@@ -95,7 +95,7 @@ def test_a_setting_without_any_run_yet_takes_no_room_and_no_words(tmp_path: Path
         if run["axes"]["trainer.lr"] != "0.0002":
             shutil.rmtree(tmp_path / run["folder"])
     study = load_study(tmp_path, "quickstart")
-    findings = find(study)
+    findings = summarise(study)
     assert final_in_words(findings) == "the mean of the last 3 evaluations"
     assert window_in_words(findings) == "steps 0 to 12"
     for figure in (drawn("accuracy", study), drawn("accuracy_against_kl", study)):
@@ -107,7 +107,7 @@ def test_run_that_a_process_works_on_is_running(tmp_path: Path) -> None:
     with FileLock(folders[4] / LOCK_FILE):
         study = load_study(tmp_path, "quickstart")
     assert shown(study)["grpo", "seed=1"] == ("running", "no", "")
-    assert "1 run still running (grpo seed=1); shown, not counted." in caveats(study, find(study))
+    assert "1 run still running (grpo seed=1); shown, not counted." in caveats(study, summarise(study))
 
 
 def test_reading_leaves_no_trace(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_run_that_was_there_when_the_sweep_ended_is_missing_and_not_pending(tmp_
     study = load_study(tmp_path, "quickstart")
     assert shown(study)["grpo", "seed=0"] == ("missing", "no", "it is gone; the sweep last saw it finished")
     assert shown(study)["grpo", "seed=1"][0] == "pending"
-    text = caveats(study, find(study))
+    text = caveats(study, summarise(study))
     assert "1 run missing: the folder is gone (grpo seed=0); shown, not counted." in text
 
 
@@ -165,7 +165,7 @@ def test_run_without_a_readable_run_json_is_listed_as_unknown(
     harm(folders[3] / name)
     study = load_study(tmp_path, "quickstart")
     assert shown(study)["grpo", "seed=1"] == ("unknown", "no", reason)
-    said = caveats(study, find(study))
+    said = caveats(study, summarise(study))
     assert f"{folders[3].name}: {reason}." in said
     assert "1 run unreadable (grpo seed=1); shown, not counted." in said
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_runs import ROOT, TINY
 
 from cppo_lab.analysis.load.result_files import read_results
+from cppo_lab.analysis.load.scores import Scoring
+from cppo_lab.analysis.load.scores import score_runs as scored
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.summary import Findings
-from cppo_lab.analysis.summary import find as found_in
+from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.cli.results import refuse_unplanned_rows
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_id, run_ids
@@ -70,16 +70,15 @@ def test_rows_that_another_command_adds_meanwhile_stay(
     whole = path.read_text(encoding="utf-8")
     path.unlink()
 
-    def find(study: Study) -> Findings:
+    def score_runs(study: Study) -> tuple[RunTable, dict[str, Scoring]]:
         """Measure, while another command ends that measured the first run."""
         path.write_text(
             "".join(whole.splitlines(keepends=True)[:2]).replace("grpo", "other"), encoding="utf-8"
         )
-        found = found_in(study)
-        lost = replace(found.panels[0], results=found.panels[0].results[1:])
-        return replace(found, panels=(lost,))
+        table, scoring = scored(study)
+        return RunTable(table.runs[1:]), scoring
 
-    monkeypatch.setattr("cppo_lab.analysis.summary.find", find)
+    monkeypatch.setattr("cppo_lab.analysis.load.scores.score_runs", score_runs)
     assert invoke("results", *asked, "--to", str(folder))[0] == 0
     assert {row["method"] for row in rows_of(path)} == {"other", "cppo"}
 

@@ -72,7 +72,7 @@ def _panel(
             continue
         look = data.looks[methods[contrast.treatment]]
         draw_estimate(axes, contrast.estimate, row, look, *limits)
-        draw_ticks(axes, contrast.values, row - 0.24, look)
+        draw_ticks(axes, contrast.values.tolist(), row - 0.24, look)
         style.margin_notes(axes, row, points(contrast.estimate.mean), contrast.verdict)
     axes.set_xlim(*limits)
     style.row_axis(axes, [methods[contrast.treatment] for contrast in contrasts])
