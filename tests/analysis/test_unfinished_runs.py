@@ -15,10 +15,10 @@ from run_folders import Fault, write_sweep
 
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.method_notes import caveats
 from cppo_lab.analysis.page.run_tables import runs_table
 from cppo_lab.analysis.page.tables import final_in_words, window_in_words
 from cppo_lab.analysis.summary import summarise
-from cppo_lab.analysis.verdict_text import caveats
 from cppo_lab.tracking.run_folder import LOCK_FILE
 
 FAULTS = {
