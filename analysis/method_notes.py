@@ -16,7 +16,7 @@ _STATES = {
     "RUNNING": "still running",
     "INTERRUPTED": "interrupted",
     "PENDING": "not started, or deleted",
-    "MISSING": "missing (its folder is gone)",
+    "MISSING": "missing, its folder is gone",
     "UNKNOWN": "unreadable",
 }
 

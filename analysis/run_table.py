@@ -26,7 +26,7 @@ CURVES = ("accuracy", "budget", "deviation")
 _EMPTY: Curve = (np.array([]), np.array([]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Numbers of one run; accuracies in 0..1, NaN where nothing was recorded.
 
@@ -54,7 +54,7 @@ class Scores:
 SCORES = tuple(each.name for each in fields(Scores))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run(Scores):
     """One counted run. Two runs with the same `seeds` and starting `policy` are paired; `axes` are its values on the
     axes of its sweep. The curves are of held-out accuracy and of the budget in force by step, and of the divergence by
@@ -68,9 +68,9 @@ class Run(Scores):
     policy: str = ""
     status: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
-    accuracy: Curve = field(default=_EMPTY, compare=False)
-    budget: Curve = field(default=_EMPTY, compare=False)
-    deviation: Curve = field(default=_EMPTY, compare=False)
+    accuracy: Curve = field(default=_EMPTY)
+    budget: Curve = field(default=_EMPTY)
+    deviation: Curve = field(default=_EMPTY)
     duration_s: float = math.nan
     device: str = ""
     commit: str = ""

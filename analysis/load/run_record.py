@@ -81,10 +81,9 @@ def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | Non
         info = {"status": "PENDING", "reason": "no run folder: not started yet, or deleted"}
         return RunRecord(run_id or folder.name, folder, info, {}, axes or {}, [], [], [], ())
     notes: list[str] = []
-    info = read_object(folder / "run.json", notes) or {
-        "status": "UNKNOWN",
-        "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip("."),
-    }
+    info = read_object(folder / "run.json", notes)
+    if info is None:
+        info = {"status": "UNKNOWN", "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip(".")}
     config = _read_config(folder / "config.yaml", notes)
     metrics, timings, profiles = (
         _read_log(folder / name, notes) for name in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")

@@ -222,24 +222,4 @@ def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat
     kinds = study.runs["panel"].map({"lr=2e-4": "none", "lr=4e-4": "skip"})
     assert kinds.notna().all()
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-<<<<<<< HEAD
     assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), findings))
-=======
-    assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), findings))
-
-
-def test_neighbouring_steps_are_replaced_by_the_median_of_what_each_seed_recorded() -> None:
-    nan = math.nan
-    curves = Curves(
-        np.arange(1.0, 8.0),
-        np.array([[1.0, 9.0, 2.0, nan, nan, nan, 7.0], [nan, 2.0, 4.0, 5.0, 1.0, 1.0, 3.0]]),
-        ("a", "b"),
-        (False, True),
-    )
-    binned = curves.binned(3)
-    # Seven steps in three bins: three, two and two.
-    assert binned.steps.tolist() == [2.0, 4.5, 6.5]
-    np.testing.assert_equal(binned.values, [[2.0, nan, 7.0], [3.0, 3.0, 2.0]])
-    assert (binned.run_ids, binned.died) == (curves.run_ids, curves.died)
-    assert curves.binned(7) is curves
->>>>>>> ede1457 (Test the run table, contrasts and claims at the level of verdicts)

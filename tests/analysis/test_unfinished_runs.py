@@ -128,7 +128,7 @@ def test_run_that_was_there_when_the_sweep_ended_is_missing_and_not_pending(tmp_
     assert shown(study)["grpo", "seed=0"] == ("missing", "no", "it is gone; the sweep last saw it finished")
     assert shown(study)["grpo", "seed=1"][0] == "pending"
     text = caveats(study, summarise(study))
-    assert "1 run missing: the folder is gone (grpo seed=0); shown, not counted." in text
+    assert "1 run missing, its folder is gone (grpo seed=0); shown, not counted." in text
 
 
 def cut(path: Path) -> None:
