@@ -81,15 +81,15 @@ def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | Non
         info = {"status": "PENDING", "reason": "no run folder: not started yet, or deleted"}
         return RunRecord(run_id or folder.name, folder, info, {}, axes or {}, [], [], [], ())
     notes: list[str] = []
-    info = read_object(folder / "run.json", notes)
-    if info is None:
-        info = {"status": "UNKNOWN", "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip(".")}
+    told = read_object(folder / "run.json", notes)
+    if told is None:
+        told = {"status": "UNKNOWN", "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip(".")}
     config = _read_config(folder / "config.yaml", notes)
     metrics, timings, profiles = (
         _read_log(folder / name, notes) for name in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
     )
-    identity = run_id or str(info.get("run_id") or folder.name)
-    return RunRecord(identity, folder, info, config, axes or {}, metrics, timings, profiles, tuple(notes))
+    identity = run_id or str(told.get("run_id") or folder.name)
+    return RunRecord(identity, folder, told, config, axes or {}, metrics, timings, profiles, tuple(notes))
 
 
 def _read_config(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def write_result_file(
             f"sweep {sweep.name}: none of its {len(sweep.runs)} runs is in {sweep.output}; run cppo-lab sweep first."
         )
     from cppo_lab.analysis.load.result_files import merged, read_results, rows_of, write_results
-    from cppo_lab.analysis.load.sources import load_study
     from cppo_lab.analysis.load.scores import score_runs
+    from cppo_lab.analysis.load.sources import load_study
 
     path = folder / f"{sweep.name}.csv"
     with _locked(path):
