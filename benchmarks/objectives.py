@@ -36,7 +36,7 @@ from cppo_lab.objectives import (
     token_objective,
 )
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.objectives.trust_regions import prefix_budget
+from cppo_lab.objectives.trust_regions import RegionInputs, prefix_budget
 
 Number = float | Tensor
 SHAPES = ((256, 2048), (64, 8192))
@@ -157,7 +157,15 @@ def compare_masks(rows: int, width: int, repeats: int) -> dict[str, float]:
     objective = token_objective(batch, algo)
     assert objective.divergence is not None, "cppo_binary has a divergence"
     distance, away = objective.divergence, mask & ~objective.toward
-    region, at = algo.trust_region, objective.thresholds
+    inputs = RegionInputs(
+        spec=algo.trust_region,
+        ratio=objective.ratio,
+        advantages=objective.advantages,
+        away=away,
+        mask=mask,
+        thresholds=objective.thresholds,
+        distance=distance,
+    )
     tensors = [values[inside] for values, inside in zip(distance, mask, strict=True)]
     tensors_away = [values[inside] for values, inside in zip(away, mask, strict=True)]
     numbers, numbers_away = [t.double().tolist() for t in tensors], [t.tolist() for t in tensors_away]
@@ -166,7 +174,7 @@ def compare_masks(rows: int, width: int, repeats: int) -> dict[str, float]:
         return algorithm_one(distances, moving, 0.15, 0.02, 0.8)
 
     def whole() -> Tensor:
-        return prefix_budget(distance, away, mask, region, at).gate
+        return prefix_budget(inputs, delta=0.15).gate
 
     start = time.perf_counter()
     kept = torch.cat([torch.tensor(row) for row in loop(tensors, tensors_away)])
