@@ -1,1 +1,1 @@
-"""Evaluation: held-out accuracy during training, and `cppo-lab eval` under the field's protocols."""
+"""Evaluation: held-out accuracy during training, and `cppo-lab eval` on benchmarks."""

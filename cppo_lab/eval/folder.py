@@ -1,9 +1,9 @@
-"""The folder of one evaluation. It can be killed at any moment and goes on from what was sampled.
+"""The folder of one evaluation. An evaluation that was killed resumes from the responses in it.
 
-request.json     what was asked, and what determines the answer
+request.json     the options, and what determines the results
 responses.jsonl  one line per sampled response, appended batch by batch
 problems.jsonl   every response with its scores, in the order of the problems
-results.json     the figures; the same bytes however often the evaluation was interrupted (under greedy decoding)
+results.json     the metrics; with greedy decoding the same bytes however often the evaluation was interrupted
 timings.json     wall-clock time and tokens per second
 lm-eval/         the same results in the files and keys of lm-evaluation-harness
 """
@@ -32,7 +32,7 @@ class EvaluationFolder:
         self.path = path
 
     def lock(self) -> FileLock:
-        """A lock that is held. Raises UserError where another process works on this evaluation."""
+        """Acquire the folder's lock. Raises UserError if another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK_FILE)
         try:
@@ -55,7 +55,7 @@ class EvaluationFolder:
         write_atomically(target, "".join(lines))
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file's content; empty where there is no such file."""
+        """The content of a JSON file; empty if there is none."""
         return read_object(self.path / name)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -63,14 +63,14 @@ class EvaluationFolder:
         return read_log(self.path / name)
 
     def responses(self) -> dict[tuple[int, int], Response]:
-        """What was sampled so far, by problem and sample."""
+        """The responses sampled so far, by problem and sample."""
         return {
             (row["problem"], row["sample"]): Response(row["text"], row["tokens"], row["finished"])
             for row in self.rows(RESPONSES)
         }
 
     def append(self, requests: Sequence[Request], responses: Sequence[Response]) -> None:
-        """Keep a batch of responses; a line that a crash left unfinished is cut off first."""
+        """Append a batch of responses, after removing a last line that a crash left incomplete."""
         path = self.path / RESPONSES
         lines = [
             json.dumps(

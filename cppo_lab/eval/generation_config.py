@@ -1,4 +1,4 @@
-"""What a model's `generation_config.json` asks of greedy decoding, as transformers' `generate` hears it."""
+"""The settings in a model's `generation_config.json` that transformers' `generate` applies when greedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Values that change nothing, besides None.
+# Settings that the lab does not apply, with the values, besides None, that have no effect.
 _NOT_APPLIED: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "guidance_scale": (1,),
@@ -33,10 +33,10 @@ _NOT_APPLIED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A model's own settings. None where it has none, or where a server keeps them to itself.
+    """A model's own settings; None where it has none, or where a server does not tell.
 
     `end_tokens` end a response besides the tokenizer's own; `not_applied` names settings that would change greedy
-    decoding and that the lab's engine does not know.
+    decoding and that the lab does not apply.
     """
 
     end_tokens: tuple[int, ...] = ()
@@ -46,7 +46,7 @@ class ModelSettings:
 
 
 def settings_in(config: Any) -> ModelSettings:
-    """The settings in a transformers `GenerationConfig`; None holds none."""
+    """The settings in a transformers `GenerationConfig`, or in none."""
     ends = getattr(config, "eos_token_id", None)
     return ModelSettings(
         end_tokens=() if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),),

@@ -1,4 +1,4 @@
-"""Sampled accuracy on the held-out problems of a task, while it is trained on."""
+"""Sampled accuracy on a task's held-out problems during training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
 from cppo_lab.tasks.problem import Grade, Problem, grade_responses
 
-# Every policy is evaluated with the same uniform numbers, so that differences between policies are less noisy.
+# The same uniform numbers for every policy make differences between policies less noisy.
 _EVALUATION_SEED = 0
 
 
@@ -30,7 +30,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Graded responses: `samples` of each problem, neighbours."""
+    """Graded responses; the `samples` of one problem are adjacent."""
 
     graded: Sequence[Graded]
     samples: int = 1
@@ -40,7 +40,7 @@ class Evaluation:
 
     @property
     def benchmarks(self) -> Mapping[str, Evaluation]:
-        """The part of each benchmark, where the problems name any."""
+        """The evaluation of each benchmark, if the problems name any."""
         parts: dict[str, list[Graded]] = {}
         for graded in self.graded:
             if graded.problem.benchmark is not None:
@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct responses (Avg@k for k samples); over several benchmarks, the mean of their shares."""
+        """Share of correct responses (avg@k for k samples); with several benchmarks, the mean of theirs."""
         parts = list(self.benchmarks.values())
         if len(parts) > 1:
             return self._mean([part.accuracy for part in parts])
@@ -57,7 +57,7 @@ class Evaluation:
 
     @property
     def stderr(self) -> float:
-        """Standard error of the accuracy over problems: sample deviation of their shares / sqrt(n)."""
+        """Standard error of the accuracy over problems: standard deviation of their shares / sqrt(n)."""
         parts = list(self.benchmarks.values())
         if len(parts) > 1:
             return math.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
@@ -71,7 +71,7 @@ class Evaluation:
         return statistics.stdev(shares) / math.sqrt(n)
 
     def metrics(self, name: str) -> dict[str, float]:
-        """The figures that a run logs, under `eval/NAME/`, and each benchmark's under its own name."""
+        """The metrics that a run logs under `eval/NAME/`, and those of each benchmark under its name."""
         figures = {
             f"eval/{name}/accuracy": self.accuracy,
             f"eval/{name}/stderr": self.stderr,
@@ -101,8 +101,8 @@ def evaluate(
 ) -> Evaluation:
     """Sample `samples` responses to each problem with the engine's weights, and grade them.
 
-    A response's draws depend on its problem's place and its own number alone, not on its batch; the first of several
-    is the one that would be drawn alone.
+    A response's draws depend only on the index of its problem and its own index, not on its batch; the first sample
+    is the one that would be drawn with `samples` = 1.
     """
     settings = SamplingSettings(
         max_new_tokens=max_new_tokens,

@@ -1,9 +1,9 @@
-"""GSM8K as lm-evaluation-harness defines it (task version 3.0, harness 0.4.13), on one process.
+"""GSM8K as defined by lm-evaluation-harness (task version 3.0, harness 0.4.13, one process).
 
-Prompts, examples, stop strings, extraction and normalisation are the harness's, known faults included: a strict
-`gsm8k_cot` match wants one more character after the number, so that a response that ends in "The answer is 18" reads
-as 1. The examples of `gsm8k` come from one generator that is consumed question by question, so they depend on a
-question's place in the file; here they are drawn for the whole file first, whatever is sampled together later.
+Prompts, examples, stop strings, extraction and normalisation are the harness's, known flaws included: a strict
+`gsm8k_cot` match needs one more character after the number, so that a response that ends in "The answer is 18" reads
+as 1. The examples of `gsm8k` come from one generator, consumed question by question, so they depend on a question's
+position in the file; here they are drawn for the whole file in advance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _END_MARKS = ("</s>", "<|im_end|>")
 _COT_EXAMPLES = Path(__file__).with_name("gsm8k_cot.yaml")
 
 STRICT, FLEXIBLE = "strict-match", "flexible-extract"
-# In this order; each is deleted from response and reference before they are compared.
+# Deleted from response and reference, in this order, before they are compared.
 _IGNORED = tuple(re.compile(pattern) for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"))
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _MARKED = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -40,14 +40,14 @@ _SAID = re.compile(r"The answer is (\-?[0-9\.\,]+).")
 
 
 def normalise(text: str) -> str:
-    """What the harness's `exact_match` compares: ignored parts deleted in order, lower case."""
+    """The text that the harness's `exact_match` compares: ignored parts deleted, lower case."""
     for pattern in _IGNORED:
         text = pattern.sub("", text)
     return text.lower()
 
 
 def extract(pattern: re.Pattern[str], response: str, place: int) -> str:
-    """The harness's regex filter: match number `place`, its first group that is not empty, stripped."""
+    """The harness's regex filter: the match at index `place`, its first non-empty group, stripped."""
     found = pattern.findall(response)
     if not found:
         return INVALID
@@ -59,7 +59,7 @@ def extract(pattern: re.Pattern[str], response: str, place: int) -> str:
 
 @dataclass(frozen=True)
 class LmEvalGsm8k:
-    """One of the harness's three GSM8K tasks. `shots` says where the examples come from."""
+    """One of the harness's three GSM8K tasks. `shots` is the source of the `count` examples."""
 
     task: str
     prefix: str
@@ -88,7 +88,7 @@ class LmEvalGsm8k:
         rows = yaml.safe_load(_COT_EXAMPLES.read_text(encoding="utf-8"))["examples"]
         return [(row["question"], row["target"]) for row in rows]
 
-    def _asked(self, question: str) -> str:
+    def _with_affixes(self, question: str) -> str:
         return f"{self.prefix}{question}{self.suffix}"
 
     def _examples(self, number: int, pool: Sequence[Question]) -> list[list[tuple[str, str]]]:
@@ -96,18 +96,18 @@ class LmEvalGsm8k:
             return [self._fixed if self.shots == "fixed" else []] * number
         if len(pool) < self.count:
             raise UserError(
-                f"protocol={self.name}: draws {self.count} examples, and the training split has {len(pool)} problems."
+                f"protocol={self.name}: needs {self.count} examples, but the training split has {len(pool)} problems."
             )
         generator = random.Random(FEWSHOT_SEED)
         places = [generator.sample(range(len(pool)), self.count) for _ in range(number)]
         return [[(str(pool[i].row["question"]), str(pool[i].row["answer"])) for i in row] for row in places]
 
     def prompts(self, questions: Sequence[Question], pool: Sequence[Question]) -> list[Prompt]:
-        """See `EvaluationProtocol.prompts`; `questions` must be the file's first ones, in its order."""
+        """See `EvaluationProtocol.prompts`; `questions` must be the first ones of the file, in its order."""
         return [
             Prompt(
-                "".join(f"{self._asked(asked)} {target}\n\n" for asked, target in examples)
-                + self._asked(str(question.row["question"]))
+                "".join(f"{self._with_affixes(asked)} {target}\n\n" for asked, target in examples)
+                + self._with_affixes(str(question.row["question"]))
             )
             for question, examples in zip(questions, self._examples(len(questions), pool), strict=True)
         ]
@@ -118,17 +118,17 @@ class LmEvalGsm8k:
 
     @property
     def generation(self) -> dict[str, Any]:
-        """The task's own `generation_kwargs`, of which only `gsm8k` names a temperature."""
+        """The task's own `generation_kwargs`; only `gsm8k` has a temperature."""
         temperature = {"temperature": 0.0} if self.task == "gsm8k" else {}
         return {"until": [self.stop, *_END_MARKS], "do_sample": False, **temperature}
 
     def reference(self, question: Question) -> str:
-        """The harness's target: the whole solution, or the number behind `####`."""
+        """The harness's target: the whole solution, or the number after `####`."""
         answer = str(question.row["answer"])
         return answer if self.target == "solution" else answer.split("####")[-1].strip()
 
     def filtered(self, response: str) -> dict[str, str]:
-        """What the two filters extract."""
+        """The answers that the two filters extract."""
         return {STRICT: extract(self.strict, response, 0), FLEXIBLE: extract(_FLEXIBLE, response, -1)}
 
     def score(self, responses: Sequence[str], questions: Sequence[Question]) -> list[dict[str, Score]]:
@@ -162,7 +162,7 @@ PROTOCOLS = ("native", *(task.name for task in TASKS.values()))
 
 
 def lm_eval_protocol(name: str) -> LmEvalGsm8k:
-    """The protocol called `lm-eval:TASK@VERSION`; the version may be left out. Raises UserError for another."""
+    """The protocol `lm-eval:TASK@VERSION`; the version is optional. Raises UserError for an unknown one."""
     task, _, version = name.removeprefix("lm-eval:").partition("@")
     if not name.startswith("lm-eval:") or task not in TASKS or version not in ("", VERSION):
         raise one_of("protocol", name, PROTOCOLS)

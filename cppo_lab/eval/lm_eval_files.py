@@ -1,4 +1,4 @@
-"""Results in the files and under the keys of lm-evaluation-harness, for tools that read those."""
+"""Results in the files and keys of lm-evaluation-harness, for tools that read those."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cppo_lab.eval.statistics import mean_stderr
 
 
 def sha256(text: str) -> str:
-    """The hash of a text as the harness writes it. A lone surrogate, which no encoding has, is escaped."""
+    """The hash of a text, as in the harness. A lone surrogate, which cannot be encoded, is escaped."""
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def doc_hash(row: Mapping[str, Any]) -> str:
-    """The harness's hash of a row of the data set."""
+    """The hash of a row of the data set, as in the harness."""
     return sha256(json.dumps(dict(row), indent=2, default=str, ensure_ascii=False))
 
 
 def sample_rows(
     scored: Scored, protocol: LmEvalGsm8k | None, generation: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """`samples_TASK.jsonl`: one row per filter and problem, filters first, with the harness's hashes."""
+    """The rows of `samples_TASK.jsonl`, one per filter and problem, filter by filter."""
     rows = []
     for metric in scored.metrics:
         for number, question in enumerate(scored.questions):
@@ -52,7 +52,7 @@ def sample_rows(
 
 
 def task_hash(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The harness's hash of everything that was asked."""
+    """The hash of all documents, prompts and targets, as in the harness."""
     return sha256("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows))
 
 
@@ -63,7 +63,7 @@ def results_file(
     rows: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`results.json` with the harness's keys; `about` holds those of model, decoding and environment."""
+    """The harness's `results.json`; `about` holds its keys about model, decoding and environment."""
     n = len(scored.questions)
     metrics: dict[str, Any] = {"name": task, "alias": task, "sample_len": n}
     for metric in scored.metrics:

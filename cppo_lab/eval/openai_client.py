@@ -1,4 +1,4 @@
-"""Text from a server that speaks the OpenAI completions API: vLLM, SGLang, llama.cpp, TGI and others."""
+"""Texts from a server with the OpenAI completions API: vLLM, SGLang, llama.cpp, TGI and others."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _KEY_VARIABLE = "OPENAI_API_KEY"
 _RETRIES = 5
 _TIMEOUT_S = 600.0
 _SEED_BITS = 31
-# The API takes no more; servers that take more are not relied on.
+# The API's limit; some servers accept more.
 _MAX_STOPS = 4
 
 
 class OpenAIClient:
-    """Asks for `model` at `base_url` (it ends in `/v1`), up to `concurrency` requests at a time.
+    """Requests completions of `model` at `base_url` (ending in `/v1`), up to `concurrency` at a time.
 
-    The key is read from `$OPENAI_API_KEY`. Raises UserError where the client is not installed or the server does not
-    answer.
+    The API key is `$OPENAI_API_KEY`. Raises UserError if the client is not installed or the server does not answer.
     """
 
     def __init__(self, base_url: str, model: str, concurrency: int) -> None:
@@ -33,7 +32,7 @@ class OpenAIClient:
             from openai import OpenAI
         except ImportError as error:
             raise UserError(
-                "--engine openai: needs the client; install it with pip install 'cppo-lab[openai]'."
+                "--engine openai: the client is not installed; install it with pip install 'cppo-lab[openai]'."
             ) from error
         self.base_url, self.model = base_url, model
         self.settings = ModelSettings()
@@ -76,7 +75,7 @@ class OpenAIClient:
         return Response(text, used, choice.finish_reason != "length")
 
     def cut_prompts(self, prompts: Sequence[Prompt], decoding: Decoding) -> int:
-        """See `TextEngine.cut_prompts`: a server refuses what does not fit."""
+        """See `TextEngine.cut_prompts`; a server refuses prompts that do not fit."""
         return 0
 
     def describe(self) -> dict[str, Any]:

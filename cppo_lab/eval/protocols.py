@@ -1,4 +1,4 @@
-"""What an evaluation protocol is: how questions become prompts, and responses become scores."""
+"""Evaluation protocols: from questions to prompts, and from responses to scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cppo_lab.tasks.grading.verdict import Outcome
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text that a model continues. `is_chat` says that a chat template wrote it, special tokens included."""
+    """The text that a model continues. With `is_chat`, a chat template formatted it, special tokens included."""
 
     text: str
     is_chat: bool = False
@@ -20,19 +20,19 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Score:
-    """What one way of extraction made of one response. `extracted` is None where it found nothing."""
+    """One response as scored by one metric. `extracted` is the answer found, or None."""
 
     outcome: Outcome
     extracted: str | None
 
     @property
     def correct(self) -> bool:
-        """Whether the response counts as right."""
+        """Whether the response counts as correct."""
         return self.outcome is Outcome.CORRECT
 
 
 class EvaluationProtocol(Protocol):
-    """A way to ask and to score. `metrics` names its scores, the one that the table leads with first."""
+    """How to prompt and how to score. The first of `metrics` is the main one."""
 
     @property
     def name(self) -> str:
@@ -46,20 +46,20 @@ class EvaluationProtocol(Protocol):
 
     @property
     def max_new_tokens(self) -> int:
-        """The length limit of a response, unless another is asked for."""
+        """The default length limit of a response."""
         ...
 
     @property
     def is_fixed(self) -> bool:
-        """Whether decoding belongs to the protocol: greedy, one sample."""
+        """Whether the protocol prescribes decoding: greedy, one sample."""
         ...
 
     def prompts(self, questions: Sequence[Question], pool: Sequence[Question]) -> list[Prompt]:
-        """One prompt per question; `pool` holds the questions that examples are drawn from."""
+        """One prompt per question; few-shot examples are drawn from `pool`."""
         ...
 
     def stops(self, prompt: Prompt) -> tuple[str, ...]:
-        """The strings that end a response and are no part of it."""
+        """The strings that end a response and are not part of it."""
         ...
 
     def score(self, responses: Sequence[str], questions: Sequence[Question]) -> list[dict[str, Score]]:

@@ -1,4 +1,4 @@
-"""What `cppo-lab eval` is asked, checked before anything is loaded."""
+"""The options of `cppo-lab eval`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -57,30 +57,30 @@ class EvaluationRequest:
 
     @property
     def lm_eval(self) -> LmEvalGsm8k | None:
-        """The harness's protocol, or None for the lab's own. Raises UserError for an unknown one."""
+        """The protocol of lm-evaluation-harness, or None for the lab's own. Raises UserError if unknown."""
         return None if self.protocol == "native" else lm_eval_protocol(self.protocol)
 
     @property
     def benchmark(self) -> Benchmark:
-        """The benchmark with its columns. Raises UserError where the task is none."""
+        """The benchmark with its columns. Raises UserError if the task is not one."""
         return benchmark(self.task, self.question_column, self.answer_column)
 
     @property
     def used_temperature(self) -> float:
-        """Greedy for one sample, the paper's 0.7 for several, unless another is asked for."""
+        """`temperature` if given, else 0 (greedy) for one sample and the paper's 0.7 for several."""
         if self.temperature is not None:
             return self.temperature
         return 0.0 if self.samples == 1 else PAPER_TEMPERATURE
 
     @property
     def used_top_p(self) -> float:
-        """The paper's 0.95 where responses are sampled, unless another is asked for."""
+        """1 when greedy, else `top_p` if given, else the paper's 0.95."""
         if self.used_temperature == 0:
             return 1.0
         return PAPER_TOP_P if self.top_p is None else self.top_p
 
     def check(self) -> None:
-        """Refuse what makes no sense together. Raises UserError."""
+        """Raise UserError for options that are invalid or do not go together."""
         for key, value, known in (
             ("task", self.task, TASKS),
             ("--engine", self.engine, (*engines, SERVER)),
@@ -96,27 +96,29 @@ class EvaluationRequest:
 
     def _check_model(self) -> None:
         if (self.model is None) == (self.run is None):
-            raise UserError("--model, --run: give one of them, a model to evaluate or a run of the lab.")
+            raise UserError("--model, --run: give exactly one of them.")
         if self.engine == SERVER:
             if self.base_url is None:
-                raise UserError("--base-url: needed for --engine openai, such as http://localhost:8000/v1.")
+                raise UserError(
+                    "--base-url: required by --engine openai; for example http://localhost:8000/v1."
+                )
             if self.run is not None:
                 raise UserError(
-                    f"--run {self.run}: a server is asked by the name of its model; give --model."
+                    f"--run {self.run}: not with --engine openai; give the name of the served model by --model."
                 )
         for key, value in (("--base-url", self.base_url), ("--tokenizer", self.tokenizer)):
             if value is not None and self.engine != SERVER:
-                raise UserError(f"{key} {value}: only --engine openai asks a server.")
+                raise UserError(f"{key} {value}: only applies to --engine openai.")
         for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
             if value != usual and self.engine == SERVER:
-                raise UserError(f"{key} {value}: a server decides that itself; leave it out.")
+                raise UserError(f"{key} {value}: does not apply to --engine openai; the server decides.")
         if self.engine != SERVER:
             engines[self.engine].check_installed(f"--engine {self.engine}")
         if self.run is None and self.checkpoint != "last":
-            raise UserError(f"--checkpoint {self.checkpoint}: only a --run has checkpoints to choose from.")
+            raise UserError(f"--checkpoint {self.checkpoint}: only applies to --run.")
         is_hub = self.engine != SERVER and self.model is not None and not is_local(self.model)
         if self.revision is not None and not is_hub:
-            raise UserError(f"--revision {self.revision}: only a model of the hub has revisions.")
+            raise UserError(f"--revision {self.revision}: only applies to a model of the hub.")
 
     def _check_decoding(self) -> None:
         if self.temperature is not None and self.temperature < 0:
@@ -125,25 +127,31 @@ class EvaluationRequest:
             raise UserError(f"--top-p {self.top_p}: must be above 0 and at most 1.")
         if self.top_p is not None and self.used_temperature == 0:
             raise UserError(
-                f"--top-p {self.top_p}: has no meaning for greedy decoding; give a --temperature."
+                f"--top-p {self.top_p}: has no effect on greedy decoding; give a --temperature above 0."
             )
         if self.samples > 1 and self.used_temperature == 0:
-            raise UserError(f"--samples {self.samples}: greedy decoding gives the same response each time.")
+            raise UserError(
+                f"--samples {self.samples}: greedy samples are all the same; give a --temperature above 0."
+            )
         protocol = self.lm_eval
         if protocol is not None and (self.samples > 1 or self.used_temperature > 0):
-            raise UserError(f"protocol={protocol.name}: is greedy, with one sample; use native to sample.")
+            raise UserError(
+                f"protocol={protocol.name}: is greedy with one sample; to sample, use --protocol native."
+            )
 
     def _check_task(self) -> None:
         protocol = self.lm_eval
         if protocol is not None and self.task != "gsm8k":
-            raise UserError(f"protocol={protocol.name}: is for the task gsm8k, not for {self.task}.")
+            raise UserError(f"protocol={protocol.name}: for the task gsm8k, not for {self.task}.")
         if protocol is not None and (self.question_column or self.answer_column):
-            raise UserError(f"protocol={protocol.name}: reads GSM8K's own columns, question and answer.")
+            raise UserError(f"protocol={protocol.name}: reads GSM8K's columns; leave the column options out.")
         if protocol is not None and self.chat:
-            raise UserError(f"protocol={protocol.name}: is without a chat template; use native with --chat.")
+            raise UserError(
+                f"protocol={protocol.name}: without a chat template; to use one, --protocol native --chat."
+            )
         if self.fewshot_data is not None and (protocol is None or not protocol.needs_pool):
             raise UserError(
-                f"--fewshot-data {self.fewshot_data}: only lm-eval:gsm8k draws its examples from a file."
+                f"--fewshot-data {self.fewshot_data}: only applies to the protocol lm-eval:gsm8k."
             )
         if self.task == CHAIN:
             if self.data is not None:
@@ -151,17 +159,17 @@ class EvaluationRequest:
             if self.question_column or self.answer_column:
                 raise UserError("--question-column, --answer-column: the chain task makes its own problems.")
             if self.chat:
-                raise UserError("--chat: the chain task's problems are prompts as they are.")
+                raise UserError("--chat: the chain task has no chat prompts.")
         elif self.steps is not None:
-            raise UserError(f"--steps {self.steps}: only the chain task has a number of steps.")
+            raise UserError(f"--steps {self.steps}: only applies to the chain task.")
         if self.task == CUSTOM and self.data is None:
-            raise UserError("task=custom: needs a file of problems; give --data FILE.")
+            raise UserError("task=custom: needs problems; give --data FILE.")
         for file in filter(None, (self.data, self.fewshot_data)):
             if not Path(file).is_file():
-                raise UserError(f"{file}: no such data file; a JSONL or Parquet file is needed.")
+                raise UserError(f"{file}: no such data file.")
 
     def questions(self) -> list[Question]:
-        """All problems, in their order; `limit` keeps the first of them."""
+        """All problems, in order, before `limit`."""
         if self.task != CHAIN:
             return load_questions(self.benchmark, self.data)
         task = ChainTask(steps=self.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
@@ -171,14 +179,14 @@ class EvaluationRequest:
         ]
 
     def pool(self) -> list[Question]:
-        """The problems that examples are drawn from; empty where the protocol draws none."""
+        """The problems that few-shot examples are drawn from; empty if the protocol draws none."""
         protocol = self.lm_eval
         if protocol is None or not protocol.needs_pool:
             return []
         return load_questions(self.benchmark, self.fewshot_data, split="train")
 
     def data_source(self) -> dict[str, Any]:
-        """Where the problems are from: the bytes of a file, a pinned revision, or the lab's own generator."""
+        """The source of the problems: a file with its hash, a pinned revision, or the lab's own generator."""
         from cppo_lab.files import file_sha256
 
         if self.task == CHAIN:
@@ -195,7 +203,7 @@ class EvaluationRequest:
 
 
 def checkpoint_of(folder: RunFolder, which: str) -> Path:
-    """The `last` or `best` checkpoint of a run. Raises UserError where it has none."""
+    """The `last` or `best` checkpoint of a run. Raises UserError if it has none."""
     found = folder.checkpoints("best_step_" if which == "best" else "step_")
     if not found:
         raise UserError(f"--run {folder.path.name}: has no {which} checkpoint yet.")
@@ -203,7 +211,7 @@ def checkpoint_of(folder: RunFolder, which: str) -> Path:
 
 
 def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
-    """The request with a run's checkpoint as its model, and with the difficulty that a run of the chain task had."""
+    """The request with the checkpoint of `run` as its model, and on the chain task with the run's difficulty."""
     if request.run is None:
         if request.engine != SERVER and request.model is not None and is_local(request.model):
             check_model_folder(request.model)
@@ -220,7 +228,7 @@ def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
 
 
 def model_identity(request: EvaluationRequest) -> dict[str, Any]:
-    """What determines the model's answers: the bytes of a local folder, a hub id and revision, or a server's name."""
+    """What identifies the model: the bytes of a local folder, hub id and revision, or its name on a server."""
     from cppo_lab.config.identity import folder_hashes
 
     assert request.model is not None
@@ -231,8 +239,8 @@ def model_identity(request: EvaluationRequest) -> dict[str, Any]:
     return {"hub_id": request.model, "revision": request.revision}
 
 
-def shown_questions(questions: Sequence[Question]) -> str:
-    """The hash of the problems and their answers, in their order: two evaluations with one can be compared."""
+def questions_hash(questions: Sequence[Question]) -> str:
+    """The hash of the problems and their answers: evaluations with equal hashes are comparable."""
     from cppo_lab.config.identity import digest
 
     return digest([[question.question, question.answer] for question in questions])

@@ -1,4 +1,4 @@
-"""From scored responses to the figures of an evaluation."""
+"""From scored responses to the metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from cppo_lab.tasks.benchmarks import Question
 from cppo_lab.tasks.grading.verdict import Outcome
 
 TRUNCATED_WARNING = 0.02
-"""Share of responses at the length limit above which an accuracy says more of the limit than of the model."""
+"""Above this share of responses at the length limit, a warning says so."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All responses of an evaluation, k to each problem, with their scores by metric."""
+    """All responses of an evaluation, k per problem, with their scores by metric."""
 
     questions: Sequence[Question]
     prompts: Sequence[Prompt]
@@ -39,27 +39,27 @@ class Scored:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics, the leading one first."""
+        """The names of the metrics, the main one first."""
         return list(self.scores[0][0])
 
     def correct(self, metric: str) -> NDArray[np.bool_]:
-        """Who was right, bool [problems, k]."""
+        """Which responses are correct, bool [problems, k]."""
         return np.array([[score[metric].correct for score in row] for row in self.scores], dtype=bool)
 
     def extracted(self, metric: str) -> list[list[str | None]]:
-        """The answers found, by problem and sample."""
+        """The extracted answers, by problem and sample."""
         return [[score[metric].extracted for score in row] for row in self.scores]
 
     def outcomes(self, metric: str) -> dict[str, int]:
-        """How many verdicts there are of each kind."""
+        """The number of verdicts of each kind."""
         counted = Counter(score[metric].outcome for row in self.scores for score in row)
         return {outcome.value: counted[outcome] for outcome in Outcome}
 
 
-def figures(scored: Scored, metric: str) -> dict[str, Any]:
-    """The accuracy by one metric over k samples, with its uncertainty clustered by problem.
+def metric_results(scored: Scored, metric: str) -> dict[str, Any]:
+    """Accuracy by one metric over k samples, with its uncertainty clustered by problem.
 
-    `stderr` is lm-evaluation-harness's for k = 1. pass@k and maj@k are there for k > 1.
+    For k = 1, `stderr` is that of lm-evaluation-harness. pass@k and maj@k are there for k > 1.
     """
     correct = scored.correct(metric)
     means = correct.mean(axis=1)
@@ -83,16 +83,17 @@ def figures(scored: Scored, metric: str) -> dict[str, Any]:
 
 
 def summary(scored: Scored) -> dict[str, Any]:
-    """The figures of every metric, and what holds for the responses whatever the metric."""
+    """The results by every metric, and statistics of the responses that no metric affects."""
     responses = [response for row in scored.responses for response in row]
     lengths = np.array([response.tokens for response in responses])
     truncated = float(np.mean([not response.finished for response in responses]))
-    leading = figures(scored, scored.metrics[0])
-    unparsed = sum(leading["verdicts"][outcome] for outcome in ("unparsable", "rejected", "timed_out"))
+    by_metric = {metric: metric_results(scored, metric) for metric in scored.metrics}
+    verdicts = by_metric[scored.metrics[0]]["verdicts"]
+    unparsed = sum(verdicts[outcome] for outcome in ("unparsable", "rejected", "timed_out"))
     return {
         "n": len(scored.questions),
         "samples_per_problem": len(scored.responses[0]),
-        "metrics": {metric: figures(scored, metric) for metric in scored.metrics},
+        "metrics": by_metric,
         "unparsed_share": unparsed / len(responses),
         "truncated_share": truncated,
         "length_mean": float(lengths.mean()),
@@ -102,7 +103,7 @@ def summary(scored: Scored) -> dict[str, Any]:
 
 
 def mlflow_metrics(task: str, result: dict[str, Any]) -> dict[str, float]:
-    """The figures under names that MLflow accepts: `eval/gsm8k/strict-match/accuracy`, `eval/aime24/avg_at_16`."""
+    """The results under names that MLflow accepts: `eval/gsm8k/strict-match/accuracy`, `eval/aime24/avg_at_16`."""
     found: dict[str, float] = {}
     names = list(result["metrics"])
     for metric in names:
@@ -122,7 +123,7 @@ def mlflow_metrics(task: str, result: dict[str, Any]) -> dict[str, float]:
 
 
 def problem_rows(scored: Scored) -> list[dict[str, Any]]:
-    """One row per response: the problem, the completion, and each metric's verdict on it."""
+    """One row per response: the problem, the completion, and each metric's verdict."""
     leading = scored.metrics[0]
     return [
         {

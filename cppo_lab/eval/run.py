@@ -1,4 +1,4 @@
-"""From a request to a finished evaluation folder."""
+"""Run an evaluation: from its options to a finished folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from cppo_lab.config.identity import digest
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.eval.folder import RESULTS, EvaluationFolder
 from cppo_lab.eval.generation_config import ModelSettings
-from cppo_lab.eval.native import ChatTemplate, NativeProtocol
+from cppo_lab.eval.native_protocol import ChatTemplate, NativeProtocol
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
-from cppo_lab.eval.request import CHAIN, SERVER, EvaluationRequest, model_identity, resolved, shown_questions
+from cppo_lab.eval.request import CHAIN, SERVER, EvaluationRequest, model_identity, questions_hash, resolved
 from cppo_lab.eval.results import Scored
 from cppo_lab.eval.sampling import OnBatch, sample_missing
 from cppo_lab.eval.text_engine import Decoding, Response, TextEngine
 from cppo_lab.eval.writing import about_evaluation, write_results
 from cppo_lab.models.config import Dtype
 from cppo_lab.models.device import resolved_device
+from cppo_lab.plugins import loaded_plugins
 from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.tasks.benchmarks import Question
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VERSION = 2
-"""Raised whenever the same request would no longer give the same figures."""
+"""Increased whenever the same request would no longer give the same results."""
 _SHORT_ANSWER, _LONG_ANSWER = 256, 2048
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished evaluation: its folder, its figures, and whether it had been done before."""
+    """A finished evaluation: its folder, its results, and whether it was finished before."""
 
     folder: EvaluationFolder
     results: dict[str, Any]
@@ -43,7 +44,7 @@ class Finished:
 def evaluate_request(
     request: EvaluationRequest, root: Path, on_batch: OnBatch = lambda _done, _wanted: None
 ) -> Finished:
-    """Do the evaluation, or what is left of it, and write its results. Raises UserError for what cannot be done."""
+    """Run an evaluation and write its results; resumes if interrupted. Raises UserError if it is invalid."""
     request.check()
     request = resolved(request, root)
     problems, pool = request.questions(), request.pool()
@@ -62,16 +63,18 @@ def evaluate_request(
 
 
 def _identity(request: EvaluationRequest, questions: Sequence[Question]) -> dict[str, Any]:
-    """Everything that determines the figures; the size of batches does not."""
+    """All that determines the results, the bytes of loaded plug-ins included; the batch size does not."""
     protocol = request.lm_eval
     source = {key: value for key, value in request.data_source().items() if key != "path"}
     if "fewshot" in source:
         source["fewshot"] = source["fewshot"]["sha256"]
+    plugins = sorted(plugin.sha256 for plugin in loaded_plugins())
     return {
         "version": VERSION,
+        **({"plugins": plugins} if plugins else {}),
         "task": request.task,
         "protocol": "native" if protocol is None else protocol.name,
-        "problems": shown_questions(questions),
+        "problems": questions_hash(questions),
         "data": source,
         "model": model_identity(request),
         "engine": request.engine,
@@ -117,7 +120,7 @@ def _work(
 
 def _decoding(request: EvaluationRequest, protocol: EvaluationProtocol, own: ModelSettings) -> Decoding:
     room = request.max_new_tokens or protocol.max_new_tokens
-    # The harness passes its limit as a total length, over which `generate` prefers the model's own max_new_tokens.
+    # The harness passes its limit as a total length, and `generate` prefers the model's own max_new_tokens to that.
     own_limit = own.max_new_tokens if request.lm_eval and request.max_new_tokens is None else None
     return Decoding(
         max_new_tokens=own_limit or room,
@@ -147,7 +150,7 @@ def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizer
 
 
 def _tokenizer(path: str | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer whose chat template a served model has; without it, prompts are plain."""
+    """The tokenizer with the chat template of a model on a server; None means plain prompts."""
     if path is None:
         return None
     from transformers import AutoTokenizer
@@ -165,7 +168,7 @@ def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | N
         return harness
     template = getattr(tokenizer, "chat_template", None)
     if request.chat and not template:
-        raise UserError("--chat: this model's tokenizer has no chat template; leave the option out.")
+        raise UserError("--chat: the model's tokenizer has no chat template; leave this option out.")
     is_chain = request.task == CHAIN
     symbolic = not is_chain and request.benchmark.symbolic
     has_chat = bool(template) and request.chat is not False and not is_chain
@@ -178,7 +181,7 @@ def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | N
 
 
 def _chat(tokenizer: Any) -> ChatTemplate:
-    """The tokenizer's chat template around one message of a user."""
+    """Formats one user message by the tokenizer's chat template."""
 
     def chat(message: str) -> str:
         conversation = [{"role": "user", "content": message}]

@@ -1,4 +1,4 @@
-"""Sampling what is missing of an evaluation, batch by batch."""
+"""Sample the missing responses of an evaluation, batch by batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.text_engine import Decoding, Request, Response, TextEngine
 
 OnBatch = Callable[[int, int], None]
-"""Called with (responses there, responses wanted)."""
+"""Called with (responses sampled, responses in total)."""
 
 
 def sample_missing(
@@ -23,9 +23,9 @@ def sample_missing(
     decoding: Decoding,
     on_batch: OnBatch,
 ) -> dict[tuple[int, int], Response]:
-    """All responses; those that are there already are not sampled again."""
+    """All responses; only those that the folder lacks are sampled."""
     there = folder.responses()
-    # Like lengths together: less padding. Batches are the same after an interruption, so that sums round alike.
+    # Similar lengths together need less padding. A resumed evaluation has the same batches, so that sums round alike.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text), i))
     wanted = [
         Request(i, sample, prompts[i], protocol.stops(prompts[i]))
@@ -48,7 +48,7 @@ def sample_missing(
 
 
 def _add_time(folder: EvaluationFolder, seconds: float, tokens: int) -> None:
-    """Add to the time spent on sampling; an interruption loses that of one batch."""
+    """Add to the recorded sampling time; an interruption loses that of one batch."""
     spent = folder.read(TIMINGS)
     total_s = spent.get("sampling_s", 0.0) + seconds
     total = spent.get("tokens", 0) + tokens

@@ -1,5 +1,6 @@
-"""What an evaluation's verdicts amount to: accuracy over k samples with its uncertainty, pass@k, maj@k, and paired
-comparisons. `correct` is a bool array [problems, k] everywhere.
+"""Statistics of an evaluation: uncertainty of the accuracy over k samples, pass@k, maj@k, and paired comparisons.
+
+`correct` is a bool array [problems, k] everywhere.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ Interval = tuple[float, float]
 
 
 def mean_stderr(values: NDArray[np.float64]) -> float:
-    """lm-evaluation-harness's standard error of a mean: sample deviation / sqrt(n), NaN for one value.
+    """The standard error of a mean, as in lm-evaluation-harness: sample standard deviation / sqrt(n), NaN for n = 1.
 
-    Of the problems' own means it is the standard error clustered by problem.
+    For the means of problems it is the standard error clustered by problem.
     """
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def wilson(share: float, n: float, z: float = Z_95) -> Interval:
-    """The Wilson score interval of a share observed in `n` independent trials (Wilson 1927)."""
+    """The Wilson score interval of a share in `n` independent trials (Wilson 1927)."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def effective_size(correct: NDArray[np.bool_]) -> float:
-    """The number of independent trials that are as informative as these: p (1 - p) / se^2, clustered by problem.
+    """The number of independent trials with the same standard error: p (1 - p) / se^2, clustered by problem.
 
-    Samples of one problem resemble each other, so it lies between the number of problems and that of samples; for
-    one sample per problem it is the number of problems.
+    Samples of one problem are correlated, so it is at most the number of samples; with one sample per problem it is the
+    number of problems.
     """
     problems, samples = correct.shape
     share = float(correct.mean())
@@ -77,9 +78,10 @@ def pass_at(correct: NDArray[np.bool_], k: int) -> float:
 
 
 def maj_at(correct: NDArray[np.bool_], answers: Sequence[Sequence[str | None]]) -> float:
-    """The share of problems whose most frequent answer is right (Wang et al. 2023); a tie counts by its right share.
+    """The share of problems whose most frequent answer is correct (Wang et al. 2023).
 
-    Right answers are one answer, however they are written. Responses without an answer have no vote.
+    A tie counts by the share of correct answers among the tied. Correct answers are one answer however they are
+    written; responses without an answer have no vote.
     """
     shares = []
     for right, given in zip(correct, answers, strict=True):

@@ -1,4 +1,4 @@
-"""A finished evaluation as one MLflow run."""
+"""Log a finished evaluation as one MLflow run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SENT = "mlflow.json"
 
 
 def send(request: EvaluationRequest, finished: Finished, root: Path, uri: str | None) -> None:
-    """Send parameters, figures and files, unless this store has them. Raises UserError where it cannot be used."""
+    """Log parameters, metrics and files once per store. Raises UserError if the store cannot be used."""
     folder = finished.folder
     used = tracking_uri(uri, root)
     store = Store(used, EXPERIMENT, root)

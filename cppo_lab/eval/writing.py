@@ -1,4 +1,4 @@
-"""What an evaluation writes down when all is sampled and scored."""
+"""Write the result files of an evaluation, once all responses are scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cppo_lab.eval.folder import PROBLEMS, RESULTS, EvaluationFolder
 from cppo_lab.eval.lm_eval_files import results_file, sample_rows, sha256
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
-from cppo_lab.eval.request import EvaluationRequest, shown_questions
+from cppo_lab.eval.request import EvaluationRequest, questions_hash
 from cppo_lab.eval.results import TRUNCATED_WARNING, Scored, problem_rows, summary
 from cppo_lab.eval.text_engine import Decoding, TextEngine
 from cppo_lab.tasks.benchmarks import duplicates
@@ -27,23 +27,23 @@ def about_evaluation(
     protocol: EvaluationProtocol,
     prompts: Sequence[Prompt],
 ) -> dict[str, Any]:
-    """What the results say besides figures: model, decoding, and what a reader has to be warned of."""
+    """Model, engine, decoding and warnings, as the results record them."""
     template = getattr(tokenizer, "chat_template", None)
     warnings = []
     if template and request.lm_eval is not None:
         warnings.append(
-            f"{protocol.name} asks in plain text, though this model has a chat template: compare with lm_eval "
+            f"{protocol.name} prompts in plain text although this model has a chat template: compare with lm_eval "
             "without --apply_chat_template, and expect fewer answers in the strict format."
         )
     cut = engine.cut_prompts(prompts, decoding)
     if cut:
         warnings.append(
-            f"{cut} of {len(prompts)} prompts lost their beginning: with the response they exceed the model's context."
+            f"{cut} of {len(prompts)} prompts lost their beginning: prompt and response exceed the model's context."
         )
     if engine.settings.not_applied:
         warnings.append(
-            "The model's generation_config.json sets what transformers' generate (and so lm_eval --model hf) applies "
-            f"and this engine does not: {', '.join(engine.settings.not_applied)}. The figures can differ."
+            "The model's generation_config.json has settings that transformers' generate (and so lm_eval --model hf) "
+            f"applies and this engine does not: {', '.join(engine.settings.not_applied)}. The results can differ."
         )
     return {
         "model": {"name": request.run or request.model, "path": request.model, "revision": request.revision},
@@ -57,7 +57,7 @@ def about_evaluation(
 def _generation(
     request: EvaluationRequest, scored: Scored, protocol: EvaluationProtocol, decoding: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How the responses were sampled, as the harness's `generation_kwargs`."""
+    """How responses were sampled, as the `generation_kwargs` of lm-evaluation-harness."""
     harness = request.lm_eval
     found = (
         harness.generation
@@ -79,7 +79,7 @@ def write_results(
     protocol: EvaluationProtocol,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write every file of a finished evaluation, and return its results; `available` problems are in the data."""
+    """Write all files of a finished evaluation and return its results; the data has `available` problems."""
     figures = summary(scored)
     harness = request.lm_eval
     name = harness.task if harness else request.task
@@ -93,22 +93,22 @@ def write_results(
         "data": request.data_source(),
         **{key: leading[key] for key in ("accuracy", "correct", "stderr", "wilson_95", "bootstrap_95")},
         **figures,
-        "problems": shown_questions(scored.questions),
+        "problems": questions_hash(scored.questions),
         "task_hash": shape["task_hashes"][name],
-        "warnings": [*about["warnings"], *_figure_warnings(scored, figures, about["decoding"])],
+        "warnings": [*about["warnings"], *_result_warnings(scored, figures, about["decoding"])],
         "versions": versions(),
         "git": git_state(),
     }
     folder.write_rows(PROBLEMS, problem_rows(scored))
     folder.write_rows(f"lm-eval/samples_{name}.jsonl", rows)
     folder.write("lm-eval/results.json", shape)
-    # Last: an evaluation counts as finished with it.
+    # Written last: it marks the evaluation as finished.
     folder.write(RESULTS, results)
     return folder.read(RESULTS)
 
 
-def _figure_warnings(scored: Scored, figures: Mapping[str, Any], decoding: Mapping[str, Any]) -> list[str]:
-    """What a reader of the figures has to be warned of."""
+def _result_warnings(scored: Scored, figures: Mapping[str, Any], decoding: Mapping[str, Any]) -> list[str]:
+    """Warnings that follow from the results."""
     warnings = []
     if figures["truncated_share"] > TRUNCATED_WARNING:
         warnings.append(
@@ -117,14 +117,14 @@ def _figure_warnings(scored: Scored, figures: Mapping[str, Any], decoding: Mappi
         )
     repeated = duplicates(scored.questions)
     if repeated:
-        warnings.append(f"{repeated} of the problems repeat another one: each counts once more.")
+        warnings.append(f"{repeated} of the problems are duplicates; each is counted.")
     return warnings
 
 
 def _harness_keys(
     request: EvaluationRequest, rows: Sequence[Mapping[str, Any]], available: int, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Model, decoding and environment under the harness's names."""
+    """Model, decoding and environment under the names of lm-evaluation-harness."""
     template = about["chat_template"]
     generation = rows[0]["arguments"]["gen_args_0"]["arg_1"]
     return {

@@ -68,7 +68,7 @@ def test_other_problems_are_not_compared(models: dict[str, str], invoke: Invoke,
     names = [Path(result["folder"]).name for result in (first, second)]
     code, _, err = invoke("eval", "--compare", *names, "-o", str(output))
     assert code == 2
-    assert "other problems" in err
+    assert "not comparable; their problems differ" in err
 
 
 def test_results_reach_mlflow_once(models: dict[str, str], invoke: Invoke, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_examples_depend_on_the_place_and_not_on_how_many_are_asked(data: Data) 
 
 def test_too_few_problems_to_draw_from_are_refused() -> None:
     gsm8k = TASKS["gsm8k"]
-    with pytest.raises(UserError, match="draws 5 examples, and the training split has 4 problems"):
+    with pytest.raises(UserError, match="needs 5 examples, but the training split has 4 problems"):
         gsm8k.prompts([question("1")], [question(str(i)) for i in range(4)])
     assert gsm8k.prompts([question("1")], [question(str(i)) for i in range(5)])
 

@@ -19,7 +19,7 @@ Invoke = Callable[..., tuple[int, str, str]]
     [
         (["gsm9k", "--model", "m"], ["task=gsm9k", "Did you mean 'gsm8k'"]),
         (["gsm8k"], ["--model", "--run"]),
-        (["gsm8k", "--model", "m", "--run", "r"], ["--model", "--run", "one of them"]),
+        (["gsm8k", "--model", "m", "--run", "r"], ["--model", "--run", "exactly one of them"]),
         (
             ["gsm8k", "--model", "m", "--protocol", "lm-eval:gsm8k@2.0"],
             ["lm-eval:gsm8k@2.0", "lm-eval:gsm8k@3.0"],
@@ -35,7 +35,7 @@ Invoke = Callable[..., tuple[int, str, str]]
         (["gsm8k", "--model", "m", "--steps", "3"], ["--steps 3", "chain"]),
         (["chain", "--model", "m", "--data", "x.jsonl"], ["--data x.jsonl", "makes its own"]),
         (["chain", "--model", "m", "--answer-column", "a"], ["--answer-column", "makes its own"]),
-        (["chain", "--model", "m", "--chat"], ["--chat", "prompts as they are"]),
+        (["chain", "--model", "m", "--chat"], ["--chat", "no chat prompts"]),
         (["gsm8k", "--model", "m", "--checkpoint", "best"], ["--checkpoint best", "--run"]),
         (["gsm8k", "--model", "./m", "--revision", "abc"], ["--revision abc", "hub"]),
         (["gsm8k", "--run", "r", "--revision", "abc"], ["--revision abc", "hub"]),

@@ -1,4 +1,4 @@
-"""The lab's own protocol: the model's chat template where it has one, a boxed or `####` answer, the lab's grader."""
+"""The lab's own protocol: the model's chat template if it has one, a boxed or `####` answer, the lab's grader."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cppo_lab.tasks.grading.pool import grader
 from cppo_lab.tasks.gsm8k import prompt_text
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""What Qwen's and DeepSeek's model cards recommend for mathematics."""
+"""Recommended for mathematics by the model cards of Qwen and DeepSeek."""
 
 ChatTemplate = Callable[[str], str]
-"""From the user's message to the text that the model continues."""
+"""Formats a user's message as the text that the model continues."""
 
 
 @dataclass(frozen=True)
 class NativeProtocol:
-    """`chat` writes the prompt where the model has a template; `plain` keeps questions as they are, as the embedded
-    task's are prompts already.
+    """`chat` formats the prompt if given; `plain` uses the question as it is, since the embedded task's questions are
+    prompts already.
     """
 
     symbolic: bool
@@ -40,7 +40,7 @@ class NativeProtocol:
         return [Prompt(self.chat(f"{q.question}\n{INSTRUCTION}"), is_chat=True) for q in questions]
 
     def stops(self, prompt: Prompt) -> tuple[str, ...]:
-        """See `EvaluationProtocol.stops`: a base model that goes on to ask itself another question has answered."""
+        """See `EvaluationProtocol.stops`; a base model may continue with a question of its own."""
         return () if prompt.is_chat or self.plain else ("\nQuestion:",)
 
     def score(self, responses: Sequence[str], questions: Sequence[Question]) -> list[dict[str, Score]]:
