@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by any column: numbers by the number that a cell starts with, text as a person would.
+// Sort tables by any column: numeric columns by the number a cell starts with, text in natural order.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     });
   });
 }
-// Figures open large.
+// Enlarge figures.
 const large = document.getElementById("large");
 for (const picture of document.querySelectorAll(".picture")) {
   picture.addEventListener("click", () => {

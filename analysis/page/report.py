@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +23,7 @@ from cppo_lab.analysis.page import paper_tables, run_tables, tables
 from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
 from cppo_lab.analysis.page.latex import latex
 from cppo_lab.analysis.page.markdown import cell, fence, line
+from cppo_lab.analysis.page.provenance import provenance
 from cppo_lab.analysis.page.sample_data import SampleData, sample_data
 from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
 from cppo_lab.analysis.page.tables import Table
@@ -182,51 +182,6 @@ def collect(study: Study, formats: set[str]) -> Content:
     )
 
 
-def provenance(study: Study) -> list[tuple[str, str]]:
-    """(what, value) of model, task, code, versions, device and dates, several values joined where runs
-    differ.
-    """
-    infos = list(study.provenance.values())
-
-    def joined(values: list[str]) -> str:
-        seen = Counter(value for value in values if value)
-        return "; ".join(seen)
-
-    models = [
-        f"{model['name']} ({int(model['parameters']):,} parameters)".replace(",", "\u202f")
-        for info in infos
-        if isinstance(model := info.get("model"), dict) and model.get("name") and model.get("parameters")
-    ]
-    commits = [
-        str(git["commit"])[:12] + (" with uncommitted changes" if git.get("dirty") else "")
-        for info in infos
-        if isinstance(git := info.get("git"), dict) and git.get("commit")
-    ]
-    policies = [
-        f"recipe {str(start['recipe'])[:12]}, seed {start.get('seed')}"
-        for info in infos
-        if isinstance(start := info.get("starting_policy"), dict) and start.get("recipe")
-    ]
-    weights = [
-        f"{info.get('method')}: {info['theorem_1']} by CPPO's Theorem 1"
-        for info in infos
-        if info.get("theorem_1")
-    ]
-    dates = sorted(str(info[key]) for info in infos for key in ("started_at", "ended_at") if info.get(key))
-    facts = [
-        ("source", study.source),
-        ("task", joined([str(info.get("task") or "") for info in infos])),
-        ("model", joined(models)),
-        ("starting policy", joined(policies)),
-        ("position weights", joined(weights)),
-        ("commit", joined(commits)),
-        ("device", joined([str(info.get("device") or "") for info in infos])),
-        ("versions", joined([_versions(info) for info in infos])),
-        ("runs made", f"{_minute(dates[0])} to {_minute(dates[-1])}" if dates else ""),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
 def html_page(content: Content) -> str:
     """The self-contained page: styles, scripts and figures inside, nothing loaded from anywhere."""
     environment = _environment(autoescape=True)
@@ -304,14 +259,3 @@ def _digest(script: str) -> str:
 
 def _asset(name: str) -> str:
     return files("cppo_lab.analysis.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _versions(info: dict[str, Any]) -> str:
-    versions = info.get("versions")
-    if not isinstance(versions, dict):
-        return ""
-    return " · ".join(f"{name} {version}" for name, version in versions.items() if version)
-
-
-def _minute(stamp: str) -> str:
-    return stamp[:16].replace("T", " ")

@@ -1,4 +1,4 @@
-"""Responses that runs keep to be read, made safe to show: the rows of `samples/step_N.jsonl`."""
+"""The responses that runs save in `samples/step_N.jsonl`, read and made safe to display."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ANSWER_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """What the last update that saw a response decided of its tokens, of the first MOST_TOKENS of them.
+    """What the last update of a response did with its tokens: the first MOST_TOKENS of them.
 
-    masked: "threshold", "budget" or "" for each token; columns: for each of NUMBERS that the method has, a value per
-    token; delta: the token-level threshold of the step; counts: tokens masked by each of REASONS, of all `length`.
+    masked: "threshold", "budget" or "" for each token; columns: a value per token for each of NUMBERS that the method
+    has; delta: the token threshold at that step; counts: how many of all `length` tokens each of REASONS masked.
     """
 
     text: tuple[str, ...]
@@ -42,10 +42,10 @@ class TokenRecord:
 
 @dataclass(frozen=True)
 class Response:
-    """One graded response. Its texts have their invisible characters written out and are cut.
+    """One graded response. Its texts are cut, and their invisible characters written out.
 
-    problem: the number of its prompt among those of the step, from 0, as in `cppo-lab inspect`; number: its own among
-    the responses to that prompt, from 1; cut: characters of the completion left out.
+    problem: the index of its prompt within the step, from 0, as in `cppo-lab inspect`; number: its own among the
+    responses to that prompt, from 1; cut: characters of the completion left out.
     """
 
     problem: int
@@ -74,12 +74,12 @@ class Response:
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """(name, value in words) of how it was graded and trained on."""
+        """(name, value as text) of how it was graded and trained on."""
         facts = [
             ("reward", signed(self.reward)),
             ("advantage", signed(self.advantage)),
             ("length", count(self.length)),
-            ("ended by", self.finish),
+            ("finish", self.finish),
         ]
         if self.tokens is not None:
             counts = self.tokens.counts
@@ -89,7 +89,7 @@ class Response:
 
 @dataclass(frozen=True)
 class KeptStep:
-    """The responses that a run kept of one training step, in the order of their file."""
+    """The responses that a run saved at one training step, in file order."""
 
     step: int
     responses: tuple[Response, ...]
@@ -113,10 +113,10 @@ def kept_files(folder: Path) -> dict[int, Path]:
 def recorded_steps(
     files: dict[int, Path], evaluated: Sequence[int], places: Sequence[float]
 ) -> list[KeptStep]:
-    """For each of `places` (0: the first, 1: the last) the nearest step whose tokens were recorded, none twice.
+    """For each of `places` (0: the first step, 1: the last) the nearest step with recorded tokens, each step once.
 
-    Tokens are recorded at `evaluated` steps alone, so only those are looked at where there are any. A run without a
-    single record gives the last step that kept a response, in text; one that kept nothing, none.
+    Tokens are recorded at `evaluated` steps only, so only those are read if there are any. A run without recorded
+    tokens yields the last step with a response; a run without responses yields nothing.
     """
     candidates = sorted(set(files) & set(evaluated)) or list(files)
     load = cache(lambda step: read_step(step, files[step]))
@@ -133,7 +133,7 @@ def recorded_steps(
 
 
 def read_step(step: int, path: Path) -> KeptStep:
-    """The readable rows of a sample file."""
+    """The responses of a sample file; unreadable rows are skipped."""
     rows, _ = read_json_lines(path)
     met: dict[str, int] = {}
     responses = []
@@ -171,7 +171,7 @@ def _response(problem: int, nth: int, row: dict[str, Any]) -> Response:
 
 
 def _record(tokens: object) -> TokenRecord | None:
-    """The record of a row; None where there is none, or its columns do not fit together."""
+    """The tokens of a row; None when there are none, or their columns differ in length."""
     if not isinstance(tokens, dict):
         return None
     text, masked = tokens.get("text"), tokens.get("masked")
@@ -194,9 +194,9 @@ def _record(tokens: object) -> TokenRecord | None:
 
 
 def _token_text(piece: str) -> str:
-    """A token as it can be seen and pointed at, a line break and an empty one included."""
+    """A token that can be seen and hovered over, even if it is a line break or empty."""
     if not piece:
-        # All but the last token of a character that takes several.
+        # A character can take several tokens: all but the last are empty.
         return "◌"
     return _start(piece, MOST_TOKEN_CHARACTERS).replace("\n", "⏎\n")
 

@@ -1,4 +1,4 @@
-"""The responses that the page's picker shows, as JSON inside the page, within a budget of bytes."""
+"""The responses that the page's picker offers: JSON inside the page, limited in size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cppo_lab.analysis.page.samples import steps_of_run
 from cppo_lab.analysis.safe_text import brief, visible
 
 BUDGET = 8_000_000
-# Where in a run the steps lie, the most telling first: last, first, middle, and between them.
+# Which steps of a run (0: the first, 1: the last), most informative first.
 PLACES = (1.0, 0.0, 0.5, 0.25, 0.75)
-# Of those, how many every run gets an equal share of the budget for.
+# Every run gets an equal share of the budget for this many of them.
 SHARED_PLACES = 3
 MOST_PROBLEMS = 4
 MOST_RESPONSES = 8
-# What a step shows even of a very large study.
+# Of a step, however large the study.
 LEAST_RESPONSES = 2
 DIGITS = 4
 MOST_LABEL = 80
@@ -33,15 +33,15 @@ _SIGNS = {"": ".", "threshold": "t", "budget": "b"}
 
 @dataclass(frozen=True)
 class SampleData:
-    """`block`: JSON that may stand inside a script element; `said`: what of the responses kept it holds, in words."""
+    """`block`: JSON that is safe inside a script element; `note`: how many of the saved responses it holds."""
 
     block: Markup
-    said: str
+    note: str
 
 
 @dataclass
 class _Run:
-    """A run on its way into the page; `steps` holds what was found room for."""
+    """A run being added to the page; `steps` holds what fits."""
 
     run_id: str
     about: dict[str, Any]
@@ -50,18 +50,17 @@ class _Run:
 
 
 def sample_data(study: Study, budget: int = BUDGET) -> SampleData | None:
-    """Responses of every run, at most `budget` bytes of them; None when no run kept any that fits.
+    """Responses of all runs, at most `budget` bytes; None when no run saved any that fits.
 
-    Each run gets its last, first and middle step whose tokens were recorded, then more of them while there is room.
-    When there is not room for all, the last steps come before the first ones, and the first run of every method before
-    any second run.
+    Each run gets its last, first and middle step with recorded tokens, then more steps while there is room. If not all
+    fit, last steps come before first steps, and the first run of every method before any second run.
     """
     runs = [run for run in _runs(study) if run.found]
     if not runs:
         return None
     share = budget // (SHARED_PLACES * len(runs))
     used = 0
-    for run, kept in _by_turns(runs):
+    for run, kept in _by_priority(runs):
         step, size = _step(kept, share)
         if used + size <= budget:
             run.steps.append(step)
@@ -72,11 +71,11 @@ def sample_data(study: Study, budget: int = BUDGET) -> SampleData | None:
     if not shown:
         return None
     content = {"first": _first(shown), "runs": [run.about | {"steps": run.steps} for run in shown]}
-    return SampleData(_json(content), _in_words(shown, runs))
+    return SampleData(_json(content), _note(shown, runs))
 
 
 def _runs(study: Study) -> Iterator[_Run]:
-    """The runs method by method, in the order of the methods."""
+    """The runs, method by method."""
     looks = looks_of(study.grouping.methods)
     for group in study.grouping.groups:
         for run_id, row in study.runs[study.runs["group"] == group.label].iterrows():
@@ -90,8 +89,8 @@ def _runs(study: Study) -> Iterator[_Run]:
             yield _Run(str(run_id), about, steps_of_run(study, str(run_id), PLACES))
 
 
-def _by_turns(runs: Sequence[_Run]) -> Iterator[tuple[_Run, KeptStep]]:
-    """Steps in the order in which they get room: place by place, and at each place a run of every method in turn."""
+def _by_priority(runs: Sequence[_Run]) -> Iterator[tuple[_Run, KeptStep]]:
+    """Steps in order of priority: place by place, and at each place one run of every method in turn."""
     met: dict[str, int] = {}
     turns = []
     for run in runs:
@@ -103,7 +102,7 @@ def _by_turns(runs: Sequence[_Run]) -> Iterator[tuple[_Run, KeptStep]]:
 
 
 def _step(kept: KeptStep, share: int) -> tuple[dict[str, Any], int]:
-    """A step as the page reads it, of about `share` bytes, and its size in bytes."""
+    """A step as the page reads it, about `share` bytes long, and its size in bytes."""
     chosen: list[tuple[Response, dict[str, Any]]] = []
     used = 0
     for response in _ranked(kept):
@@ -131,8 +130,8 @@ def _step(kept: KeptStep, share: int) -> tuple[dict[str, Any], int]:
 
 
 def _ranked(kept: KeptStep) -> list[Response]:
-    """Responses in the order in which they get room: by turns of the problems, and of each problem its first right and
-    first wrong one and those with masked tokens before the rest.
+    """Responses in order of priority: problem by problem in turn; within a problem its first correct and first wrong
+    response, then those with masked tokens, then the rest.
     """
     of_problem: dict[int, list[Response]] = {}
     for response in kept.responses:
@@ -160,7 +159,7 @@ def _response(response: Response) -> dict[str, Any]:
 
 
 def _tokens(tokens: TokenRecord) -> dict[str, Any]:
-    """Columns of short numbers; one that never changes is a single number, and `masked` a letter for each token."""
+    """Columns of short numbers; a constant column is one number, and `masked` has one letter per token."""
     columns: dict[str, Any] = {}
     for name, values in tokens.columns.items():
         short = [None if value is None else _short(value) for value in values]
@@ -176,13 +175,13 @@ def _tokens(tokens: TokenRecord) -> dict[str, Any]:
 
 
 def _short(value: float) -> float | int:
-    """The number with DIGITS significant digits, without a decimal point where it needs none."""
+    """The number with DIGITS significant digits, as an integer where possible."""
     rounded = float(f"{value:.{DIGITS}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
 def _first(runs: Sequence[_Run]) -> tuple[str, int, int]:
-    """The run, step and problem to begin with: one whose responses have tokens masked for most reasons."""
+    """The run, step and problem to show first: one with tokens masked for the most reasons."""
     places = [
         ((run.about["id"], step["step"], problem["problem"]), _reasons(problem))
         for run in runs
@@ -197,14 +196,14 @@ def _reasons(problem: dict[str, Any]) -> tuple[int, bool]:
     return len(masked - {"."}), "b" in masked
 
 
-def _in_words(shown: Sequence[_Run], runs: Sequence[_Run]) -> str:
+def _note(shown: Sequence[_Run], runs: Sequence[_Run]) -> str:
     steps = sum(len(run.steps) for run in shown)
     kept = sum(run.about["kept"] for run in runs)
     absent = len(runs) - len(shown)
-    rest = f" {plural(absent, 'run')} found no room." if absent else ""
+    rest = f" {plural(absent, 'run')} did not fit." if absent else ""
     return (
-        f"To choose from, in a browser: {count(steps)} of the {count(kept)} steps of which {plural(len(runs), 'run')} "
-        f"kept responses.{rest} cppo-lab inspect RUN --step N shows the others."
+        f"In a browser this page offers {count(steps)} of the {count(kept)} steps at which {plural(len(runs), 'run')} "
+        f"saved responses.{rest} cppo-lab inspect RUN --step N shows the rest."
     )
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Which responses are shown: the choice of run, step, problem and response. It builds on tokens.js.
+// The picker of responses: run, step, problem, response. Uses tokens.js.
 const MOST_OPTION = 60;
 
 class Picker {
@@ -27,19 +27,19 @@ class Picker {
     this.show(problem);
   }
 
-  /** The choice as the end of an address, so that a link can lead to it. */
+  /** The choice as a URL fragment, so that it can be linked to. */
   address() {
     return `#samples:${encodeURIComponent(this.run.value)}:${this.step.value}:${this.problem.value}`;
   }
 
-  /** [run, step, problem] of the address that the page was opened with; null where it names no run of the page. */
+  /** [run, step, problem] of the page's URL fragment; null when it names no run of the page. */
   addressed() {
     const [, wanted, step, problem] = /^#samples:([^:]+):(\d+):(\d+)$/.exec(location.hash) ?? [];
     const run = this.data.runs.find((one) => encodeURIComponent(one.id) === wanted);
     return run ? [run.id, Number(step), problem] : null;
   }
 
-  /** Fill a select with [value, text] pairs, and choose `value` where it is among them, else the first. */
+  /** Fill a select with [value, text] pairs and select `value`, or the first pair when it is missing. */
   fill(select, pairs, value) {
     select.replaceChildren(...pairs.map(([key, text]) => new Option(text, key)));
     const wanted = String(value);
@@ -51,7 +51,7 @@ class Picker {
     return this.data.runs.find((one) => one.id === this.run.value);
   }
 
-  /** The steps of the chosen run; of those, the one nearest to `wanted` is chosen. */
+  /** Offer the steps of the chosen run and select the one nearest to `wanted`. */
   fillSteps(wanted) {
     const { steps } = this.chosenRun();
     const nearest = steps.reduce((best, one) =>
@@ -59,26 +59,26 @@ class Picker {
     this.fill(this.step, steps.map((one) => [one.step, `${one.step}`]), nearest.step);
   }
 
-  isWished(response) {
+  isWanted(response) {
     return !(this.wrong.checked && response.right) && !(this.masked.checked && !isMasked(response));
   }
 
-  /** Bring options, prompt and responses in line with what is chosen; a choice holds on as far as it can. */
+  /** Update options, prompt and responses after a change; the rest of the choice is kept where possible. */
   show(wanted = this.problem.value) {
     const run = this.chosenRun();
     this.fillSteps(Number(this.step.value));
     const step = run.steps.find((one) => one.step === Number(this.step.value));
-    const problems = step.problems.filter((one) => one.responses.some((response) => this.isWished(response)));
+    const problems = step.problems.filter((one) => one.responses.some((response) => this.isWanted(response)));
     this.fill(this.problem, problems.map((one) => [one.problem, Picker.nameOf(one)]), wanted);
     const problem = problems.find((one) => one.problem === Number(this.problem.value));
-    const wished = problem ? problem.responses.filter((response) => this.isWished(response)) : [];
-    const options = wished.map((one) => [one.number, `${one.number}: ${one.verdict}, read ${one.parsed}`]);
-    if (wished.length !== 1) options.unshift(["all", wished.length ? `all ${wished.length}` : "none"]);
+    const matching = problem ? problem.responses.filter((response) => this.isWanted(response)) : [];
+    const options = matching.map((one) => [one.number, `${one.number}: ${one.verdict}, parsed ${one.parsed}`]);
+    if (matching.length !== 1) options.unshift(["all", matching.length ? `all ${matching.length}` : "none"]);
     this.fill(this.response, options, this.response.value);
-    const shown = wished.filter((one) => ["all", String(one.number)].includes(this.response.value));
+    const shown = matching.filter((one) => ["all", String(one.number)].includes(this.response.value));
     this.prompt.replaceChildren(...(problem ? Picker.promptOf(run, problem) : []));
     this.list.replaceChildren(...shown.map((response) => Picker.articleOf(response)));
-    this.note.replaceChildren(...Picker.leftOut(run, step, wished.length));
+    this.note.replaceChildren(...Picker.leftOut(run, step, matching.length));
   }
 
   static nameOf(problem) {
@@ -90,25 +90,25 @@ class Picker {
   static promptOf(run, problem) {
     const swatch = element("span", "swatch");
     swatch.style.background = run.color;
-    const head = element("p", "soft", swatch, `${run.method}, run ${run.id} · expected `, isolated(problem.answer));
+    const head = element("p", "soft", swatch, `${run.method}, run ${run.id} · reference `, isolated(problem.answer));
     return [element("pre", "prompt", isolated(problem.prompt)), head];
   }
 
-  static leftOut(run, step, wished) {
-    const none = wished ? [] : [element("b", "", "No response of this step is like that. ")];
+  static leftOut(run, step, matching) {
+    const none = matching ? [] : [element("b", "", "No response at this step matches. ")];
     const responses = step.problems.reduce((sum, one) => sum + one.responses.length, 0);
     const some = (count, all, noun) => (count === all ? `all ${plural(all, noun)}` : `${count} of ${plural(all, noun)}`);
-    const here = `On this page: ${some(run.steps.length, run.kept, "step")} of which this run kept responses, ` +
-      `and ${some(responses, step.kept, "response")} of step ${step.step}.`;
+    const here = `This page has ${some(run.steps.length, run.kept, "step")} with saved responses of this run, ` +
+      `and ${some(responses, step.kept, "saved response")} of step ${step.step}.`;
     if (run.steps.length === run.kept && responses === step.kept) return [...none, here];
     const others = element("code", "", `cppo-lab inspect ${run.id} --step N`);
-    return [...none, here, " ", others, " shows the others."];
+    return [...none, here, " ", others, " shows the rest."];
   }
 
   static articleOf(response) {
     const mark = element("span", `mark ${response.right ? "right" : "wrong"}`, response.verdict);
     const facts = response.facts.map(([name, value]) => ` · ${name} ${value}`).join("");
-    const head = element("p", "soft", `${response.number} `, mark, " read ", isolated(response.parsed), facts);
+    const head = element("p", "soft", `${response.number} `, mark, " parsed ", isolated(response.parsed), facts);
     return element("article", "", head, response.tokens ? tokensOf(response) : textOf(response));
   }
 }

@@ -1,4 +1,4 @@
-"""The few responses that are read without choosing: on paper, in Markdown, and where a page runs no scripts."""
+"""The few responses shown where the picker is not: in print, in Markdown, and without scripts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SYMBOLS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One response, and where it is from."""
+    """A response and its origin."""
 
     method: str
     label: str
@@ -41,8 +41,8 @@ class Sample:
 
 
 def choose(study: Study) -> list[Sample]:
-    """One right and one wrong response of every method (eight at most), from the last recorded step of its first
-    run that kept any: of the first with recorded tokens, if one has them.
+    """One correct and one wrong response of each method (eight methods at most), from the last recorded step of its
+    first run with recorded tokens, or else of its first run with any response.
     """
     chosen: list[Sample] = []
     for group in study.grouping.groups[:MOST_METHODS]:
@@ -52,15 +52,15 @@ def choose(study: Study) -> list[Sample]:
             run_id, kept = found
             chosen += [
                 Sample(group.method, group.label, run_id, kept.step, response)
-                for response in _right_and_wrong(kept)
+                for response in _correct_and_wrong(kept)
             ]
     return chosen
 
 
 def _first_to_read(study: Study, run_ids: Sequence[str]) -> tuple[str, KeptStep] | None:
-    """The first run with recorded tokens and its last such step, or else the first that kept any response.
+    """The first run with recorded tokens and its last such step, or else the first run with any response.
 
-    A step whose groups were all dropped, each of one reward throughout, has responses and no tokens.
+    A step has responses without tokens when every group was dropped for having the same reward throughout.
     """
     unrecorded = None
     for run_id in run_ids:
@@ -73,17 +73,17 @@ def _first_to_read(study: Study, run_ids: Sequence[str]) -> tuple[str, KeptStep]
 
 
 def choice_in_words(study: Study) -> str:
-    """Which responses `choose` takes, so that nobody takes them for typical ones."""
+    """How `choose` selects, so that nobody mistakes its responses for typical ones."""
     methods = len(study.grouping.groups)
     of = f"the first {MOST_METHODS} of {methods} methods" if methods > MOST_METHODS else "every method"
     return (
-        f"One right and one wrong response of {of}, where there are such: from the last recorded step of a run, those "
-        "with masked tokens before others."
+        f"One correct and one wrong response of {of}, if there are any, from the last recorded step of a run; "
+        "responses with masked tokens first."
     )
 
 
 def steps_of_run(study: Study, run_id: str, places: tuple[float, ...]) -> list[KeptStep]:
-    """Steps of a run whose tokens were recorded, nearest to `places` of the run (0: first, 1: last)."""
+    """The steps of a run with recorded tokens that are nearest to `places` (0: the first step, 1: the last)."""
     evaluated: list[int] = []
     if ACCURACY in study.metrics:
         rows = study.metrics[study.metrics["run_id"] == run_id]
@@ -92,7 +92,7 @@ def steps_of_run(study: Study, run_id: str, places: tuple[float, ...]) -> list[K
 
 
 def token_notes(tokens: TokenRecord) -> list[str]:
-    """For each token its numbers and what became of it, such as `token 3: D_t 0.2, ratio 1.1, kept`."""
+    """A note per token, such as `token 3: D_t 0.2, ratio 1.1, kept`."""
     notes = []
     for place, reason in enumerate(tokens.masked):
         said = [
@@ -106,15 +106,15 @@ def token_notes(tokens: TokenRecord) -> list[str]:
 
 
 def left_out(response: Response) -> str:
-    """What of the response is not shown, in words; empty for a whole one."""
+    """How much of the response is not shown, as text; empty for a complete one."""
     if response.tokens is not None:
         more = response.tokens.length - len(response.tokens.text)
         return f"{plural(more, 'more token')}" if more else ""
     return f"{plural(response.cut, 'more character')}" if response.cut else ""
 
 
-def _right_and_wrong(kept: KeptStep) -> list[Response]:
-    """The first right and the first wrong one, from those with masked tokens or else with recorded ones, if any."""
+def _correct_and_wrong(kept: KeptStep) -> list[Response]:
+    """The first correct and the first wrong one, preferring masked tokens, then recorded tokens."""
     ranked = sorted(kept.responses, key=lambda one: (one.tokens is None, not one.any_masked))
     found = (next((one for one in ranked if one.right is wanted), None) for wanted in (True, False))
     return [one for one in found if one is not None]

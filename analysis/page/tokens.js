@@ -1,5 +1,5 @@
 "use strict";
-// The tokens of a response and the numbers of each. Whatever comes from the data goes into the page as text.
+// The tokens of a response and their numbers. Everything from the data is inserted as text, never as HTML.
 const REASONS = { ".": "kept", t: "masked by threshold", b: "masked by budget" };
 const CLASSES = { ".": "token", t: "token threshold", b: "token budget" };
 const SYMBOLS = {
@@ -27,7 +27,7 @@ const number = (value) => {
   return (small ? value.toExponential(3) : String(Number(value.toPrecision(4)))).replaceAll("-", "−");
 };
 
-/** A symbol such as w_t with its index set lower. */
+/** A symbol such as w_t with its index as a subscript. */
 const symbol = (name) =>
   SYMBOLS[name].split(/_(t)/).map((part, place) => (place % 2 ? element("sub", "", part) : part));
 
@@ -35,7 +35,7 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 const isMasked = (response) => /[tb]/.test(response.tokens?.masked ?? "");
 
-/** The numbers of one token by name; what the method does not have is absent. */
+/** The numbers of one token by name, without those that the method does not have. */
 const numbersOf = (tokens, place) => {
   const at = (name) => (Array.isArray(tokens[name]) ? tokens[name][place] : tokens[name]);
   const names = Object.keys(SYMBOLS).filter((name) => name in tokens);
@@ -48,16 +48,16 @@ const numbersOf = (tokens, place) => {
   return found;
 };
 
-/** A response whose tokens were not recorded. */
+/** A response without recorded tokens. */
 const textOf = (response) => {
   const text = element("pre", "", isolated(response.completion));
   text.tabIndex = 0;
   if (response.cut) text.append(element("span", "soft", ` … ${plural(response.cut, "more character")}`));
-  const why = "Its tokens were not recorded: no update saw it, or the step was not evaluated.";
+  const why = "Tokens not recorded: no update used this response, or the step was not evaluated.";
   return element("div", "", text, element("p", "soft", why));
 };
 
-/** A response with a box of its own for each token, that the arrow keys can go through. */
+/** A response as a list of tokens that the arrow keys move through. */
 const tokensOf = (response) => {
   const { text, masked, length } = response.tokens;
   const spans = text.map((piece, place) => {
@@ -72,14 +72,14 @@ const tokensOf = (response) => {
   const list = element("bdi", "", ...spans);
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-orientation", "horizontal");
-  list.setAttribute("aria-label", `Tokens of a response that is ${response.verdict}`);
+  list.setAttribute("aria-label", `Tokens of a response, ${response.verdict}`);
   const box = element("pre", "tokens", list);
   const more = length - text.length;
   if (more) box.append(element("span", "soft", ` … ${plural(more, "more token")}`));
   return box;
 };
 
-/** The numbers of the token pointed at or focused, in one box beside it. */
+/** The numbers of the hovered or focused token, in a box beside it. */
 class TokenNumbers {
   constructor(list, box) {
     this.box = box;
@@ -111,7 +111,7 @@ class TokenNumbers {
     token.setAttribute("aria-describedby", this.box.id);
     this.box.replaceChildren(...TokenNumbers.linesOf(token.numbers));
     this.place();
-    // At the foot of a narrow window the box may lie over the token itself.
+    // At the bottom of a narrow window the box may cover the token itself.
     const over = token.getBoundingClientRect().bottom - this.box.getBoundingClientRect().top;
     if (this.isAtFoot() && over > 0) scrollBy({ top: over + 24 });
   }
@@ -130,7 +130,7 @@ class TokenNumbers {
     return [title, element("dl", "", ...rows), element("p", `reason ${CLASSES[reason]}`, REASONS[reason])];
   }
 
-  /** Below the token, or above where there is no room; a narrow window has the box at its foot, by its style. */
+  /** Below the token, or above it when there is no room; in a narrow window CSS puts the box at the bottom. */
   place() {
     if (!this.token || this.isAtFoot()) return;
     const at = this.token.getClientRects()[0];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from run_folders import write_sweep
 from cppo_lab.analysis.figures import figure
 from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.registry import FIGURES, check_figure, figure_names, load_figures
+from cppo_lab.analysis.load.sources import load_study
+from cppo_lab.analysis.page.provenance import provenance
 from cppo_lab.analysis.page.report import write_report
 from cppo_lab.analysis.reproductions.figure import SERIES
 from cppo_lab.errors import UserError
@@ -157,3 +160,17 @@ def test_figures_register_where_they_are_defined() -> None:
         ValueError, match=r"registered already, by cppo_lab\.analysis\.figures\.gallery\.accuracy"
     ):
         register(draw_nothing)
+
+
+def test_the_page_names_the_plug_ins_of_its_runs_and_those_that_are_not_loaded(
+    tmp_path: Path, plugin: Path
+) -> None:
+    (loaded,) = load_plugins([plugin])
+    absent = {"name": "gone", "path": "/nowhere", "sha256": "f" * 64}
+    for folder in write_sweep(tmp_path, algos=("grpo",), seeds=(0, 1)):
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        info["plugins"] = [loaded.described(), absent]
+        (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    known = dict(provenance(load_study(tmp_path, "quickstart")))
+    said = f"my_figures ({loaded.sha256[:12]}), gone (ffffffffffff; not loaded for this report)"
+    assert known["plug-ins"] == said

@@ -193,6 +193,6 @@ def test_the_report_says_what_the_seeds_can_resolve(tmp_path: Path) -> None:
     for page in (files.html, files.markdown):
         assert page is not None
         text = page.read_text(encoding="utf-8").replace("\\_", "_")
-        assert "What these seeds can resolve" in text
+        assert "Statistical power" in text
         assert "grpo against dppo_tv: 3 pairs detect" in text
         assert "Steps to threshold: by when half of the runs" in text

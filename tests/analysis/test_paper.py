@@ -101,7 +101,7 @@ def test_fewer_than_two_of_the_paper_s_methods_bring_no_table(tmp_path: Path) ->
     files = write_report(tmp_path, "quickstart", formats=("html", "md", "csv"))
     assert not any(path.stem.startswith("paper") for path in files.tables)
     assert files.html is not None
-    assert "Beside the paper" not in files.html.read_text(encoding="utf-8")
+    assert "Comparison with the paper" not in files.html.read_text(encoding="utf-8")
 
 
 def test_the_report_shows_both_tables_and_writes_them(tmp_path: Path) -> None:

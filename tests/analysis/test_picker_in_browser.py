@@ -77,7 +77,7 @@ def test_a_filter_that_nothing_fits_says_so(open_page: OpenPage, generated: Path
         page.check("#only-masked")
         assert page.locator("#responses article").count() == 0
         assert page.locator("#pick-problem").is_disabled()
-        assert "No response of this step is like that." in page.locator("#left-out").inner_text()
+        assert "No response at this step matches." in page.locator("#left-out").inner_text()
         page.uncheck("#only-masked")
         assert page.locator("#responses article").count() > 0
 

@@ -111,11 +111,11 @@ def test_the_page_loads_nothing(html: str) -> None:
 def test_the_page_says_what_was_asked_and_what_came_out(html: str) -> None:
     text = " ".join(Page(html).text)
     for part in (
-        "What differs",
-        "What all runs share",
-        "What was spent",
-        "Every run",
-        "How the numbers were made",
+        "Differences between methods",
+        "Shared settings",
+        "Compute",
+        "All runs",
+        "Statistical methods",
     ):
         assert part in text
     assert "Which trust region holds under 64 updates per rollout?" in text

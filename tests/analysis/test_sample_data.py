@@ -26,7 +26,7 @@ def study_of(output: Path, **options: Any) -> Study:
 def content_of(study: Study, **options: Any) -> tuple[dict[str, Any], str]:
     data = sample_data(study, **options)
     assert data is not None
-    return json.loads(data.block), data.said
+    return json.loads(data.block), data.note
 
 
 def test_the_numbers_are_those_of_the_run_folder(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_every_run_shows_its_first_and_last_recorded_steps_and_some_between(tmp_
     content, said = content_of(study_of(tmp_path, algos=("pg", "cppo"), seeds=(0, 1)))
     assert [[step["step"] for step in run["steps"]] for run in content["runs"]] == [[2, 4, 6, 10, 12]] * 4
     assert {run["kept"] for run in content["runs"]} == {12}
-    assert "20 of the 48 steps of which 4 runs kept responses." in said
+    assert "20 of the 48 steps at which 4 runs saved responses." in said
 
 
 def test_the_page_begins_where_tokens_were_masked_for_both_reasons(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_budget_is_kept_and_thins_every_method_alike(tmp_path: Path) -> None:
         assert max(steps.values()) - min(steps.values()) <= 1
         assert f"{sum(steps.values())} of the 216 steps" in said
         absent = 18 - len(content["runs"])
-        assert ("found no room" in said) == (absent > 0)
+        assert ("did not fit" in said) == (absent > 0)
     assert absent
 
 

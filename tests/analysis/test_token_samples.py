@@ -196,7 +196,7 @@ def test_it_is_said_which_responses_are_read_without_choosing(tmp_path: Path) ->
     write_sweep(tmp_path, algos=[f"rule_{number}" for number in range(9)], seeds=(0,), steps=2)
     study = load_study(tmp_path, "quickstart")
     assert len(choose(study)) == 16
-    assert choice_in_words(study).startswith("One right and one wrong response of the first 8 of 9 methods")
+    assert choice_in_words(study).startswith("One correct and one wrong response of the first 8 of 9 methods")
 
 
 def test_a_study_that_kept_nothing_has_no_section_of_samples(tmp_path: Path) -> None:
