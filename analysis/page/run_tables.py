@@ -1,4 +1,4 @@
-"""Tables of what was run: how the methods differ, what they were given, every run."""
+"""Tables of what was run: how methods differ, what they cost, every run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import pandas as pd
 
 from cppo_lab.analysis.formatting import NONE, count, percent, plural, seconds
-from cppo_lab.analysis.grouping import is_seed_axis
+from cppo_lab.analysis.grouping import Group, is_seed_axis
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page.tables import Cell, Table
+from cppo_lab.analysis.page.tables import Cell, Column, Table
 from cppo_lab.analysis.summary import Summary
 
 # Sections of the configuration that say what was computed; the rest is in each run's config.yaml.
@@ -19,126 +19,90 @@ MOST_SHARED = 48
 
 def differences_table(study: Study) -> Table | None:
     """Configuration keys whose value differs between methods, one column per method; None when none does."""
-    groups = [group.label for group in study.grouping.groups]
-    first = {
-        label: rows.iloc[0]
-        for label in groups
-        if len(rows := study.runs[(study.runs["group"] == label) & _has_config(study)])
-    }
+    first = _settings(study).groupby(study.runs["group"], sort=False).head(1)
+    labels = study.runs.loc[first.index, "group"]
     if len(first) < 2:
         return None
-    keys = [
-        str(column)
-        for column in study.runs.columns
-        if str(column).startswith("config.") and not is_seed_axis(str(column).removeprefix("config."))
-    ]
-    lines: list[tuple[Cell, ...]] = []
-    for key in keys:
-        values = [setting(first[label][key]) for label in first]
-        if len(set(values)) > 1:
-            lines.append((Cell(key.removeprefix("config.")), *(Cell(value) for value in values)))
-    if not lines:
+    first = first.set_axis(labels).loc[[g.label for g in study.grouping.groups if g.label in set(labels)]]
+    differing = [str(key) for key in first if first[key].nunique() > 1]
+    if not differing:
         return None
-    return Table(
+
+    def of_method(label: str) -> Column[str]:
+        return Column(label, lambda key: Cell(str(first.at[label, key])), numeric=False)
+
+    key: Column[str] = Column("key", Cell, numeric=False)
+    return Table.of(
         "configuration",
-        "Configuration keys that differ between methods; a dash means that the method does not set the key.",
-        (("key", False), *((label, False) for label in first)),
-        tuple(lines),
+        "Configuration keys that differ between methods. A dash: the method does not set the key.",
+        (key, *map(of_method, first.index)),
+        differing,
     )
 
 
 def shared_settings(study: Study) -> list[tuple[str, str]]:
     """(key, value) of the settings of task, model, engine, trainer and warm-up that all runs share."""
-    configured = study.runs[_has_config(study)]
-    out = []
-    for column in map(str, study.runs.columns):
-        key = column.removeprefix("config.")
-        if not column.startswith("config.") or key.split(".")[0] not in SECTIONS or is_seed_axis(key):
-            continue
-        values = {setting(value) for value in configured[column]}
-        if len(values) == 1 and NONE not in values:
-            out.append((key, values.pop()))
-    return out[:MOST_SHARED]
+    settings = _settings(study)
+    shared = [
+        (str(key), str(values.iloc[0]))
+        for key, values in settings.items()
+        if str(key).split(".")[0] in SECTIONS and values.nunique() == 1 and values.iloc[0] != NONE
+    ]
+    return shared[:MOST_SHARED]
 
 
 def budget_table(study: Study) -> Table:
-    """What each method was given: tokens, updates, wall time."""
-    rows = []
-    for group in study.grouping.groups:
-        runs = study.runs[study.runs["group"] == group.label]
-        timings = study.timings[study.timings["run_id"].isin(runs.index)]
-        shares = [timings[key].sum() if key in timings else 0.0 for key in ("rollout_s", "train_s", "eval_s")]
-        total = sum(shares)
-        split = " / ".join(f"{100 * share / total:.0f}" for share in shares) + "%" if total > 0 else NONE
-        rows.append(
-            (
-                Cell(group.label, method=group.method),
-                Cell(str(len(runs)), len(runs)),
-                *(
-                    Cell.of(runs[column].sum(min_count=1), count)
-                    for column in ("updates", "tokens_sampled", "tokens_trained")
-                ),
-                Cell.of(runs["duration_s"].sum(min_count=1), seconds),
-                Cell.of(runs["duration_s"].mean(), seconds),
-                Cell(split),
-            )
-        )
-    return Table(
+    """What each method cost: tokens, updates, wall time."""
+
+    def total(group: Group, column: str) -> float:
+        return float(_runs(study, group)[column].sum(min_count=1))
+
+    return Table.of(
         "budget",
-        "What was spent, summed over the runs of a method. Split: share of the measured time in rollout, "
-        "training and evaluation.",
+        "Compute per method, summed over its runs. Split: shares of the measured time in rollout, training and "
+        "evaluation.",
         (
-            ("method", False),
-            ("runs", True),
-            ("optimizer updates", True),
-            ("tokens sampled", True),
-            ("tokens trained", True),
-            ("wall time", True),
-            ("per run", True),
-            ("rollout / train / eval", True),
+            Column("method", lambda group: Cell(group.label, method=group.method), numeric=False),
+            Column("runs", lambda group: Cell(str(len(_runs(study, group))), len(_runs(study, group)))),
+            Column("optimizer updates", lambda group: Cell.of(total(group, "updates"), count)),
+            Column("tokens sampled", lambda group: Cell.of(total(group, "tokens_sampled"), count)),
+            Column("tokens trained", lambda group: Cell.of(total(group, "tokens_trained"), count)),
+            Column("wall time", lambda group: Cell.of(total(group, "duration_s"), seconds)),
+            Column("per run", lambda group: Cell.of(_runs(study, group)["duration_s"].mean(), seconds)),
+            Column("rollout / train / eval", lambda group: Cell(_split(study, group))),
         ),
-        tuple(rows),
+        study.grouping.groups,
     )
 
 
 def runs_table(study: Study, summary: Summary) -> Table:
-    """Every run with its status, the failed and unfinished ones included."""
-    finals = {run.run_id: run for result in summary.results for run in result.runs}
-    rows = []
-    for run_id, run in study.runs.iterrows():
-        result = finals.get(str(run_id))
-        rows.append(
-            (
-                Cell(str(run_id)[:12]),
-                Cell(str(run["group"]), method=str(run["method"])),
-                Cell(str(run["seeds"]) or NONE),
-                Cell(str(run["status"]).lower()),
-                Cell(_steps(run), float(run["last_step"])),
-                Cell.of(run["starting_accuracy"], percent),
-                Cell.of(result.final if result else None, percent),
-                Cell.of(result.best if result else None, percent),
-                Cell.of(run["duration_s"], seconds),
-                Cell("yes" if run["counted"] else "no"),
-                Cell(str(run["reason"]) if isinstance(run["reason"], str) else ""),
-            )
-        )
-    return Table(
+    """Every run with its status, failed and unfinished ones included."""
+    results = {run.run_id: run for result in summary.results for run in result.runs}
+
+    def score(run: pd.Series, name: str) -> Cell:
+        return Cell.of(getattr(results.get(str(run.name)), name, None), percent)
+
+    return Table.of(
         "runs",
-        f"Every run of the study ({plural(len(rows), 'run')}). Counted: enters the statistics.",
+        f"Every run of the study ({plural(len(study.runs), 'run')}). Counted: enters the statistics.",
         (
-            ("run", False),
-            ("method", False),
-            ("seeds", False),
-            ("status", False),
-            ("steps", True),
-            ("start", True),
-            ("final", True),
-            ("best", True),
-            ("time", True),
-            ("counted", False),
-            ("reason", False),
+            Column("run", lambda run: Cell(str(run.name)[:12]), numeric=False),
+            Column("method", lambda run: Cell(str(run["group"]), method=str(run["method"])), numeric=False),
+            Column("seeds", lambda run: Cell(str(run["seeds"]) or NONE), numeric=False),
+            Column("status", lambda run: Cell(str(run["status"]).lower()), numeric=False),
+            Column("steps", lambda run: Cell(_steps(run), float(run["last_step"]))),
+            Column("start", lambda run: Cell.of(run["starting_accuracy"], percent)),
+            Column("final", lambda run: score(run, "final")),
+            Column("best", lambda run: score(run, "best")),
+            Column("time", lambda run: Cell.of(run["duration_s"], seconds)),
+            Column("counted", lambda run: Cell("yes" if run["counted"] else "no"), numeric=False),
+            Column(
+                "reason",
+                lambda run: Cell(run["reason"] if isinstance(run["reason"], str) else ""),
+                numeric=False,
+            ),
         ),
-        tuple(rows),
+        (run for _, run in study.runs.iterrows()),
     )
 
 
@@ -151,9 +115,23 @@ def setting(value: object) -> str:
     return str(value)
 
 
-def _has_config(study: Study) -> pd.Series:
-    columns = [column for column in study.runs.columns if str(column).startswith("config.")]
-    return study.runs[columns].notna().any(axis=1)
+def _settings(study: Study) -> pd.DataFrame:
+    """The configurations of the runs that have one, as text: one column per key, seeds left out."""
+    keys = [column for column in map(str, study.runs.columns) if column.startswith("config.")]
+    known = study.runs[keys].dropna(how="all").rename(columns=lambda key: key.removeprefix("config."))
+    return known[[key for key in known if not is_seed_axis(str(key))]].map(setting)
+
+
+def _runs(study: Study, group: Group) -> pd.DataFrame:
+    return study.runs[study.runs["group"] == group.label]
+
+
+def _split(study: Study, group: Group) -> str:
+    """`36 / 57 / 7%`: shares of rollout, training and evaluation in the measured time."""
+    timings = study.timings[study.timings["run_id"].isin(_runs(study, group).index)]
+    shares = [timings[key].sum() if key in timings else 0.0 for key in ("rollout_s", "train_s", "eval_s")]
+    total = sum(shares)
+    return " / ".join(f"{100 * share / total:.0f}" for share in shares) + "%" if total > 0 else NONE
 
 
 def _steps(run: pd.Series) -> str:

@@ -1,10 +1,11 @@
-"""The tables of results: what is shown as text, and the numbers behind it for CSV."""
+"""Tables: the text of each cell, and the number behind it for sorting and CSV. The tables of results."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import pandas as pd
 
@@ -26,13 +27,16 @@ from cppo_lab.analysis.formatting import (
 )
 from cppo_lab.analysis.method_notes import final_in_words, threshold_in_words, window_in_words
 from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.summary import MethodResult, Summary
 from cppo_lab.analysis.verdict_text import claim_measured, claim_seeds, claim_verdict
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text to show, the value to sort by and for CSV, and the method whose colour it bears, if any."""
+    """Text to show, the value to sort by and for CSV, and the method whose colour it has, if any."""
 
     text: str
     value: float | str | None = None
@@ -43,10 +47,35 @@ class Cell:
         """A number as `show` writes it; blank in CSV where there is none."""
         return cls(show(value), "" if value is None or pd.isna(value) else float(value))
 
+    @classmethod
+    def mean(cls, estimate: Estimate | None, show: Callable[[float | None], str]) -> Cell:
+        """The mean of an estimate."""
+        return cls.of(None if estimate is None else estimate.mean, show)
+
+    @classmethod
+    def interval(cls, estimate: Estimate | None, show: Callable[[Estimate | None], str]) -> Cell:
+        """The interval of an estimate."""
+        known = estimate is not None and estimate.has_interval
+        return cls(show(estimate), f"{estimate.low:.6f} to {estimate.high:.6f}" if estimate and known else "")
+
+    @classmethod
+    def part(cls, number: int, total: int) -> Cell:
+        """`2 of 3`; nothing of nothing."""
+        return cls(f"{number} of {total}", number) if total else cls(NONE, "")
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """A header, and the cell below it for each row's item."""
+
+    header: str
+    cell: Callable[[Item], Cell]
+    numeric: bool = True
+
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` holds (header, is numeric); every row has one cell per column. `mark` says what speaks against it."""
+    """`columns` holds (header, is numeric); every row has one cell per column. `mark`: a warning about the table."""
 
     name: str
     caption: str
@@ -54,16 +83,24 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     mark: str = ""
 
+    @classmethod
+    def of(cls, name: str, caption: str, columns: Sequence[Column[Item]], items: Iterable[Item]) -> Table:
+        """A table with one row per item."""
+        return cls(
+            name,
+            caption,
+            tuple((column.header, column.numeric) for column in columns),
+            tuple(tuple(column.cell(item) for column in columns) for item in items),
+        )
+
     def marked(self, mark: str) -> Table:
-        """The same table, its caption headed by `mark`; itself where there is nothing to say."""
+        """The same table with the warning at the start of its caption; itself without a warning."""
         if not mark:
             return self
         return replace(self, caption=f"{mark[0].upper()}{mark[1:]}. {self.caption}", mark=mark)
 
     def frame(self) -> pd.DataFrame:
-        """The values behind the cells, one column per header; a mark has a column of its own, since a file of values
-        has no caption.
-        """
+        """The values behind the cells, one column per header; the warning is a column, as a CSV has no caption."""
         frame = pd.DataFrame(
             [[cell.text if cell.value is None else cell.value for cell in row] for row in self.rows],
             columns=[header for header, _ in self.columns],
@@ -71,60 +108,56 @@ class Table:
         return frame.assign(mark=self.mark) if self.mark else frame
 
 
+METHOD = Column[MethodResult](
+    "method", lambda result: Cell(result.label, method=result.group.method), numeric=False
+)
+
+
 def results_table(summary: Summary) -> Table:
-    """The one table beside the verdict."""
+    """The table below the verdict."""
     contrasts = {contrast.treatment: contrast for contrast in summary.contrasts}
     baselines = {panel.baseline for panel in summary.panels}
-    rows = []
-    for panel in summary.panels:
-        inside = panel.scoring.evaluations_in_window
-        overshoot = statistics.expected_maximum_of_normals(inside) if inside else 0.0
-        ranked = sorted(panel.results, key=lambda r: r.final.mean if r.final else -math.inf, reverse=True)
-        for result in ranked:
-            contrast = contrasts.get(result.label)
-            is_baseline = result.label in baselines
-            bias = float(result.values("evaluation_stderr").mean()) * overshoot if result.n else math.nan
-            rows.append(
-                (
-                    Cell(result.label, method=result.group.method),
-                    Cell(f"{result.n}{_of_shown(result)}", result.n),
-                    _estimate_cell(result.start, percent),
-                    _estimate_cell(result.final, percent),
-                    Cell(percent_range(result.final), _low_high(result.final)),
-                    _estimate_cell(result.gain, points),
-                    _estimate_cell(result.best, percent),
-                    Cell.of(bias, points),
-                    Cell(
-                        f"{result.collapses} of {result.n}" if result.n else NONE,
-                        result.collapses if result.n else "",
-                    ),
-                    _estimate_cell(contrast.estimate if contrast else None, points),
-                    Cell(
-                        points_range(contrast.estimate) if contrast else NONE,
-                        _low_high(contrast.estimate if contrast else None),
-                    ),
-                    Cell("baseline" if is_baseline else contrast.verdict if contrast else NONE),
-                )
-            )
-    return Table(
+    overshoots = {panel.panel: _overshoot(panel.scoring.evaluations_in_window) for panel in summary.panels}
+
+    def difference(result: MethodResult) -> Estimate | None:
+        contrast = contrasts.get(result.label)
+        return contrast.estimate if contrast else None
+
+    def bias(result: MethodResult) -> float:
+        if not result.n:
+            return math.nan
+        return float(result.values("evaluation_stderr").mean()) * overshoots[result.group.panel]
+
+    def verdict(result: MethodResult) -> str:
+        if result.label in baselines:
+            return "baseline"
+        return contrasts[result.label].verdict if result.label in contrasts else NONE
+
+    return Table.of(
         "results",
         f"Held-out accuracy per method, highest first. Final: {final_in_words(summary)}; 95% Student t intervals "
         "over n seeds. Differences are paired by seed and starting policy, in percentage points.",
         (
-            ("method", False),
-            ("n", True),
-            ("start", True),
-            ("final", True),
-            ("95% interval", True),
-            ("gain", True),
-            ("best in window", True),
-            ("selection bias", True),
-            ("collapsed", True),
-            ("against baseline", True),
-            ("95% interval of difference", True),
-            ("verdict", False),
+            METHOD,
+            Column("n", lambda r: Cell(f"{r.n}" if r.n == r.shown else f"{r.n} of {r.shown}", r.n)),
+            Column("start", lambda r: Cell.mean(r.start, percent)),
+            Column("final", lambda r: Cell.mean(r.final, percent)),
+            Column("95% interval", lambda r: Cell.interval(r.final, percent_range)),
+            Column("gain", lambda r: Cell.mean(r.gain, points)),
+            Column("best in window", lambda r: Cell.mean(r.best, percent)),
+            Column("selection bias", lambda r: Cell.of(bias(r), points)),
+            Column("collapsed", lambda r: Cell.part(r.collapses, r.n)),
+            Column("against baseline", lambda r: Cell.mean(difference(r), points)),
+            Column("95% interval of difference", lambda r: Cell.interval(difference(r), points_range)),
+            Column("verdict", lambda r: Cell(verdict(r)), numeric=False),
         ),
-        tuple(rows),
+        (
+            result
+            for panel in summary.panels
+            for result in sorted(
+                panel.results, key=lambda r: r.final.mean if r.final else -math.inf, reverse=True
+            )
+        ),
     )
 
 
@@ -132,173 +165,123 @@ def contrasts_table(summary: Summary) -> Table | None:
     """Tests and power behind each contrast with the baseline."""
     if not summary.contrasts:
         return None
-    rows = tuple(
-        (
-            Cell(c.treatment),
-            Cell(str(c.baseline)),
-            Cell(str(c.n), c.n),
-            _estimate_cell(c.estimate, points),
-            Cell.of(c.p, p_value),
-            Cell.of(None if math.isnan(c.p) else c.p_adjusted, p_value),
-            Cell.of(c.p_sign_flip, p_value),
-            Cell.of(c.improvement, probability),
-            Cell.of(c.smallest_detectable, size_in_points),
-            _seeds_needed(c),
-        )
-        for c in summary.contrasts
+    columns: tuple[Column[Contrast], ...] = (
+        Column("method", lambda c: Cell(c.treatment), numeric=False),
+        Column("baseline", lambda c: Cell(str(c.baseline)), numeric=False),
+        Column("pairs", lambda c: Cell(str(c.n), c.n)),
+        Column("difference", lambda c: Cell.mean(c.estimate, points)),
+        Column("paired t p", lambda c: Cell.of(c.p, p_value)),
+        Column("Holm p", lambda c: Cell.of(None if math.isnan(c.p) else c.p_adjusted, p_value)),
+        Column("sign-flip p", lambda c: Cell.of(c.p_sign_flip, p_value)),
+        Column("improvement", lambda c: Cell.of(c.improvement, probability)),
+        Column("detectable", lambda c: Cell.of(c.smallest_detectable, size_in_points)),
+        Column("seeds needed", _seeds_needed),
     )
-    return Table(
+    return Table.of(
         "contrasts",
         "Paired contrasts of final accuracy with the baseline. Improvement: probability that a run of the method beats "
         "a run of the baseline. Detectable: the true difference, in points, that this many pairs detect with "
         f"{100 * POWER:.0f}% power at the observed spread, whatever the other contrasts show. Seeds needed: to detect "
         "the observed difference.",
-        (
-            ("method", False),
-            ("baseline", False),
-            ("pairs", True),
-            ("difference", True),
-            ("paired t p", True),
-            ("Holm p", True),
-            ("sign-flip p", True),
-            ("improvement", True),
-            ("detectable", True),
-            ("seeds needed", True),
-        ),
-        rows,
+        columns,
+        summary.contrasts,
     )
 
 
 def claims_table(tests: Sequence[ClaimTest], table: RunTable) -> Table:
     """Every claim of a sweep with its contrast, tests and verdict."""
-    rows = []
-    for test in tests:
-        claim = test.claim
-        contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
-        score = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
-        than = f" {MINUS} {claim.than:g}" if claim.than else ""
-        tested = test.estimate is not None and test.estimate.has_interval
-        rows.append(
-            (
-                Cell(claim.says),
-                Cell(f"{contrast}{score}{than}"),
-                Cell(test.panel),
-                Cell(claim_measured(test, table), test.estimate.mean if test.estimate else ""),
-                *(
-                    Cell(f"{p:.2g}", p) if tested else Cell("", "")
-                    for p in (test.adjusted.holds, test.adjusted.fails)
-                ),
-                Cell(claim_seeds(test)),
-                Cell(claim_verdict(test)),
-            )
-        )
-    return Table(
+
+    def p(test: ClaimTest, value: float) -> Cell:
+        known = test.estimate is not None and test.estimate.has_interval
+        return Cell(f"{value:.2g}", value) if known else Cell("", "")
+
+    columns: tuple[Column[ClaimTest], ...] = (
+        Column("claim", lambda t: Cell(t.claim.says), numeric=False),
+        Column("contrast", lambda t: Cell(_contrast_of(t)), numeric=False),
+        Column("panel", lambda t: Cell(t.panel), numeric=False),
+        Column("measured", lambda t: Cell(claim_measured(t, table), t.estimate.mean if t.estimate else "")),
+        Column("p for", lambda t: p(t, t.adjusted.holds)),
+        Column("p against", lambda t: p(t, t.adjusted.fails)),
+        Column("seeds", lambda t: Cell(claim_seeds(t))),
+        Column("verdict", lambda t: Cell(claim_verdict(t)), numeric=False),
+    )
+    return Table.of(
         "claims",
         "The claims of the sweep's file, each tested for and against, with p values Holm-adjusted over the claims of a "
         "panel.",
-        (
-            ("claim", False),
-            ("contrast", False),
-            ("panel", False),
-            ("measured", True),
-            ("p for", True),
-            ("p against", True),
-            ("seeds", True),
-            ("verdict", False),
-        ),
-        tuple(rows),
+        columns,
+        tests,
     )
 
 
 def learning_table(summary: Summary) -> Table | None:
-    """What a method learned and how soon: the interquartile mean, the whole curve, the step of a threshold."""
-    results = [result for result in summary.results if result.n]
-    if not results:
-        return None
+    """How much a method learned and how fast: the interquartile mean, the whole curve, the step of a threshold."""
     windows = {panel.panel: panel.scoring.window for panel in summary.panels}
-    rows = tuple(
-        (
-            Cell(result.label, method=result.group.method),
-            Cell(str(result.n), result.n),
-            Cell.of(result.interquartile, percent),
-            Cell(_range(result.interquartile_interval)),
-            _estimate_cell(result.area, percent),
-            Cell(percent_range(result.area), _low_high(result.area)),
-            _median_step(result, windows[result.group.panel]),
-            Cell(NONE if math.isnan(result.median_step) else f"{result.reached} of {result.n}"),
-        )
-        for result in results
-    )
-    return Table(
+
+    def median_step(result: MethodResult) -> Cell:
+        if math.isinf(result.median_step):
+            return Cell(f"> {windows[result.group.panel]}", "")
+        return Cell.of(result.median_step, count)
+
+    return _of_counted(
         "learning",
-        "What was learned, and how soon. Interquartile mean of the final accuracies, with a stratified bootstrap "
-        "interval from four seeds on (below four it is just the mean). Area: mean height of the accuracy curve within "
-        f"{window_in_words(summary)}, a diverged run carried on at its last value. Steps to threshold: by when half "
+        "How much was learned, and how fast. Interquartile mean of the final accuracies, with a stratified bootstrap "
+        "interval from four seeds on (below four it equals the mean). Area: mean height of the accuracy curve within "
+        f"{window_in_words(summary)}; a diverged run is continued at its last value. Steps to threshold: by when half "
         f"of the runs had been evaluated at {threshold_in_words(summary)} or more; reached: how many ever were.",
         (
-            ("method", False),
-            ("n", True),
-            ("interquartile mean", True),
-            ("bootstrap 95%", True),
-            ("area under curve", True),
-            ("95% interval of area", True),
-            ("steps to threshold", True),
-            ("reached", True),
+            METHOD,
+            Column("n", lambda r: Cell(str(r.n), r.n)),
+            Column("interquartile mean", lambda r: Cell.of(r.interquartile, percent)),
+            Column("bootstrap 95%", lambda r: Cell(_range(r.interquartile_interval))),
+            Column("area under curve", lambda r: Cell.mean(r.area, percent)),
+            Column("95% interval of area", lambda r: Cell.interval(r.area, percent_range)),
+            Column("steps to threshold", median_step),
+            Column("reached", lambda r: Cell(NONE if math.isnan(r.median_step) else f"{r.reached} of {r.n}")),
         ),
-        rows,
+        summary,
     )
 
 
 def stability_table(summary: Summary) -> Table | None:
     """KL, masking and collapses per method."""
-    results = [result for result in summary.results if result.n]
-    if not results:
-        return None
-    rows = tuple(
-        (
-            Cell(result.label, method=result.group.method),
-            Cell.of(_mean(result, "kl_median"), significant),
-            Cell.of(_mean(result, "kl_p90"), significant),
-            Cell.of(_mean(result, "masked_share"), percent),
-            Cell(f"{result.collapses} of {result.n}", result.collapses),
-            Cell(_range(result.collapse_interval)),
-            Cell(f"{result.diverged} of {result.shown}", result.diverged),
-            Cell.of(_mean(result, "evaluation_stderr"), size_in_points),
-        )
-        for result in results
-    )
-    return Table(
+    return _of_counted(
         "stability",
         "Stability per method, means over seeds. KL: k3 estimate from the rollout policy in nats per "
         "token, median and 90th percentile over steps. Collapsed: final accuracy below half of the start, with the "
-        "Clopper-Pearson interval of the share of runs that do so. Evaluation error: binomial standard error of one "
+        "Clopper-Pearson interval of the share of such runs. Evaluation error: binomial standard error of one "
         "evaluation, in points.",
         (
-            ("method", False),
-            ("KL median", True),
-            ("KL 90th percentile", True),
-            ("tokens masked", True),
-            ("collapsed", True),
-            ("95% interval of share", True),
-            ("diverged", True),
-            ("evaluation error", True),
+            METHOD,
+            Column("KL median", lambda r: Cell.of(_mean(r, "kl_median"), significant)),
+            Column("KL 90th percentile", lambda r: Cell.of(_mean(r, "kl_p90"), significant)),
+            Column("tokens masked", lambda r: Cell.of(_mean(r, "masked_share"), percent)),
+            Column("collapsed", lambda r: Cell.part(r.collapses, r.n)),
+            Column("95% interval of share", lambda r: Cell(_range(r.collapse_interval))),
+            Column("diverged", lambda r: Cell.part(r.diverged, r.shown)),
+            Column("evaluation error", lambda r: Cell.of(_mean(r, "evaluation_stderr"), size_in_points)),
         ),
-        rows,
+        summary,
     )
 
 
-def _estimate_cell(estimate: statistics.Estimate | None, show: Callable[[float | None], str]) -> Cell:
-    return Cell.of(None if estimate is None else estimate.mean, show)
+def _of_counted(
+    name: str, caption: str, columns: Sequence[Column[MethodResult]], summary: Summary
+) -> Table | None:
+    """One row per method with counted runs; None without any."""
+    counted = [result for result in summary.results if result.n]
+    return Table.of(name, caption, columns, counted) if counted else None
 
 
-def _low_high(estimate: statistics.Estimate | None) -> str:
-    if estimate is None or not estimate.has_interval:
-        return ""
-    return f"{estimate.low:.6f} to {estimate.high:.6f}"
+def _overshoot(evaluations: int) -> float:
+    return statistics.expected_maximum_of_normals(evaluations) if evaluations else 0.0
 
 
-def _of_shown(result: MethodResult) -> str:
-    return "" if result.n == result.shown else f" of {result.shown}"
+def _contrast_of(test: ClaimTest) -> str:
+    claim = test.claim
+    contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
+    score = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
+    return f"{contrast}{score}{f' {MINUS} {claim.than:g}' if claim.than else ''}"
 
 
 def _seeds_needed(contrast: Contrast) -> Cell:
@@ -312,12 +295,6 @@ def _mean(result: MethodResult, name: str) -> float:
     values = result.values(name)
     values = values[~pd.isna(values)]
     return float(values.mean()) if len(values) else math.nan
-
-
-def _median_step(result: MethodResult, window: int) -> Cell:
-    if math.isinf(result.median_step):
-        return Cell(f"> {window}", "")
-    return Cell.of(result.median_step, count)
 
 
 def _range(interval: tuple[float, float] | None) -> str:

@@ -30,21 +30,21 @@ def draw(data: FigureData) -> Drawing:
     """One row per contrast, largest difference first; zero as a line."""
     if not data.summary.contrasts:
         raise CannotDraw("there is no other method to compare with")
-    ranked = {
-        panel: sorted(rows, key=lambda c: c.estimate.mean if c.estimate else 0.0, reverse=True)
+    ranked = [
+        (panel, sorted(rows, key=lambda c: c.estimate.mean if c.estimate else 0.0, reverse=True))
         for panel in data.summary.panels
         if (rows := [contrast for contrast in panel.contrasts if contrast.estimate])
-    }
+    ]
     if not ranked:
         raise CannotDraw("no method shares a seed and a starting policy with the baseline")
     methods = {group.label: group.method for group in data.study.grouping.groups}
-    limits = _limits([contrast for rows in ranked.values() for contrast in rows])
-    sheet, grid = rows_of_panels([len(rows) for rows in ranked.values()], 0.42)
-    for axes, (panel, rows) in zip(grid, ranked.items(), strict=True):
+    limits = _limits([contrast for _, rows in ranked for contrast in rows])
+    sheet, grid = rows_of_panels([len(rows) for _, rows in ranked], 0.42)
+    for axes, (panel, rows) in zip(grid, ranked, strict=True):
         _panel(axes, rows, data, methods, limits)
         style.panel_title(axes, panel.panel)
     axes.set_xlabel(f"final accuracy minus {methods.get(panel.baseline or '', panel.baseline)} (points)")
-    pairs = sorted({contrast.n for rows in ranked.values() for contrast in rows})
+    pairs = sorted({contrast.n for _, rows in ranked for contrast in rows})
     return Drawing(sheet, f"n = {' or '.join([*map(str, pairs[:-1]), plural(pairs[-1], 'pair')])}.")
 
 
