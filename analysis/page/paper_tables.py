@@ -1,53 +1,45 @@
-"""Tables 1 and 4 of CPPO's paper beside what was measured here."""
+"""Tables 1 and 4 of CPPO's paper next to what was measured here."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from cppo_lab.analysis.contrasts import difference
 from cppo_lab.analysis.formatting import MINUS, NONE, percent, points, points_range
 from cppo_lab.analysis.method_notes import window_in_words
-from cppo_lab.analysis.page.tables import Cell, Table
+from cppo_lab.analysis.page.tables import Cell, Column, Table
 from cppo_lab.analysis.paper import BASELINE, BENCHMARKS, NAMES, SOURCE, TABLE_1, TABLE_4
+from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.summary import MethodResult, PanelSummary, Summary
 
 
 def paper_table(summary: Summary) -> Table | None:
-    """Table 1 beside the best and final accuracies measured; None where no panel holds two of the paper's methods."""
+    """Table 1 next to the best and final accuracies measured; None where no panel has two of the paper's methods."""
     panels = _comparable(summary)
     if not panels:
         return None
-    columns: list[tuple[str, bool]] = [("method", False)]
-    for model in TABLE_4:
-        columns += [(model.name, True), (f"{model.name} to DPPO", True)]
+    columns: list[Column[str]] = [Column("method", lambda method: Cell(method, method=method), numeric=False)]
+    for place, model in enumerate(TABLE_4):
+        columns += _reported(model.name, place)
     for panel in panels:
-        before = f"{panel.panel}: " if panel.panel else ""
-        columns += [
-            (f"{before}{header}", True)
-            for header in ("best in window", "best to DPPO", "final", "final to DPPO", "95% interval")
-        ]
-    rows = tuple(
-        (
-            Cell(method, method=method),
-            *(cell for place in range(len(TABLE_4)) for cell in _reported(method, place)),
-            *(cell for panel in panels for cell in _measured(panel, method)),
-        )
-        for method in NAMES
-    )
-    return Table(
+        columns += _measured(panel)
+    return Table.of(
         "paper",
-        f"The paper's Table 1 ({SOURCE}: best AIME24/25/26 Avg@16 within [0, T_stop], one number each, without "
-        "interval) beside the means measured here (best: highest evaluation within "
-        f"{window_in_words(summary)}). Task and scale differ, so the heights do not compare: read the order of the "
-        "methods and the gap to DPPO, in points (here paired by seed and starting policy; the interval is of the final "
-        "gap).",
-        tuple(columns),
-        rows,
+        f"The paper's Table 1 ({SOURCE}: best AIME24/25/26 Avg@16 within [0, T_stop], one number each, no "
+        "interval) next to the means measured here (best: highest evaluation within "
+        f"{window_in_words(summary)}). Task and scale differ, so accuracies are not comparable: compare the order of "
+        "the methods and their distance from DPPO, in points (here paired by seed and starting policy; the interval is "
+        "that of the final distance).",
+        columns,
+        NAMES,
     )
 
 
 def benchmarks_table(summary: Summary) -> Table | None:
-    """Table 4 as the paper prints it; made where `paper_table` is."""
+    """Table 4 as printed in the paper; made where `paper_table` is."""
     if not _comparable(summary):
         return None
+    ends = ", ".join(str(model.t_stop) for model in TABLE_4)
     rows = tuple(
         (
             Cell(model.name),
@@ -60,23 +52,17 @@ def benchmarks_table(summary: Summary) -> Table | None:
         for model in TABLE_4
         for method, checkpoint in model.checkpoints.items()
     )
-    ends = ", ".join(str(model.t_stop) for model in TABLE_4)
     return Table(
         "paper-benchmarks",
         f"The paper's Table 4 ({SOURCE}): Avg@16 per benchmark at the step of the best mean within [0, T_stop], "
         f"T_stop = {ends} for the models in this order.",
-        (
-            ("model", False),
-            ("method", False),
-            *((name, True) for name in BENCHMARKS),
-            ("mean", True),
-        ),
+        (("model", False), ("method", False), *((name, True) for name in (*BENCHMARKS, "mean"))),
         rows,
     )
 
 
 def _comparable(summary: Summary) -> list[PanelSummary]:
-    """Panels in which two of the paper's methods, or more, have a final accuracy."""
+    """Panels in which two or more of the paper's methods have a final accuracy."""
     return [
         panel
         for panel in summary.panels
@@ -84,34 +70,41 @@ def _comparable(summary: Summary) -> list[PanelSummary]:
     ]
 
 
-def _reported(method: str, place: int) -> tuple[Cell, Cell]:
-    score, dppo = TABLE_1[method][place], TABLE_1[BASELINE][place]
-    if method == BASELINE or score is None or dppo is None:
-        return _score(score), Cell(NONE, "")
-    text = f"{score - dppo:+.2f}".replace("-", MINUS)
-    return _score(score), Cell(text, round((score - dppo) / 100, 4))
+def _reported(model: str, place: int) -> tuple[Column[str], Column[str]]:
+    """The score of a model in Table 1, and its distance from DPPO's."""
 
+    def distance(method: str) -> Cell:
+        score, dppo = TABLE_1[method][place], TABLE_1[BASELINE][place]
+        if method == BASELINE or score is None or dppo is None:
+            return Cell(NONE, "")
+        return Cell(f"{score - dppo:+.2f}".replace("-", MINUS), round((score - dppo) / 100, 4))
 
-def _measured(panel: PanelSummary, method: str) -> tuple[Cell, ...]:
-    """Best, its gap to DPPO, final, its gap to DPPO and the interval of that."""
-    result, dppo = _of_method(panel, method), _of_method(panel, BASELINE)
-    if result is None or result.final is None or result.best is None:
-        return (Cell(NONE, ""),) * 5
-    apart = None if result is dppo else dppo
-    best_gap, final_gap = (
-        None if apart is None else difference(result.runs, apart.runs, score) for score in ("best", "final")
-    )
     return (
-        Cell.of(result.best.mean, percent),
-        Cell.of(None if best_gap is None else best_gap.mean, points),
-        Cell.of(result.final.mean, percent),
-        Cell.of(None if final_gap is None else final_gap.mean, points),
-        Cell(points_range(final_gap)),
+        Column(model, lambda method: _score(TABLE_1[method][place])),
+        Column(f"{model} to DPPO", distance),
     )
 
 
-def _of_method(panel: PanelSummary, method: str) -> MethodResult | None:
-    return next((result for result in panel.results if result.group.method == method), None)
+def _measured(panel: PanelSummary) -> tuple[Column[str], ...]:
+    """Best and final accuracy of a panel, their distances from DPPO's, and the interval of the last."""
+    known = {result.group.method: result for result in panel.results if result.final and result.best}
+
+    def of(show: Callable[[MethodResult], Cell]) -> Callable[[str], Cell]:
+        return lambda method: show(known[method]) if method in known else Cell(NONE, "")
+
+    def distance(result: MethodResult, score: str) -> Estimate | None:
+        if BASELINE not in known or result.group.method == BASELINE:
+            return None
+        return difference(result.runs, known[BASELINE].runs, score)
+
+    before = f"{panel.panel}: " if panel.panel else ""
+    return (
+        Column(f"{before}best in window", of(lambda r: Cell.mean(r.best, percent))),
+        Column(f"{before}best to DPPO", of(lambda r: Cell.mean(distance(r, "best"), points))),
+        Column(f"{before}final", of(lambda r: Cell.mean(r.final, percent))),
+        Column(f"{before}final to DPPO", of(lambda r: Cell.mean(distance(r, "final"), points))),
+        Column(f"{before}95% interval", of(lambda r: Cell(points_range(distance(r, "final"))))),
+    )
 
 
 def _score(value: float | None) -> Cell:

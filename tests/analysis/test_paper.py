@@ -115,4 +115,4 @@ def test_the_report_shows_both_tables_and_writes_them(tmp_path: Path) -> None:
     assert files.html is not None
     assert files.markdown is not None
     for page in (files.html, files.markdown):
-        assert "the heights do not compare" in page.read_text(encoding="utf-8")
+        assert "accuracies are not comparable" in page.read_text(encoding="utf-8")
