@@ -87,7 +87,7 @@ def test_what_was_left_out_is_said(open_page: OpenPage, report: Path) -> None:
         run = page.locator("#pick-run").input_value()
         said = page.locator("#left-out").inner_text()
         assert f"{len(options(page, 'step'))} of " in said
-        assert f"cppo-lab inspect {run} --step N shows the others" in said
+        assert f"cppo-lab inspect {run} --step N shows the rest" in said
 
 
 def test_pointing_at_a_token_tells_the_numbers_of_the_run_folder(open_page: OpenPage, report: Path) -> None:
