@@ -133,7 +133,7 @@ def test_a_plugin_s_figure_says_what_the_runs_lack(tmp_path: Path, plugin: Path)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("rollout_reward", "accuracy"), "figure 'accuracy' is registered already"),
+        (("rollout_reward", "accuracy"), "figure 'accuracy' is already registered"),
         (("rollout_reward", "../x"), "must be letters, digits and underscores"),
         (
             ('section="stability"', 'section="end"'),
@@ -157,7 +157,7 @@ def test_figures_register_where_they_are_defined() -> None:
     load_figures()
     register = figure("accuracy", title="", section="accuracy", caption="", about="")
     with pytest.raises(
-        ValueError, match=r"registered already, by cppo_lab\.analysis\.figures\.gallery\.accuracy"
+        ValueError, match=r"already registered by cppo_lab\.analysis\.figures\.gallery\.accuracy"
     ):
         register(draw_nothing)
 
