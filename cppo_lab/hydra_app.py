@@ -7,14 +7,17 @@ job and returns its final held-out accuracy, which a sweeper such as Optuna's ca
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import OmegaConf
 
 from cppo_lab.config.compose import store_neutral_method, validate
+from cppo_lab.config.overrides import plugins_named
 from cppo_lab.errors import UserError
 from cppo_lab.paths import PARENT_VARIABLE, conf_dir
+from cppo_lab.plugins import load_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,7 +53,7 @@ def one_run(tree: DictConfig) -> float | None:
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def main(tree: DictConfig) -> float | None:
-    """Hydra's entry point."""
+    """Hydra's entry point: one run, with errors in one sentence."""
     try:
         return one_run(tree)
     except UserError as error:
@@ -58,5 +61,7 @@ def main(tree: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    # A plug-in's rules bring parameters of their own.
+    load_plugins(plugins_named(sys.argv[1:]))
     store_neutral_method()
     main()

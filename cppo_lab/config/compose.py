@@ -1,18 +1,18 @@
-"""From Hydra overrides to a validated run configuration, with refusals a person can act on."""
+"""From Hydra overrides to a validated run configuration."""
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cppo_lab.config.overrides import plugins_named, quoted
+from cppo_lab.config.overrides import parse, plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.schema_errors import schema_sentence
 from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.objectives.named import BASE
 from cppo_lab.objectives.spec import neutral_tree
@@ -36,13 +36,14 @@ def group_options(group: str, config_dir: Path | None = None) -> list[str]:
 
 def groups(config_dir: Path | None = None) -> list[str]:
     """The configuration groups, those of loaded plug-ins among them."""
-    return sorted(
-        {path.name for folder in conf_dirs(config_dir) for path in folder.iterdir() if path.is_dir()}
-    )
+    return sorted({path.parent.name for folder in conf_dirs(config_dir) for path in folder.glob("*/*.yaml")})
 
 
 def search_path(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    """Hydra's override for the folders of configuration groups besides the lab's, if there are any."""
+    """Hydra's override for folders of configuration groups besides the lab's; empty if there are none.
+
+    Loads the plug-ins that overrides name. Raises UserError for a missing folder or plug-in.
+    """
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder.")
     folders = [config_dir.resolve()] if config_dir else []
@@ -59,6 +60,36 @@ def store_neutral_method() -> None:
     ConfigStore.instance().store(group="algo", name=BASE, node=neutral_tree())
 
 
+def compose_tree(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """The resolved configuration tree of one run. Raises UserError for overrides that cannot be composed."""
+    return compose_trees([overrides], config_dir)[0]
+
+
+def compose_trees(
+    combinations: Sequence[Sequence[str]], config_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """`compose_tree` of many runs.
+
+    Composing takes tenths of a second: runs with the same choices from groups are composed once, and their values are
+    set in copies.
+    """
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    trees = []
+    with _hydra():
+        for overrides in combinations:
+            # Loads the plug-ins, whose groups and choices are known from here on.
+            searched = search_path(overrides, config_dir)
+            values, choices = _sorted_out(overrides, config_dir)
+            key = (*searched, *choices)
+            if key not in composed:
+                composed[key] = _composed(key)
+            config = copy.deepcopy(composed[key])
+            for override in values:
+                _set_value(config, override)
+            trees.append(_resolved(config, overrides))
+    return trees
+
+
 @contextmanager
 def _hydra() -> Iterator[None]:
     from hydra import initialize_config_dir
@@ -69,80 +100,83 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def compose_tree(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
-    """The resolved configuration tree of one run. Raises UserError for what Hydra cannot compose."""
-    return compose_trees([overrides], config_dir)[0]
+def _sorted_out(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[Any], list[str]]:
+    """The overrides that set values, parsed, and those left to Hydra: choices from groups, additions and deletions.
 
-
-def compose_trees(
-    combinations: Sequence[Sequence[str]], config_dir: Path | None = None
-) -> list[dict[str, Any]]:
-    """`compose_tree` of many runs. What they choose from groups is composed once for all that choose alike, and their
-    values are set in a copy of it, as Hydra does: composing takes tenths of a second, and a sweep has hundreds of runs.
+    Raises UserError for a choice that its group does not have, and for what is no override of a single run.
     """
-    from hydra import compose
-    from omegaconf import OmegaConf
-
-    composed: dict[tuple[str, ...], DictConfig] = {}
-    trees = []
-    with _hydra():
-        for overrides in combinations:
-            searched = search_path(overrides, config_dir)
-            chosen_from = groups(config_dir)
-            _refuse_parts(overrides)
-            values = [override for override in overrides if _is_value(override, chosen_from)]
-            choices = (*searched, *(override for override in overrides if override not in values))
-            with _in_one_sentence(overrides):
-                if choices not in composed:
-                    store_neutral_method()
-                    _refuse_nameless(choices)
-                    composed[choices] = compose(CONFIG_NAME, overrides=list(choices))
-                config = copy.deepcopy(composed[choices])
-                _set_values(config, values)
-                tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            assert isinstance(tree, dict)
-            trees.append({str(key): value for key, value in tree.items()})
-    return trees
-
-
-def _is_value(override: str, chosen_from: Container[str]) -> bool:
-    """Whether an override sets a value, and chooses nothing from a group; what adds or deletes is left to Hydra."""
-    key, equals, _ = override.partition("=")
-    is_plain = equals and re.fullmatch(r"[\w.]+", key) and not key.startswith("hydra.")
-    return bool(is_plain) and key not in chosen_from
-
-
-def _set_values(config: DictConfig, overrides: Sequence[str]) -> None:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import ConfigCompositionException
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for override in parsed:
+    known_groups = groups(config_dir)
+    values, choices = [], []
+    for text, override in zip(overrides, _parsed(overrides), strict=True):
+        key = override.key_or_group
+        if not key:
+            raise UserError(f"{text}: not an override; give key=value or group=choice.")
         if override.is_sweep_override():
-            raise ConfigCompositionException(f"Ambiguous value for argument '{override.input_line}'")
-    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+            raise UserError(f"{text}: several values make a sweep; use cppo-lab sweep {text}.")
+        if key in known_groups and not override.is_delete():
+            options = group_options(key, config_dir)
+            if override.value() not in options:
+                raise one_of(key, text.partition("=")[2], options)
+        is_change = override.is_add() or override.is_force_add() or override.is_delete()
+        if is_change or key in known_groups or "/" in key or "@" in text or key.startswith("hydra."):
+            choices.append(text)
+        else:
+            values.append(override)
+    return values, choices
 
 
-def _refuse_parts(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        group, _, choice = override.partition("=")
-        # A file that starts with an underscore is a part of others.
-        if choice.startswith("_") and group in groups():
-            raise one_of(group, choice, group_options(group))
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    bare = next((each for each in overrides if "=" not in each and not each.startswith("~")), None)
+    if bare is not None:
+        raise UserError(f"{bare}: not an override; give key=value or group=choice.")
+    return parse(overrides)
 
 
-def _refuse_nameless(choices: Sequence[str]) -> None:
-    """Raise UserError for an override without a key, and for a choice that is no name: Hydra fails on them."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def _composed(choices: Sequence[str]) -> DictConfig:
+    from hydra import compose
 
-    for override in OverridesParser.create().parse_overrides(list(choices)):
-        group, line = override.key_or_group, str(override.input_line)
-        if not group:
-            raise UserError(f"{line}: not an override; give key=value or group=choice.")
-        is_choice = group in groups() and not override.is_delete() and not override.is_sweep_override()
-        if is_choice and not isinstance(override.value(), str):
-            raise one_of(group, line.partition("=")[2], group_options(group))
+    store_neutral_method()
+    with _in_one_sentence([choice for choice in choices if not choice.startswith("hydra.")]):
+        return compose(CONFIG_NAME, overrides=list(choices))
+
+
+def _set_value(config: DictConfig, override: Any) -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    key = override.key_or_group
+    with _in_one_sentence([override.input_line]):
+        try:
+            OmegaConf.update(config, key, override.value(), merge=True)
+        except (ConfigAttributeError, ConfigKeyError) as error:
+            known = [*(known for known, _ in _entries(OmegaConf.to_container(config))), *groups()]
+            raise UserError(f"{key}: unknown key.{near_miss(key, known)}") from error
+
+
+def _resolved(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _in_one_sentence(overrides):
+        try:
+            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            missing = next(
+                (key for key, value in _entries(OmegaConf.to_container(config)) if value == "???"), None
+            )
+            if missing is None:
+                raise
+            raise UserError(f"{missing}: needs a value; give {missing}=…") from error
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def _entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys of a configuration tree with their values, groups and leaves."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _entries(value, f"{prefix}{key}.")
 
 
 @contextmanager
@@ -153,11 +187,12 @@ def _in_one_sentence(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_hydra_sentence(error, overrides)) from error
+        reason = " ".join(str(error).split()).partition(" See https")[0]
+        raise UserError(f"{' '.join(overrides)}: cannot be composed ({reason.rstrip('.')}).") from error
 
 
 def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
-    """The validated configuration of one run. Raises UserError in one sentence for anything wrong with it."""
+    """The validated configuration of one run. Raises UserError for anything wrong with it."""
     return validate(compose_tree(overrides, config_dir))
 
 
@@ -167,125 +202,11 @@ def compose_runs(combinations: Sequence[Sequence[str]], config_dir: Path | None 
 
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:
-    """Check a resolved tree against the schema, with the plug-ins that it names loaded."""
+    """Check a resolved tree against the schema, after loading the plug-ins that it names."""
     plugins = tree.get("plugins")
     if isinstance(plugins, list | tuple) and all(isinstance(each, str) for each in plugins):
         tree = {**tree, "plugins": [plugin.reference for plugin in load_plugins(plugins)]}
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_schema_sentence(error, tree)) from error
-
-
-# Hydra's errors.
-
-
-def _hydra_sentence(error: Exception, overrides: Sequence[str]) -> str:
-    message = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown:
-        key = unknown.group(1)
-        return f"{key}: unknown key.{near_miss(key, _known_keys())}"
-    option = re.search(r"Could not find '([^']+)'", message) or re.search(
-        r"In '[^']*': Could not load '([^']+)'", message
-    )
-    if option:
-        group, _, name = option.group(1).rpartition("/")
-        choices = group_options(group) if group in groups() else []
-        allowed = f" allowed are {', '.join(choices)}." if choices else ""
-        return f"{group or 'config'}={name}: unknown choice;{allowed}{near_miss(name, choices)}"
-    group_key = re.search(r"Could not override '?([\w/@.]+)'?\.\s*No match in the defaults list", message)
-    if group_key:
-        return f"{group_key.group(1)}: unknown group.{near_miss(group_key.group(1), groups())}"
-    if "Ambiguous value for argument" in message:
-        several = next((o for o in overrides if "," in o), " ".join(overrides))
-        return f"{several}: several values make a sweep; use cppo-lab sweep {several}."
-    bare = next((o for o in overrides if "=" not in o and not o.startswith("~")), None)
-    if "missing EQUAL" in message and bare:
-        return f"{bare}: not an override; give key=value or group=choice."
-    missing = re.search(r"Missing mandatory value: ([\w.]+)", message)
-    if missing:
-        return f"{missing.group(1)}: needs a value; give {missing.group(1)}=…"
-    first = " ".join(message.split()).partition(" See https")[0]
-    return f"{' '.join(overrides)}: cannot be composed ({first.rstrip('.')})."
-
-
-def _known_keys() -> list[str]:
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in tree.items():
-            yield f"{prefix}{key}"
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
-
-    return [*walk(compose_tree([]), ""), *groups()]
-
-
-# The schema's errors.
-
-
-def _schema_sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
-    details = error.errors(include_url=False)
-    # A key's own error says more than a rule about several keys; the first is nearest to what was typed, since
-    # other keys may take their values from it.
-    detail = next((d for d in details if d["type"] != "value_error"), details[0])
-    path = _path(detail["loc"], tree)
-    key = ".".join(path)
-    kind, message, value = detail["type"], detail["msg"], detail["input"]
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        unknown = {tuple(_path(d["loc"], tree)) for d in details if d["type"] == kind}
-        siblings = _known_fields_at(path[:-1], tree, unknown)
-        return f"{key}={value}: unknown key; allowed here are {', '.join(siblings)}.{near_miss(path[-1], siblings)}"
-    if kind == "value_error":
-        sentence = message.removeprefix("Value error, ")
-        inner = sentence.split(" = ")[0]
-        # A rule inside a group names its key relative to the group.
-        prefix = f"{key}." if key and not inner.startswith(tuple(f"{p}." for p in tree)) else ""
-        if path[:1] == ["algo"]:
-            prefix = "algo."
-        return f"{prefix}{_tidy(sentence)}."
-    if kind == "missing":
-        return f"{key}: needs a value; give {key}=…"
-    if kind == "union_tag_invalid":
-        return f"{key}.kind={detail['ctx']['tag']}: allowed are {detail['ctx']['expected_tags']}."
-    return f"{key}={_shown(value)}: {_requirement(message)}."
-
-
-def _tidy(sentence: str) -> str:
-    return re.sub(r"^(\S+) = ", r"\1=", sentence).replace("=None:", "=null:", 1).rstrip(".")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _requirement(message: str) -> str:
-    message = re.sub(r"^Input should be ", "must be ", message)
-    message = message.replace("a valid integer, unable to parse string as an integer", "a whole number")
-    message = message.replace("a valid integer, got a number with a fractional part", "a whole number")
-    message = message.replace("a valid integer", "a whole number").replace("a finite number", "finite")
-    message = message.replace("a valid number, unable to parse string as a number", "a number")
-    message = message.replace("a valid number", "a number").replace("a valid boolean", "true or false")
-    message = message.replace("a valid string", "a text")
-    return message[0].lower() + message[1:]
-
-
-def _path(loc: Sequence[int | str], tree: Mapping[str, Any]) -> list[str]:
-    """The error's location without the discriminator tags that pydantic puts between keys."""
-    path: list[str] = []
-    node: Any = tree
-    for part in loc:
-        if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
-            continue
-        path.append(str(part))
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return path
-
-
-def _known_fields_at(
-    path: Sequence[str], tree: Mapping[str, Any], unknown: Container[tuple[str, ...]]
-) -> list[str]:
-    """The keys at a place of the tree without the unknown ones: every choice file names all keys of its group."""
-    node: Any = tree
-    for part in path:
-        node = node.get(part, {}) if isinstance(node, Mapping) else {}
-    return sorted(key for key in node if (*path, key) not in unknown) if isinstance(node, Mapping) else []
+        raise UserError(schema_sentence(error, tree)) from error

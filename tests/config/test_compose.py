@@ -236,7 +236,7 @@ def test_own_configuration_folder_adds_a_choice(name: str, tmp_path: Path) -> No
     )
     config = compose_run(["algo=my_method"], tmp_path / name)
     assert (config.algo.name, config.algo.trust_region.delta) == ("my_method", 0.33)
-    with pytest.raises(UserError, match="algo=my_method: unknown choice"):
+    with pytest.raises(UserError, match="algo=my_method: unknown; allowed are"):
         compose_run(["algo=my_method"])
 
 
