@@ -50,7 +50,8 @@ class CustomConfig(ProblemSetConfig):
     def _fits_together(self) -> CustomConfig:
         if (self.path is None) == (self.dataset is None):
             raise ValueError(
-                f"path = {self.path}: give either task.path=FILE or task.dataset=ORG/NAME (now {self.dataset})"
+                f"path = {self.path}: give either task.path=FILE or task.dataset=ORG/NAME "
+                f"(now {self.dataset or 'null'})"
             )
         if (self.revision is None) != (self.dataset is None):
             raise ValueError(
@@ -69,6 +70,14 @@ class CustomConfig(ProblemSetConfig):
     def has_solutions(self) -> bool:
         """Whether a column of written solutions is named."""
         return self.solution_field is not None
+
+    def check_scratch_model(self, context: int) -> None:
+        """See `TaskConfig.check_scratch_model`."""
+        if not self.has_solutions:
+            raise ValueError(
+                "model.kind = scratch: must be pretrained (model=pretrained model.path=…), or have written solutions "
+                "to be warmed up with (task.solution_field=COLUMN warmup=gsm8k)"
+            )
 
     def local_files(self) -> dict[str, str]:
         """See `TaskConfig.local_files`."""

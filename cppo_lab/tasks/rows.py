@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import json_lines
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet"
@@ -28,9 +28,8 @@ def local_rows(path: Path) -> list[Any]:
         return read(path.read_bytes())
     except (ValueError, OSError, csv.Error) as error:
         # pyarrow's errors derive from ValueError and OSError, those of json and decoding from ValueError.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         name = suffix.removeprefix(".").upper() if suffix in _READERS else "JSONL"
-        raise UserError(f"{path}: cannot be read as {name} ({first}).") from error
+        raise UserError(f"{path}: cannot be read as {name} ({first_line(error)}).") from error
 
 
 def _text(content: bytes) -> str:

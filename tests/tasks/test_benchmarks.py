@@ -1,4 +1,4 @@
-"""Benchmarks: columns, reference answers in one spelling, and files that are not what they should be."""
+"""Benchmarks: column names, normalised reference answers, and broken files."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_columns_can_be_named_and_joined(tmp_path: Path, suffix: str) -> None:
         ("0.50", "0.5"),
     ],
 )
-def test_numeric_references_have_one_spelling(tmp_path: Path, given: Any, expected: str) -> None:
+def test_numeric_references_are_normalised(tmp_path: Path, given: Any, expected: str) -> None:
     data = write(tmp_path / "data.jsonl", [{"question": "?", "answer": given}])
     assert load_questions(benchmark("gsm8k"), data)[0].answer == expected
 
 
-def test_symbolic_references_are_kept_to_the_letter(tmp_path: Path) -> None:
+def test_symbolic_references_are_kept_verbatim(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": r"\frac{1}{2}"}])
     assert load_questions(benchmark("math500"), data)[0].answer == r"\frac{1}{2}"
 
@@ -74,7 +74,7 @@ def test_symbolic_references_are_kept_to_the_letter(tmp_path: Path) -> None:
         ([], ["no problem"]),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence(
+def test_unusable_rows_are_refused_in_one_sentence(
     tmp_path: Path, rows: list[dict[str, Any]], named: list[str]
 ) -> None:
     data = write(tmp_path / "data.jsonl", rows)
@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
     assert all(word in str(error.value) for word in named)
 
 
-def test_unknown_benchmarks_are_refused_with_the_nearest() -> None:
+def test_unknown_benchmark_is_refused_with_the_closest_name() -> None:
     with pytest.raises(UserError, match="math500"):
         benchmark("math5000")
 
@@ -101,7 +101,7 @@ def test_repeated_problems_are_counted() -> None:
         ("svamp", "svamp/SVAMP.json", 1000, "51"),
     ],
 )
-def test_real_files_load_whole(shared_data: Path, name: str, file: str, count: int, first: str) -> None:
+def test_real_files_load_completely(shared_data: Path, name: str, file: str, count: int, first: str) -> None:
     found = load_questions(benchmark(name), str(shared_data / file))
     assert len(found) == count
     assert found[0].answer == first

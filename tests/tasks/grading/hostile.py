@@ -1,4 +1,4 @@
-"""Answers that mean harm, or that only a policy gone wrong would write: some dozens of each family, all different."""
+"""Hostile answers, and answers that only a broken policy would write: dozens of each family, all different."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FULL = 40
 
 
 class Hostile(NamedTuple):
-    """One answer, and the family it is of."""
+    """An answer and its family."""
 
     family: str
     text: str
@@ -20,7 +20,7 @@ class Hostile(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """How the n-th member is written; different n give different texts."""
+    """The text of the n-th member; different n give different texts."""
 
     name: str
     write: Callable[[int], str]
@@ -269,5 +269,5 @@ def hostile_answers(of_each: int = FULL) -> Iterator[Hostile]:
 
 
 def dressed(answer: str) -> tuple[str, str, str, str]:
-    """The ways in which a completion may give an answer."""
+    """The ways in which a response may state an answer."""
     return answer, f"#### {answer}", rf"so it is \boxed{{{answer}}}", rf"\boxed{{${answer}$}}"

@@ -1,4 +1,4 @@
-"""Grading that goes wrong when a completion asks for it. Workers import this by its name."""
+"""Grading that fails in the way a response names. Workers import this by its name."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ SABOTAGE: dict[str, Callable[..., Verdict]] = {
 
 
 def sabotaged(response: str, answer: str, form: AnswerFormat, limit_s: float) -> Verdict:
-    """What a worker does for one answer, with its grading replaced where the completion names a sabotage."""
+    """Grade one answer in a worker, with its grading replaced if the response names a sabotage."""
     pool.grade = SABOTAGE.get(response, grade)  # type: ignore[assignment]
     return pool._grade_one(response, answer, form, limit_s)
 
 
 def never_starts(*_: object) -> None:
-    """A worker's first act, gone wrong."""
+    """Initialise a worker, and fail."""
     os._exit(1)

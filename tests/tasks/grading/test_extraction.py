@@ -1,4 +1,4 @@
-"""Where a completion says its answer."""
+"""Finding the answer that a response states."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("completion", "answer"), TABLE)
-def test_the_last_mark_that_is_complete_holds_the_answer(completion: str, answer: str | None) -> None:
+def test_the_last_complete_mark_holds_the_answer(completion: str, answer: str | None) -> None:
     assert marked_answer(completion) == answer
 
 
@@ -98,7 +98,7 @@ def test_a_closed_box_at_the_end_is_the_answer(before: str, answer: str) -> None
         "\\" * 1_000_000,
     ],
 )
-def test_a_million_characters_take_no_time(text: str) -> None:
+def test_a_million_characters_are_searched_quickly(text: str) -> None:
     started = time.process_time()
     marked_answer(text)
     assert time.process_time() - started < 2
@@ -126,11 +126,11 @@ ANSWER_LINES = [
 
 
 @pytest.mark.parametrize(("completion", "answer"), ANSWER_LINES)
-def test_an_answer_line_is_a_mark_where_it_is_asked_for(completion: str, answer: str | None) -> None:
+def test_an_answer_line_is_a_mark_if_enabled(completion: str, answer: str | None) -> None:
     assert marked_answer(completion, answer_line=True) == answer
 
 
-def test_an_answer_line_is_no_mark_elsewhere() -> None:
+def test_an_answer_line_is_not_a_mark_by_default() -> None:
     assert marked_answer("Answer: 42") is None
 
 
@@ -143,7 +143,7 @@ def test_an_answer_line_is_no_mark_elsewhere() -> None:
         "answer:" + "\n" * 1_000_000,
     ],
 )
-def test_a_million_characters_of_answer_lines_take_no_time(text: str) -> None:
+def test_a_million_characters_of_answer_lines_are_searched_quickly(text: str) -> None:
     started = time.process_time()
     marked_answer(text, answer_line=True)
     assert time.process_time() - started < 2

@@ -1,4 +1,4 @@
-"""GSM8K's own answers: right against themselves however they are dressed, and against others only by chance."""
+"""GSM8K's own answers: correct against themselves in any wording, and against others only by coincidence."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def _correct(completions: Sequence[str], answers: Sequence[str]) -> int:
     return sum(grade(*pair).correct for pair in zip(completions, answers, strict=True))
 
 
-def test_reference_solutions_are_all_right(grader: Grader, solutions: list[str], numbers: list[str]) -> None:
+def test_all_reference_solutions_are_correct(
+    grader: Grader, solutions: list[str], numbers: list[str]
+) -> None:
     assert all(verdict.correct for verdict in grader.grade(solutions, numbers))
     own = [solution.rpartition("####")[2].strip() for solution in solutions]
     assert _correct(solutions, own) == 1_319
@@ -79,14 +81,14 @@ def test_reference_solutions_are_all_right(grader: Grader, solutions: list[str],
 
 
 @pytest.mark.parametrize("restated", RESTATEMENTS.values(), ids=RESTATEMENTS)
-def test_restatements_are_all_right(numbers: list[str], restated: Callable[[str], str]) -> None:
+def test_all_restatements_are_correct(numbers: list[str], restated: Callable[[str], str]) -> None:
     negative = [str(-int(number)) for number in numbers]
     assert _correct([restated(number) for number in numbers], numbers) == 1_319
     assert _correct([restated(number) for number in negative], negative) == 1_319
 
 
 @pytest.mark.parametrize("restated", RESTATEMENTS.values(), ids=RESTATEMENTS)
-def test_restatements_of_other_numbers_are_all_wrong(
+def test_all_restatements_of_other_numbers_are_wrong(
     numbers: list[str], restated: Callable[[str], str]
 ) -> None:
     others = [str(-int(number) if int(number) else 1) for number in numbers]
@@ -96,7 +98,7 @@ def test_restatements_of_other_numbers_are_all_wrong(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_deranged_answers_are_right_as_often_as_numbers_coincide(
+def test_permuted_answers_are_correct_as_often_as_numbers_coincide(
     grader: Grader, solutions: list[str], numbers: list[str], seed: int
 ) -> None:
     order = list(range(len(numbers)))

@@ -1,4 +1,4 @@
-"""What is refused before it is parsed, and what must not be."""
+"""Which answers are refused before they are parsed, and which must not be."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ def test_ordinary_answers_pass(answer: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "reason"), REFUSED)
-def test_what_takes_long_is_refused_by_its_reason(answer: str, reason: str) -> None:
+def test_slow_answers_are_refused_with_a_reason(answer: str, reason: str) -> None:
     assert refusal(answer) == reason
 
 
-def test_the_limit_on_length_can_be_another() -> None:
+def test_the_limit_on_length_can_be_changed() -> None:
     assert refusal("x" * 1_000, longest=1_000) is None
     assert refusal("x" * 1_001, longest=1_000) == "too long"
 
@@ -120,7 +120,7 @@ def test_no_reference_of_math500_is_refused(shared_data: Path) -> None:
 
 
 @given(st.text(alphabet="0129xe^*!(){}[]\\,.+- ", max_size=60) | st.text(max_size=200))
-def test_any_text_is_judged(text: str) -> None:
+def test_any_text_is_accepted_or_refused(text: str) -> None:
     reason = refusal(text)
     assert reason is None or reason
 
@@ -133,7 +133,7 @@ def test_no_tower_of_numbers_passes(base: int, height: int, power: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_judging_takes_no_time(family: object) -> None:
+def test_guards_are_fast_on_hostile_answers(family: object) -> None:
     for number in range(5):
         started = time.perf_counter()
         refusal(family.write(number)[:MAX_CHARACTERS])  # type: ignore[attr-defined]

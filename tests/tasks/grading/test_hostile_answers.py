@@ -1,4 +1,4 @@
-"""Answers that would hang, blow up or fool a grader: what becomes of them, of the lab, and of the answers behind."""
+"""Answers that would hang, crash or fool a grader: their verdicts, and those of the answers graded after them."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ Pair = tuple[str, str]
 
 @dataclass
 class Clock:
-    """When each answer was taken up by a worker and when its verdict was there, in the order of asking."""
+    """When a worker started on each answer and when its verdict arrived, in the order of grading."""
 
     taken_up: dict[int, float] = field(default_factory=dict)
     done: dict[int, float] = field(default_factory=dict)
     asked: int = 0
 
     def seconds(self) -> list[float]:
-        """What every answer took."""
+        """The time that each answer took."""
         return [self.done[number] - self.taken_up[number] for number in range(self.asked)]
 
 
 @contextlib.contextmanager
 def timed(grader: Grader) -> Iterator[Clock]:
-    """Time all that `grader` grades meanwhile."""
+    """Time everything that `grader` grades in the meantime."""
     clock, schedule = Clock(), grader._pool.schedule
 
     def timed_schedule(*args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ def timed(grader: Grader) -> Iterator[Clock]:
 
 
 def workers_of(grader: Grader) -> list[psutil.Process]:
-    """The processes that grade."""
+    """The worker processes."""
     return [psutil.Process(pid) for pid in tuple(grader._pool._pool_manager.worker_manager.workers)]
 
 
@@ -88,7 +88,7 @@ def symbolic() -> Iterator[Grader]:
 
 @pytest.fixture
 def saboteur(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Grader]]:
-    """Make a grader whose workers do what a completion such as `spin` tells them."""
+    """Make a grader whose workers fail as a response such as `spin` says."""
     monkeypatch.setattr(pool, "_grade_one", sabotaged)
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(Grader(symbolic=False, **options))
@@ -105,7 +105,7 @@ def with_ordinary(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def check_all(grader: Grader, pairs: Sequence[Pair]) -> list[Verdict]:
-    """Grade hostile answers with ordinary ones among them, and hold them to every promise."""
+    """Grade hostile answers with ordinary ones among them, and check verdicts and times."""
     mixed = with_ordinary(pairs)
     before = psutil.Process().memory_info().rss
     with timed(grader) as clock:
@@ -124,7 +124,7 @@ def check_all(grader: Grader, pairs: Sequence[Pair]) -> list[Verdict]:
 
 
 def numeric_pairs(hostile: Sequence[Hostile]) -> list[Pair]:
-    """Every answer in every dress against a number."""
+    """Every answer, stated in every way, against a number."""
     return [
         (completion, NUMERIC_GOLDS[number % len(NUMERIC_GOLDS)])
         for number, (_, text) in enumerate(hostile)
@@ -133,31 +133,31 @@ def numeric_pairs(hostile: Sequence[Hostile]) -> list[Pair]:
 
 
 def symbolic_pairs(hostile: Sequence[Hostile]) -> list[Pair]:
-    """Every answer in one dress against one symbolic reference, a family's members in all of them by turns."""
+    """Every answer, stated in one way, against one symbolic reference; a family's members take turns among both."""
     return [
         (dressed(text)[1 + number % 3], SYMBOLIC_GOLDS[number // 3 % len(SYMBOLIC_GOLDS)])
         for number, (_, text) in enumerate(hostile)
     ]
 
 
-def test_hostile_answers_are_more_than_a_thousand_and_all_different() -> None:
+def test_there_are_more_than_a_thousand_distinct_hostile_answers() -> None:
     texts = [hostile.text for hostile in hostile_answers()]
     assert len(set(texts)) == len(texts) >= 1_000
     assert max(map(len, texts)) > 1_000_000
 
 
-def test_numeric_references_refuse_hostile_answers_in_no_time(symbolic: Grader) -> None:
+def test_hostile_answers_to_numeric_references_are_refused_quickly(symbolic: Grader) -> None:
     verdicts = check_all(symbolic, numeric_pairs(list(hostile_answers(of_each=15))))
     assert len(verdicts) >= 4_000
     assert not any(verdict.outcome is Outcome.TIMED_OUT for verdict in verdicts)
 
 
-def test_symbolic_references_refuse_an_answer_of_every_family(symbolic: Grader) -> None:
+def test_a_hostile_answer_of_every_family_is_refused_for_symbolic_references(symbolic: Grader) -> None:
     check_all(symbolic, symbolic_pairs([Hostile(family.name, family.write(9)) for family in FAMILIES]))
 
 
 @pytest.mark.slow
-def test_symbolic_references_refuse_a_thousand_hostile_answers(symbolic: Grader) -> None:
+def test_a_thousand_hostile_answers_are_refused_for_symbolic_references(symbolic: Grader) -> None:
     hostile = list(hostile_answers(of_each=15))
     assert len(hostile) >= 1_000
     verdicts = check_all(symbolic, symbolic_pairs(hostile))
@@ -232,7 +232,7 @@ def test_a_worker_killed_while_it_grades_costs_one_verdict(saboteur: Callable[..
     assert all(verdict.correct for verdict in verdicts[2:])
 
 
-def test_answers_lost_on_their_way_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_lost_on_the_way_to_a_worker_are_graded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_PATIENCE_S", 0.5)
     with Grader(symbolic=False, limit_s=0.5) as grader:
         grader.grade(["#### 1"], ["1"])
@@ -243,13 +243,13 @@ def test_answers_lost_on_their_way_are_asked_again(monkeypatch: pytest.MonkeyPat
         assert time.monotonic() - started < 10
 
 
-def test_workers_that_cannot_start_are_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_raise_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_start", never_starts)
     with Grader(symbolic=False) as grader, pytest.raises(RuntimeError, match="cannot be started"):
         grader.grade(["#### 18"] * 10, ["18"] * 10)
 
 
-def test_a_closed_grader_leaves_no_process_and_no_one_waiting(saboteur: Callable[..., Grader]) -> None:
+def test_a_closed_grader_leaves_no_process_and_no_waiting_thread(saboteur: Callable[..., Grader]) -> None:
     grader = saboteur(workers=2, limit_s=30.0)
     errors = []
 

@@ -1,4 +1,4 @@
-"""Grading of numeric answers: what counts as the answer, and when two numbers are one."""
+"""Grading of numeric answers: what counts as the answer, and when two numbers are equal."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("completion", "gold", "correct", "parsed"), TABLE)
-def test_marked_answer_is_graded_as_the_table_says(
+def test_marked_answers_get_the_expected_verdicts(
     completion: str, gold: str, correct: bool, parsed: str | None
 ) -> None:
     verdict = grade_number(completion, gold)
@@ -74,7 +74,7 @@ def test_marked_answer_is_graded_as_the_table_says(
 
 
 @pytest.mark.parametrize("digits", [65, 5_000, 1_000_000])
-def test_huge_digit_strings_are_no_answer_and_take_no_time(digits: int) -> None:
+def test_huge_digit_strings_are_refused_quickly(digits: int) -> None:
     started = time.process_time()
     verdict = grade_number("#### " + "7" * digits, "7")
     assert not verdict.correct
@@ -82,13 +82,13 @@ def test_huge_digit_strings_are_no_answer_and_take_no_time(digits: int) -> None:
     assert time.process_time() - started < 1
 
 
-def test_long_text_full_of_marks_takes_no_time() -> None:
+def test_long_text_full_of_marks_is_graded_quickly() -> None:
     started = time.process_time()
     assert grade_number("#### 1,1," * 30_000 + r"\boxed{" * 10_000 + "\n#### 3", "3").correct
     assert time.process_time() - started < 1
 
 
-def test_gold_that_is_no_number_is_a_data_error() -> None:
+def test_non_numeric_reference_is_a_data_error() -> None:
     with pytest.raises(ValueError, match="eighteen"):
         grade_number("#### 18", "eighteen")
 
@@ -100,7 +100,7 @@ def test_any_text_gets_a_verdict(text: str) -> None:
 
 
 @given(st.text(max_size=50), st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9)))
-def test_every_spelling_of_a_number_is_that_number(before: str, number: Decimal) -> None:
+def test_every_spelling_of_a_number_is_parsed_to_it(before: str, number: Decimal) -> None:
     plain = format(number, "f")
     for spelling in (plain, f"{number:,f}", f" {plain}0 ", f"${plain}"):
         assert parse_number(spelling) == number
@@ -187,7 +187,7 @@ NO_QUANTITIES = [
 
 
 @pytest.mark.parametrize(("answer", "number"), QUANTITIES)
-def test_a_quantity_is_its_number(answer: str, number: str) -> None:
+def test_quantities_are_parsed_to_their_number(answer: str, number: str) -> None:
     for completion in (f"#### {answer}", rf"so \boxed{{{answer}}}.", rf"so \boxed{{{answer}.}}"):
         verdict = grade_number(completion, number)
         assert (verdict.outcome, verdict.parsed) == (Outcome.CORRECT, number)
@@ -195,7 +195,7 @@ def test_a_quantity_is_its_number(answer: str, number: str) -> None:
 
 
 @pytest.mark.parametrize("answer", NO_QUANTITIES)
-def test_what_is_more_or_less_than_a_number_is_none(answer: str) -> None:
+def test_other_text_is_not_a_quantity(answer: str) -> None:
     for completion in (f"#### {answer}", rf"so \boxed{{{answer}}}."):
         for number in ("18", "-18", "17", "19", "1.8", "0.18", "18000000"):
             assert grade_number(completion, number).outcome is Outcome.UNPARSABLE
@@ -215,13 +215,13 @@ def test_overlong_answers_are_rejected(answer: str) -> None:
 
 
 @given(st.integers(-(10**6), 10**6), st.text(alphabet="0123456789,.-+ $\\%{}^/exkM", min_size=1, max_size=8))
-def test_what_is_appended_to_a_number_never_makes_it_another(number: int, rest: str) -> None:
+def test_text_after_a_number_never_changes_it(number: int, rest: str) -> None:
     verdict = grade_number(rf"#### {number}{rest}", str(number + 1))
     assert not verdict.correct or Decimal((str(number) + rest).replace(",", "").strip(" $.")) == number + 1
 
 
 @pytest.mark.parametrize("text", ["**18**", "**18** dollars", "**18.**", "$**18**"])
-def test_numbers_in_bold_are_numbers(text: str) -> None:
+def test_bold_numbers_are_parsed(text: str) -> None:
     assert parse_quantity(text) == 18
 
 

@@ -1,4 +1,4 @@
-"""Answers that are no plain numbers: what equals a reference, and what only math-verify takes for equal."""
+"""Answers that are not plain numbers: which equal a reference, and which only math-verify takes for equal."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ WRONG = [(answer, gold) for gold, (_, wrong) in TABLE.items() for answer in wron
 
 
 @pytest.mark.parametrize(("answer", "gold"), RIGHT)
-def test_what_is_mathematically_equal_is_right(answer: str, gold: str) -> None:
+def test_mathematically_equal_answers_are_correct(answer: str, gold: str) -> None:
     assert grade_expression(answer, gold).outcome is Outcome.CORRECT
     assert grade(rf"so it is \boxed{{{answer}}}.", gold).correct
 
 
 @pytest.mark.parametrize(("answer", "gold"), WRONG)
-def test_what_is_not_equal_is_never_right(answer: str, gold: str) -> None:
+def test_unequal_answers_are_never_correct(answer: str, gold: str) -> None:
     assert not grade(rf"so it is \boxed{{{answer}}}.", gold).correct
 
 
@@ -126,16 +126,16 @@ def test_what_is_not_equal_is_never_right(answer: str, gold: str) -> None:
         "5",
     ],
 )
-def test_a_number_is_never_reached_by_symbolic_equality(completion: str) -> None:
+def test_numeric_references_are_never_compared_symbolically(completion: str) -> None:
     assert grade(completion, "5").outcome is Outcome.UNPARSABLE
 
 
 @pytest.mark.parametrize("completion", [r"\boxed{1,8}", "#### 1,8", "17, no 18", "so it is 18"])
-def test_eighteen_must_be_marked_and_in_one_piece(completion: str) -> None:
+def test_a_number_must_be_marked_and_in_one_piece(completion: str) -> None:
     assert grade(completion, "18").outcome is Outcome.UNPARSABLE
 
 
-def test_boxes_in_a_list_are_one_set() -> None:
+def test_listed_boxes_form_one_set() -> None:
     assert grade(r"\boxed{2} and \boxed{1}", r"\{1,2\}").correct
     assert not grade(r"\boxed{\frac{1}{3}} or \boxed{\frac{1}{2}}", r"\frac{1}{2}").correct
 
@@ -164,7 +164,7 @@ def test_fractions_are_equal_when_they_are(first: Fraction, second: Fraction) ->
 
 @settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["", "+1", r"+\pi", r"\sqrt{3}"]))
-def test_tiny_differences_of_exact_numbers_count(first: int, second: int, rest: str) -> None:
+def test_exact_numbers_with_tiny_differences_are_unequal(first: int, second: int, rest: str) -> None:
     gold = rf"\frac{{1}}{{2^{{{first}}}}}{rest}"
     assert grade_expression(rf"\frac{{1}}{{2^{{{second}}}}}{rest}", gold).correct == (first == second)
 
@@ -192,7 +192,7 @@ def _is_same_spelling(first: str, second: str) -> bool:
     return first == second if None in numbers else numbers[0] == numbers[1]
 
 
-def test_deranged_references_of_math500_agree_only_by_chance(
+def test_permuted_references_of_math500_agree_only_by_coincidence(
     grader: Grader, references: list[Question]
 ) -> None:
     answers = [question.answer for question in references]

@@ -1,4 +1,4 @@
-"""GSM8K from files: the real ones, and files in which something is wrong."""
+"""GSM8K from files: the real ones, and broken ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_rows(path: Path, count: int, first: int = 0) -> Path:
 
 
 @pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319)])
-def test_real_files_load_whole_and_their_references_grade_correct(
+def test_real_files_load_completely_and_their_solutions_grade_correct(
     shared_data: Path, name: str, count: int
 ) -> None:
     problems = load_problems(str(shared_data / "gsm8k" / f"{name}.jsonl"), name)

@@ -1,4 +1,4 @@
-"""Data of one's own: every format gives the same problems, and what cannot be used is refused by row and column."""
+"""Custom data: every format gives the same problems, and unusable rows are refused by row and column."""
 
 from __future__ import annotations
 
@@ -197,21 +197,38 @@ def test_parquet_with_missing_answers_is_refused_by_row_and_column(tmp_path: Pat
         (["task.answer_column=gold"], r"task\.answer_column: unknown key"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_data_are_read(overrides: list[str], sentence: str) -> None:
+def test_inconsistent_settings_are_refused_before_data_are_read(overrides: list[str], sentence: str) -> None:
     base = ["task=custom", "task.path=x.csv", "model=pretrained", "model.path=some/model"]
     with pytest.raises(UserError, match=sentence):
         compose_run([*base, *overrides])
 
 
 def test_from_scratch_model_is_refused_without_solutions() -> None:
-    sentence = (
-        r"model\.kind=scratch: must be pretrained .* task\.kind = custom, which has no written solutions"
-    )
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(
+        UserError, match=r"model\.kind=scratch: must be pretrained .*task\.solution_field=COLUMN"
+    ):
         compose_run(["task=custom", "task.path=x.csv"])
 
 
-def test_solutions_must_be_there_if_their_column_is_named(tmp_path: Path) -> None:
+def test_hub_data_are_read_from_their_split_at_the_pinned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def hub_rows(*arguments: object) -> list[dict[str, Any]]:
+        asked.append(arguments)
+        return ROWS if arguments[2] == "train" else ROWS[:8]
+
+    monkeypatch.setattr("cppo_lab.tasks.benchmarks.hub_rows", hub_rows)
+    commit = "0123456789" * 4
+    hub = ["task.path=null", "task.dataset=me/sums", "task.subset=main", f"task.revision='{commit}'"]
+    config = config_of(Path("unused"), *hub, "task.heldout_split=validation")
+    config.task.check_files()
+    assert asked == [], "the hub is asked only when a run starts"
+    task = config.task.build()
+    assert (len(task.heldout_problems()), len(task.training_problems(0, 15, 0))) == (5, 15)
+    assert asked == [("me/sums", "main", split, commit) for split in ("train", "validation")]
+
+
+def test_missing_solution_column_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "data.csv", ROWS)
     with pytest.raises(UserError, match=r"row 1: needs the column work \(it has ask, gold, steps\)"):
         problems_of(path, "task.solution_field=work")

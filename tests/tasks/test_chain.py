@@ -38,7 +38,7 @@ def values_of(prompt: str) -> list[int]:
 
 @settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 30), multiply=st.floats(0, 1))
-def test_answer_is_what_the_prompt_says_and_all_values_stay_in_range(
+def test_answer_matches_the_prompt_and_all_values_stay_in_range(
     seed: int, steps: int, multiply: float
 ) -> None:
     problem = draw_problem(np.random.default_rng(seed), steps, multiply)
@@ -70,7 +70,7 @@ def test_solution_writes_each_value_and_is_graded_correct(seed: int, steps: int)
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), steps=st.integers(2, 12))
-def test_corruption_spoils_the_solution_but_not_prompt_or_answer(seed: int, steps: int) -> None:
+def test_corruption_changes_the_solution_but_not_prompt_or_answer(seed: int, steps: int) -> None:
     problem = draw_problem(np.random.default_rng(seed), steps, corruption=1.0)
     assert problem.answer == str(values_of(problem.prompt)[-1])
     equations = re.findall(r"<<(\d+)([-+*])(\d+)=(\d+)>>", problem.solution)
@@ -84,7 +84,7 @@ def test_corruption_spoils_the_solution_but_not_prompt_or_answer(seed: int, step
     )
 
 
-def test_share_of_corrupted_steps_is_the_asked_one() -> None:
+def test_share_of_corrupted_steps_is_the_configured_one() -> None:
     rng = np.random.default_rng(0)
     wrong = total = 0
     for _ in range(800):
@@ -97,7 +97,7 @@ def test_share_of_corrupted_steps_is_the_asked_one() -> None:
     assert wrong / total == pytest.approx(0.12, abs=0.03)
 
 
-def test_heldout_set_is_fixed_unique_and_of_the_asked_size() -> None:
+def test_heldout_set_is_fixed_unique_and_of_the_configured_size() -> None:
     first, again = (ChainTask(steps=4, heldout=1024).heldout_problems() for _ in range(2))
     assert list(first) == list(again)
     assert len(first) == 1024
@@ -150,7 +150,7 @@ def test_vocabulary_covers_every_text(seed: int, steps: int, corruption: float) 
     assert re.fullmatch(f"(?:{'|'.join(pieces)})*", problem.prompt + problem.solution)
 
 
-def test_difficulty_knob_changes_the_heldout_set() -> None:
+def test_difficulty_changes_the_heldout_set() -> None:
     easy, hard = (ChainTask(steps=steps, heldout=64).heldout_problems() for steps in (2, 6))
     assert {len(values_of(p.prompt)) for p in easy} == {3}
     assert {len(values_of(p.prompt)) for p in hard} == {7}
@@ -162,7 +162,7 @@ def test_more_held_out_problems_than_there_are_is_refused() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 12])
-def test_shaping_of_long_responses_spares_every_correct_solution(steps: int) -> None:
+def test_overlong_penalty_never_reaches_a_correct_solution(steps: int) -> None:
     from cppo_lab.models.tokenizers import vocabulary_tokenizer
 
     limit = ChainConfig(

@@ -1,4 +1,4 @@
-"""DAPO-Math from files in either layout: what is kept, what is dropped, and how that is counted."""
+"""DAPO-Math from files in either layout: which rows are kept and dropped, and how they are counted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_both_layouts_give_the_same_prompts_and_answers(tmp_path: Path, layout: 
     assert all(p.format.answer_line and not p.is_chat for p in task.problems.training)
 
 
-def test_the_originals_parquet_reads_as_its_rows_do(tmp_path: Path) -> None:
+def test_parquet_in_the_original_layout_is_read(tmp_path: Path) -> None:
     rows = [original(*pair) for pair in QUESTIONS for _ in range(3)]
     pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
     task = built(str(tmp_path / "train.parquet"), tmp_path)
@@ -85,7 +85,7 @@ def test_the_originals_parquet_reads_as_its_rows_do(tmp_path: Path) -> None:
     assert task.data_counts["training"] == 6
 
 
-def test_every_row_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
+def test_every_dropped_row_is_counted_by_its_reason(tmp_path: Path) -> None:
     rows = [
         *(processed(*pair) for pair in QUESTIONS),
         processed("What  is 0 and\n0?", "0.0"),  # the same problem, typeset otherwise
@@ -107,7 +107,7 @@ def test_every_row_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
     assert {p.answer for p in task.problems.training} == {answer for _, answer in QUESTIONS}
 
 
-def test_problems_that_differ_in_a_sign_are_two(tmp_path: Path) -> None:
+def test_problems_that_differ_in_a_sign_are_distinct(tmp_path: Path) -> None:
     task = task_of(tmp_path, [processed("Find $2-3$.", "-1"), processed("Find $2+3$.", "5")])
     assert task.data_counts["training"] == 2
 
@@ -119,7 +119,7 @@ def test_training_goes_through_all_problems_in_a_new_order(tmp_path: Path) -> No
     assert epochs[0] != epochs[1]
 
 
-def test_benchmarks_take_turns_so_that_the_first_problems_are_of_all(tmp_path: Path) -> None:
+def test_held_out_problems_alternate_between_benchmarks(tmp_path: Path) -> None:
     heldout = {
         "aime24": write(tmp_path / "a.jsonl", AIME),
         "aime25": write(tmp_path / "b.jsonl", [{"problem": f"B{i}", "answer": i} for i in range(2)]),
@@ -131,7 +131,7 @@ def test_benchmarks_take_turns_so_that_the_first_problems_are_of_all(tmp_path: P
     assert found[0].answer == "1"
 
 
-def test_real_aime_problems_are_asked_as_dapo_asks(shared_data: Path, tmp_path: Path) -> None:
+def test_real_aime_problems_get_the_prompt_of_dapo(shared_data: Path, tmp_path: Path) -> None:
     rows = [processed(*pair) for pair in QUESTIONS]
     task = task_of(tmp_path, rows, heldout_paths={"aime24": str(shared_data / "aime24" / "test.jsonl")})
     problems = task.heldout_problems()
@@ -179,7 +179,7 @@ def test_local_files_are_checked_without_asking_the_hub(
         config_of(write(tmp_path / "empty.jsonl", []), {"aime24": None}).check_files()
 
 
-def test_there_is_nothing_to_warm_up_from(tmp_path: Path) -> None:
+def test_warm_up_without_solutions_is_refused(tmp_path: Path) -> None:
     task = task_of(tmp_path, [processed(*QUESTIONS[1])])
     with pytest.raises(UserError, match="warmup=none"):
         task.warmup_problems(np.random.default_rng(0), 1, 1, 0.0)
