@@ -1,16 +1,13 @@
-"""Runs of an MLflow experiment, brought from a tracking server into folders that are read like any others.
+"""The runs of an MLflow experiment as a study.
 
-The folders are a cache: a run that ended is fetched once, one that goes on anew each time.
+Files of runs are kept in a cache: those of a run that has ended are fetched once, those of one that goes on every time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +18,20 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from cppo_lab.analysis.formatting import listed, plural
-from cppo_lab.analysis.load.rebuilt import has_ended, manifest_of, rebuild
-from cppo_lab.analysis.load.sources import NothingToReport, join, read_picked, read_sweep
+from cppo_lab.analysis.load.axes import Source
+from cppo_lab.analysis.load.mlflow_records import (
+    fetch_manifest,
+    fetch_record,
+    folder_name,
+    has_ended,
+    safe_name,
+)
+from cppo_lab.analysis.load.run_record import RunRecord, not_started
+from cppo_lab.analysis.load.sources import NothingToReport, SweepSource, join, sweep_source
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.errors import UserError, near_miss
-from cppo_lab.files import write_atomically
 from cppo_lab.tracking.mlflow_store import (
     KIND_TAG,
-    METHOD_TAG,
-    RUN_FILES,
     RUN_ID_TAG,
     first_line,
     quiet_client,
@@ -40,10 +42,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_MARKER = "fetched.json"
-_MANIFEST = "sweep.json"
 _PARENT_TAG = "mlflow.parentRunId"
-_SAMPLES = re.compile(r"samples/step_\d+\.jsonl")
 _AT_A_TIME = 8
 _PAGE = 500
 
@@ -89,21 +88,21 @@ def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Stud
         client = _client(wanted)
         listing = _listing(client, wanted)
         names, alone = _chosen(listing, wanted)
-        root = cache / f"{_safe(wanted.experiment)}-{_digest(wanted.address)}"
+        root = cache / f"{safe_name(wanted.experiment)}-{_digest(wanted.address)}"
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
             needed = dict.fromkeys([*(run for name in names for run in listing.members[name]), *alone])
-            rebuilt = _fetch_all(client, [listing.runs[run_id] for run_id in needed], root / "runs")
-            for name in names:
-                _write_manifest(client, listing, name, root / "sweeps" / name / _MANIFEST)
-            sweeps = [read_sweep(root, name, made_here=False) for name in names]
-            folders = [root / "runs" / _folder_name(listing.runs[run_id]) for run_id in alone]
-            picked = (
-                read_picked(folders, f"runs-{_digest(*sorted(alone))}", made_here=False) if folders else None
-            )
-    name = "+".join(["mlflow", _safe(wanted.experiment), *map(_safe, (*wanted.sweeps, *wanted.runs))])
+            runs = [listing.runs[run_id] for run_id in needed]
+            with ThreadPoolExecutor(_AT_A_TIME) as pool:
+                fetched = list(pool.map(lambda run: fetch_record(client, run, root / "runs"), runs))
+            records = {record.run_id: record for record, _ in fetched}
+            sweeps = [_sweep(client, listing, name, records, root) for name in names]
+    of_runs = [records[run_id] for run_id in alone]
+    picked = Source(f"runs-{_digest(*sorted(alone))}", False, tuple(of_runs)) if alone else None
+    unsent = [record.folder.name for record, has_sent in fetched if not has_sent]
+    name = "+".join(["mlflow", safe_name(wanted.experiment), *map(safe_name, (*wanted.sweeps, *wanted.runs))])
     source = f"MLflow experiment {wanted.experiment} at {wanted.address}"
-    return join(sweeps, picked, force=force, name=name, source=source, notes=_told(rebuilt))
+    return join(sweeps, picked, force=force, name=name, source=source, notes=_told(unsent))
 
 
 @contextmanager
@@ -150,9 +149,6 @@ def _client(wanted: Wanted) -> MlflowClient:
     return MlflowClient(wanted.uri)
 
 
-# What there is, and what of it is wanted.
-
-
 def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
     experiment = client.get_experiment_by_name(wanted.experiment)
     if experiment is None:
@@ -182,7 +178,7 @@ def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
     )
     sweeps: dict[str, Run] = {}
     for parent in reversed(parents):
-        name = _safe(parent.info.run_name or parent.info.run_id)
+        name = safe_name(parent.info.run_name or parent.info.run_id)
         sweeps[name if name not in sweeps else f"{name}-{parent.info.run_id[:8]}"] = parent
     by_parent: dict[str, list[str]] = defaultdict(list)
     # The server lists the newest first.
@@ -193,6 +189,20 @@ def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
         name: list(dict.fromkeys(by_parent[run.info.run_id])) for name, run in reversed(sweeps.items())
     }
     return _Listing(runs, sweeps, members)
+
+
+def _sweep(
+    client: MlflowClient, listing: _Listing, name: str, records: Mapping[str, RunRecord], root: Path
+) -> SweepSource:
+    members = [listing.runs[run_id] for run_id in listing.members[name]]
+    manifest = fetch_manifest(client, listing.sweeps[name], members, root / "sweeps" / name)
+
+    def record_of(entry: Mapping[str, Any]) -> RunRecord:
+        # A path that came over the network is not followed.
+        run_id = str(entry["run_id"])
+        return records.get(run_id) or not_started(root / "runs" / safe_name(run_id), run_id)
+
+    return sweep_source(name, manifest, record_of)
 
 
 def _weight(run: Run) -> tuple[bool, int]:
@@ -211,7 +221,7 @@ def _chosen(listing: _Listing, wanted: Wanted) -> tuple[list[str], list[str]]:
         names += found
     alone = []
     for asked in wanted.runs:
-        called = {run_id: _folder_name(run) for run_id, run in listing.runs.items()}
+        called = {run_id: folder_name(run) for run_id, run in listing.runs.items()}
         match = [
             run_id
             for run_id, run in listing.runs.items()
@@ -231,87 +241,16 @@ def _unknown(key: str, asked: str, known: Sequence[str], wanted: Wanted) -> str:
     )
 
 
-# From the server into folders.
-
-
-def _fetch_all(client: MlflowClient, runs: Sequence[Run], root: Path) -> list[str]:
-    """Bring every run into its folder; returns the names of those that had to be rebuilt."""
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        whole = list(pool.map(lambda run: _fetch(client, run, root / _folder_name(run)), runs))
-    return [_folder_name(run) for run, is_whole in zip(runs, whole, strict=True) if not is_whole]
-
-
-def _fetch(client: MlflowClient, run: Run, folder: Path) -> bool:
-    """Bring one run into its folder, unless it is there; returns whether it sent its files."""
-    mlflow_id = run.info.run_id
-    marker = folder / _MARKER
-    stamp: dict[str, Any] = {"run": mlflow_id, "ended": run.info.end_time, "whole": True}
-    if has_ended(run) and marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == stamp:
-        return True
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    there = {artifact.path for artifact in client.list_artifacts(mlflow_id)}
-    # A run that was taken up again still shows the files of its earlier attempt.
-    whole = has_ended(run) and "run.json" in there
-    for name in ("config.yaml", *(RUN_FILES if whole else ())):
-        if name in there:
-            _download(client, mlflow_id, name, folder)
-    if whole and "samples" in there:
-        samples = [artifact.path for artifact in client.list_artifacts(mlflow_id, "samples")]
-        for path in filter(_SAMPLES.fullmatch, samples):
-            _download(client, mlflow_id, path, folder)
-    if not whole:
-        rebuild(client, run, folder)
-    write_atomically(marker, json.dumps(stamp | {"whole": whole}))
-    return whole
-
-
-def _download(client: MlflowClient, mlflow_id: str, path: str, folder: Path) -> None:
-    """Bring one file to the same path below `folder`; some stores would leave out its folders."""
-    target = folder / path
-    target.parent.mkdir(exist_ok=True)
-    found = Path(client.download_artifacts(mlflow_id, path, str(folder)))
-    if found != target:
-        found.replace(target)
-
-
-def _write_manifest(client: MlflowClient, listing: _Listing, name: str, path: Path) -> None:
-    """Write the manifest that the sweep sent, or one made of its runs, with the folders they have here."""
-    parent = listing.sweeps[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    members = [listing.runs[run_id] for run_id in listing.members[name]]
-    manifest: object = None
-    if any(artifact.path == _MANIFEST for artifact in client.list_artifacts(parent.info.run_id)):
-        _download(client, parent.info.run_id, _MANIFEST, path.parent)
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or not manifest.get("runs"):
-        manifest = manifest_of(parent, members)
-    folders = {run_id: _folder_name(run) for run_id, run in listing.runs.items()}
-    for entry in manifest["runs"]:
-        # A path that came over the network is not followed.
-        called = folders.get(str(entry["run_id"])) or _safe(Path(str(entry.get("folder"))).name)
-        entry["folder"] = f"runs/{called}"
-    write_atomically(path, json.dumps(manifest))
-
-
-def _told(rebuilt: Sequence[str]) -> list[str]:
-    if not rebuilt:
+def _told(unsent: Sequence[str]) -> list[str]:
+    """A note on the runs that were read from parameters and metrics."""
+    if not unsent:
         return []
-    names = listed([*rebuilt[:6], *([f"{len(rebuilt) - 6} more"] if len(rebuilt) > 6 else [])])
-    has, them = ("has", "it is") if len(rebuilt) == 1 else ("have", "they are")
+    names = listed([*unsent[:6], *([f"{len(unsent) - 6} more"] if len(unsent) > 6 else [])])
+    has, them = ("has", "it is") if len(unsent) == 1 else ("have", "they are")
     return [
-        f"{plural(len(rebuilt), 'run')} {has} not sent files to the server ({names}): {them} read from parameters and "
+        f"{plural(len(unsent), 'run')} {has} not sent files to the server ({names}): {them} read from parameters and "
         "metrics there, without timings, profiles and samples."
     ]
-
-
-def _folder_name(run: Run) -> str:
-    return _safe(f"{run.data.tags.get(METHOD_TAG, 'run')}-{run.data.tags[RUN_ID_TAG]}")
-
-
-def _safe(name: str) -> str:
-    """A name from the network as one that stays in its folder."""
-    return re.sub(r"[^\w.=,-]+", "_", name).lstrip(".")[:80] or "_"
 
 
 def _digest(*names: str) -> str:

@@ -71,28 +71,34 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, broken
 
 
-def read_run(folder: Path, axes: dict[str, str] | None = None, run_id: str | None = None) -> RunRecord:
+def read_run(folder: Path, run_id: str | None = None) -> RunRecord:
     """One run folder. Nothing that is missing or unreadable in it stops the reading; `notes` says what was.
 
     A folder that does not exist gives a record with status PENDING, one without a readable run.json a record with
     status UNKNOWN.
     """
     if not folder.is_dir():
-        info = {"status": "PENDING", "reason": "no run folder: not started yet, or deleted"}
-        return RunRecord(run_id or folder.name, folder, info, {}, axes or {}, [], [], [], ())
+        return not_started(folder, run_id or folder.name)
     notes: list[str] = []
     told = read_object(folder / "run.json", notes)
     if told is None:
         told = {"status": "UNKNOWN", "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip(".")}
-    config = _read_config(folder / "config.yaml", notes)
+    config = read_config(folder / "config.yaml", notes)
     metrics, timings, profiles = (
         _read_log(folder / name, notes) for name in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")
     )
     identity = run_id or str(told.get("run_id") or folder.name)
-    return RunRecord(identity, folder, told, config, axes or {}, metrics, timings, profiles, tuple(notes))
+    return RunRecord(identity, folder, told, config, {}, metrics, timings, profiles, tuple(notes))
 
 
-def _read_config(path: Path, notes: list[str]) -> dict[str, Any]:
+def not_started(folder: Path, run_id: str) -> RunRecord:
+    """A run without a folder."""
+    info = {"status": "PENDING", "reason": "no run folder: not started yet, or deleted"}
+    return RunRecord(run_id, folder, info, {}, {}, [], [], [], ())
+
+
+def read_config(path: Path, notes: list[str]) -> dict[str, Any]:
+    """The flat configuration of a config.yaml; empty where there is none, or where `notes` says it is unreadable."""
     text = _read_text(path, notes) if path.exists() else None
     if text is None:
         return {}

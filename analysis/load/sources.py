@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -76,11 +76,8 @@ def load_study(
     return join(sweeps, read_picked(folders, picked) if folders else None, force=force)
 
 
-def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> SweepSource:
-    """A recorded sweep with its runs. Raises NothingToReport when there is none of that name.
-
-    made_here: the runs' processes are this machine's, so that their locks tell which of them still go on.
-    """
+def read_sweep(output_root: Path, name: str) -> SweepSource:
+    """A recorded sweep with its runs. Raises NothingToReport when there is none of that name."""
     path = output_root / "sweeps" / name / "sweep.json"
     if Path(name).name != name or not path.is_file():
         raise NothingToReport(_unknown_sweep(name, known_sweeps(output_root), output_root))
@@ -88,8 +85,20 @@ def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> Sweep
     manifest = read_object(path, notes)
     if manifest is None:
         raise NothingToReport(f"sweep = {notes[0]}")
+
+    def record_of(entry: Mapping[str, Any]) -> RunRecord:
+        run_id = str(entry["run_id"]) if entry.get("run_id") else None
+        return _present(read_run(output_root / str(entry.get("folder", "")), run_id=run_id))
+
+    return sweep_source(name, manifest, record_of)
+
+
+def sweep_source(
+    name: str, manifest: Mapping[str, Any], record_of: Callable[[Mapping[str, Any]], RunRecord]
+) -> SweepSource:
+    """A sweep as its manifest describes it; `record_of` reads the run of an entry."""
     entries = manifest.get("runs") or []
-    records = tuple(_listed_run(output_root, entry, made_here) for entry in entries)
+    records = tuple(_listed(record_of(entry), entry) for entry in entries)
     axes = {str(key): [str(v) for v in values] for key, values in (manifest.get("axes") or {}).items()}
     overrides = {
         record.run_id: dict(_key_and_value(each) for each in entry.get("overrides") or ())
@@ -109,13 +118,12 @@ def read_sweep(output_root: Path, name: str, *, made_here: bool = True) -> Sweep
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 
 
-def read_picked(folders: Sequence[Path], name: str, *, made_here: bool = True) -> Source:
+def read_picked(folders: Sequence[Path], name: str) -> Source:
     """Run folders given one by one. Raises NothingToReport for one that does not exist."""
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise NothingToReport(f"run folder = {missing[0]}: no such folder.")
-    records = [read_run(folder) for folder in folders]
-    return Source(name, False, tuple(map(_present, records) if made_here else records))
+    return Source(name, False, tuple(_present(read_run(folder)) for folder in folders))
 
 
 def join(
@@ -207,24 +215,22 @@ def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]
 
 
-def _listed_run(output_root: Path, entry: Mapping[str, Any], made_here: bool) -> RunRecord:
-    """A run that a sweep lists. What the sweep last saw of it tells a run that never started from one deleted."""
-    record = read_run(
-        output_root / str(entry.get("folder", "")),
-        {str(key): str(value) for key, value in (entry.get("axes") or {}).items()},
-        str(entry["run_id"]) if entry.get("run_id") else None,
-    )
+def _listed(record: RunRecord, entry: Mapping[str, Any]) -> RunRecord:
+    """The run with its values on the sweep's axes. Its status when the sweep last saw it tells a run that never started
+    from one deleted.
+    """
+    record = replace(record, axes={str(key): str(value) for key, value in (entry.get("axes") or {}).items()})
     if record.info.get("status") == "PENDING" and entry.get("status"):
-        reason = f"it is gone; the sweep last saw it {str(entry['status']).lower()}"
+        reason = f"its folder was deleted; its last known status is {str(entry['status']).lower()}"
         return replace(record, info={"status": "MISSING", "reason": reason})
-    return _present(record) if made_here else record
+    return record
 
 
 def _present(record: RunRecord) -> RunRecord:
     """The run as it is now: one that says RUNNING while no process works on it was interrupted."""
     if record.info.get("status") != "RUNNING" or RunFolder(record.folder).present_status == "RUNNING":
         return record
-    reason = "its process ended without a word; the same command goes on from the last checkpoint"
+    reason = "its process was killed; the same command resumes it from its last checkpoint"
     return replace(record, info={**record.info, "status": "INTERRUPTED", "reason": reason})
 
 

@@ -167,14 +167,16 @@ def test_every_run_of_a_sweep_is_there_with_its_status_and_reason(tracked: Track
     assert "1 run not started, or deleted (cppo seed=2); shown, not counted." in caveats
 
 
-def test_run_that_goes_on_is_rebuilt_from_what_was_sent(tracked: Tracked, tmp_path: Path) -> None:
+def test_run_that_goes_on_is_read_from_parameters_and_metrics(tracked: Tracked, tmp_path: Path) -> None:
     study = load_experiment(tracked.wanted(tracked.sweep.name), tmp_path)
     here = load_study(tracked.output, tracked.sweep.name)
     (run_id,) = study.runs.index[study.runs["status"] == "RUNNING"]
     metrics, expected = (each.metrics[each.metrics["run_id"] == run_id] for each in (study, here))
     recorded = expected.dropna(axis="columns", how="all").reset_index(drop=True)
     assert metrics[recorded.columns].reset_index(drop=True).equals(recorded)
-    assert study.runs.loc[run_id, "pair"] == here.runs.loc[run_id, "pair"], "pairs need the starting policy"
+    assert study.runs.loc[run_id, "policy"] == here.runs.loc[run_id, "policy"], (
+        "pairs need the starting policy"
+    )
     configured = [column for column in study.runs.columns if str(column).startswith("config.")]
     assert study.runs.loc[run_id, configured].equals(here.runs.loc[run_id, configured])
     assert [note for note in study.notes if "sent files" in note] == [
@@ -245,7 +247,7 @@ def test_run_that_ended_is_fetched_once(
     assert fetched == ["sweep.json"]
 
 
-def test_sweep_whose_manifest_never_arrived_is_rebuilt_from_its_runs(
+def test_sweep_whose_manifest_never_arrived_is_made_from_its_runs(
     tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient

@@ -39,7 +39,7 @@ EXPECTED = {
     ("grpo", "seed=1"): (
         "interrupted",
         "no",
-        "its process ended without a word; the same command goes on from the last checkpoint",
+        "its process was killed; the same command resumes it from its last checkpoint",
     ),
     ("grpo", "seed=2"): ("pending", "no", "no run folder: not started yet, or deleted"),
 }
@@ -125,7 +125,11 @@ def test_run_that_was_there_when_the_sweep_ended_is_missing_and_not_pending(tmp_
         entry["status"] = "FINISHED"
     path.write_text(json.dumps(manifest), encoding="utf-8")
     study = load_study(tmp_path, "quickstart")
-    assert shown(study)["grpo", "seed=0"] == ("missing", "no", "it is gone; the sweep last saw it finished")
+    assert shown(study)["grpo", "seed=0"] == (
+        "missing",
+        "no",
+        "its folder was deleted; its last known status is finished",
+    )
     assert shown(study)["grpo", "seed=1"][0] == "pending"
     text = caveats(study, summarise(study))
     assert "1 run missing, its folder is gone (grpo seed=0); shown, not counted." in text
