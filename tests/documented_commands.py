@@ -23,5 +23,5 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """The page's `cppo-lab` commands; a backslash at the end of a line joins it with the next."""
-    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks(page, "(?:bash|sh)")).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("cppo-lab ")]

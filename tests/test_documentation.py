@@ -86,3 +86,16 @@ def test_the_workflow_calls_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in {*runs, *matrix} - {"${{"}:
         assert re.search(rf"^{target}: ", makefile, re.MULTILINE), target
+
+
+def test_the_make_targets_that_pages_name_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in PAGES:
+        for target in re.findall(
+            r"(?:`|^)make ([a-z0-9_-]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            sweep = ROOT / "sweeps" / f"{target.removeprefix('repro-')}.yaml"
+            assert sweep.is_file() or re.search(rf"^(?:\S+ )*{target}(?: \S+)*:", makefile, re.MULTILINE), (
+                page,
+                target,
+            )

@@ -1,33 +1,28 @@
-"""The README's commands are understood by the lab, and its example takes a step."""
+"""The README's commands are understood by the lab, and its example takes a step.
+
+Other pages, and the options of all commands, are in test_documentation.py; examples/ has tests of its own.
+"""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from documented_commands import blocks, commands
+from tiny_runs import ROOT
 
 from cppo_lab.config.compose import compose_run
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 Invoke = Callable[..., tuple[int, str, str]]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-COMMANDS = [
-    shlex.split(line, comments=True)[1:]
-    for block in blocks("bash")
-    for line in block.splitlines()
-    if line.startswith("cppo-lab ")
-]
+COMMANDS = commands(ROOT / "README.md")
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -53,16 +48,17 @@ def test_sweeps_can_be_planned(command: list[str], output: Path, invoke: Invoke)
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "train"], ids=" ".join)
 def test_runs_can_be_composed(command: list[str]) -> None:
-    assert compose_run(command[1:]).algo.name == "cppo"
+    overrides = [word for word in command[1:] if "=" in word]
+    if "--plugins" in command:
+        folder = ROOT / command[command.index("--plugins") + 1]
+        assert (folder / "conf" / overrides[0].replace("=", "/")).with_suffix(".yaml").is_file()
+    else:
+        assert compose_run(overrides).algo.name == "cppo"
 
 
 EVALUATIONS = [
     *(command for command in COMMANDS if command[0] == "eval"),
-    *(
-        shlex.split(line, comments=True)[1:]
-        for line in (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text().splitlines()
-        if line.startswith("cppo-lab eval ")
-    ),
+    *(command for command in commands(ROOT / "docs" / "evaluation.md") if command[0] == "eval"),
 ]
 
 
@@ -85,7 +81,10 @@ def test_evaluations_that_are_shown_make_sense(
 
 def test_the_targets_of_the_first_screen_exist() -> None:
     targets = [
-        line.split()[1] for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")
+        line.split()[1]
+        for block in blocks(ROOT / "README.md", "bash")
+        for line in block.splitlines()
+        if line.startswith("make ")
     ]
     assert targets == ["demo", "test"]
     for target in targets:
@@ -96,11 +95,11 @@ def test_pictures_and_pages_it_links_are_there() -> None:
     links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
     assert "docs/methods.md" in links
     for link in links:
-        assert (Path(__file__).parents[1] / link).is_file(), link
+        assert (ROOT / link).exists(), link
 
 
 def test_the_example_for_other_trainers_takes_a_step() -> None:
-    (example,) = blocks("python")
+    (example,) = blocks(ROOT / "README.md", "python")
     weights = torch.zeros(2, 3, requires_grad=True)
     advantages, mask = torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool)
     rollout_logp = torch.full((2, 3), -0.7)
