@@ -1,1 +1,1 @@
-"""What watches a loss and returns numbers: metrics, position profiles, mask overlap and token traces."""
+"""Numbers about a loss: metrics, position profiles, mask overlap and token traces."""

@@ -1,4 +1,4 @@
-"""How far the policy has moved from an anchor, from the log-ratios of the sampled tokens."""
+"""How far the policy has moved from an anchor, estimated from the log-ratios of the sampled tokens."""
 
 import math
 
@@ -24,7 +24,7 @@ class Drift:
         self._ratios: list[Tensor] = []
 
     def update(self, logp: Tensor, anchor_logp: Tensor, mask: Tensor) -> None:
-        """Count one micro-batch; log-probabilities [B, T] were read with `read_logp`, `mask` [B, T] is bool."""
+        """Add one micro-batch: log-probabilities [B, T] as `read_logp` returns them, and a bool mask [B, T]."""
         sums = self._sums
         difference = log_ratio(logp, anchor_logp)[0].masked_fill(~mask, 0.0)
         token = difference[mask]

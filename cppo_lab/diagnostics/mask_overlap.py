@@ -1,4 +1,4 @@
-"""Which tokens different rules mask: every rule is asked about the same tokens, those that one run trained on."""
+"""Mask overlap: which of the tokens that a run trains on other methods would mask, compared token by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,55 +12,56 @@ from cppo_lab.objectives.named import method
 from cppo_lab.objectives.objective import TokenObjective, token_objective
 from cppo_lab.objectives.spec import AlgoSpec
 
-WITNESSES = ("grpo", "dppo_tv", "cppo_binary", "trm_max", "trm_avg")
-"""One rule of each family, all computable from the log-probabilities of the sampled tokens alone."""
+COMPARED = ("grpo", "dppo_tv", "cppo_binary", "trm_max", "trm_avg")
+"""One method of each family, all computable from the log-probabilities of the sampled tokens alone."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How many of `tokens` tokens each rule masks, and each two of them both."""
+class MaskOverlap:
+    """How many of `tokens` tokens each method masks, and each pair of methods masks jointly."""
 
     rules: list[str]
+    """Names of the methods, the run's own first."""
     tokens: int
-    """Response tokens with an advantage other than zero: only they can be masked."""
+    """Response tokens with a nonzero advantage; no others can be masked."""
     masked: list[int]
     """[rules]"""
     both: list[list[int]]
     """[rules, rules], symmetric; its diagonal is `masked`."""
 
 
-class AgreementCounter:
-    """Counts over micro-batches what `algo`, the run's own rule, and the witnesses mask.
+class MaskOverlapCounter:
+    """Counts over micro-batches which tokens `algo`, the run's own method, and the methods `compared` mask.
 
-    Every witness compares the policy with the rollout policy, whatever its own anchor, with its paper's
-    thresholds; a witness that bears the own rule's name is left out.
+    The compared methods have the thresholds of their papers and are all anchored at the rollout policy. One that has
+    the own method's name is left out.
     """
 
-    def __init__(self, algo: AlgoSpec, witnesses: Sequence[str] = WITNESSES) -> None:
-        self._witnesses = [_witness(name) for name in witnesses if name != algo.name]
-        self._rules = [algo.name, *(rule.name for rule in self._witnesses)]
+    def __init__(self, algo: AlgoSpec, compared: Sequence[str] = COMPARED) -> None:
+        self._others = [_at_rollout_policy(name) for name in compared if name != algo.name]
+        self._names = [algo.name, *(other.name for other in self._others)]
         self._tokens = 0
-        self._both = torch.zeros(len(self._rules), len(self._rules), dtype=torch.long)
+        self._both = torch.zeros(len(self._names), len(self._names), dtype=torch.long)
 
     @torch.no_grad()
     def update(self, batch: TokenBatch, objective: TokenObjective) -> None:
-        """Add one micro-batch; `objective` is what the own rule made of it."""
-        subject = batch.response_mask & (objective.advantages != 0)
-        masks = [objective.masked, *(token_objective(batch, rule).masked for rule in self._witnesses)]
-        decided = torch.stack([mask[subject] for mask in masks]).double()
-        self._tokens += int(subject.sum())
-        self._both += _pairs(decided)
+        """Add one micro-batch with the objective of the run's own method."""
+        can_be_masked = batch.response_mask & (objective.advantages != 0)
+        masks = [objective.masked, *(token_objective(batch, other).masked for other in self._others)]
+        masked = torch.stack([mask[can_be_masked] for mask in masks]).double()
+        self._tokens += int(can_be_masked.sum())
+        self._both += _pairs(masked)
 
-    def result(self) -> Agreement:
+    def result(self) -> MaskOverlap:
         """The counts so far."""
-        return Agreement(self._rules, self._tokens, self._both.diagonal().tolist(), self._both.tolist())
+        return MaskOverlap(self._names, self._tokens, self._both.diagonal().tolist(), self._both.tolist())
 
 
-def _pairs(decided: Tensor) -> Tensor:
-    """[rules, rules] counts of tokens that both rules mask, from `decided` [rules, tokens] of zeros and ones."""
-    return (decided @ decided.T).round().long().cpu()
+def _pairs(masked: Tensor) -> Tensor:
+    """[rules, rules] numbers of tokens that both mask, from `masked` [rules, tokens] of zeros and ones."""
+    return (masked @ masked.T).round().long().cpu()
 
 
 @cache
-def _witness(name: str) -> AlgoSpec:
+def _at_rollout_policy(name: str) -> AlgoSpec:
     return method(name).replace(anchor="rollout", force_anchor=True)

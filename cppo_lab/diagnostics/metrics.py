@@ -1,7 +1,7 @@
-"""What users plot about an update, accumulated as sums and counts so that means over micro-batches are right.
+"""Metrics of an update, accumulated as sums and counts so that means over micro-batches are exact.
 
-All over response tokens unless the name says otherwise; the anchor of every ratio and KL is in the name. A
-value that is undefined (nothing was masked, no budget) is NaN, never 0.
+All are over response tokens unless the name says otherwise; the name of every ratio and KL contains its anchor. An
+undefined value (nothing was masked, no budget) is NaN, never 0.
 """
 
 import math
@@ -34,7 +34,7 @@ class Diagnostics:
 
     @torch.no_grad()
     def update(self, batch: TokenBatch, objective: TokenObjective) -> None:
-        """Count one micro-batch; `objective` is what `token_objective` made of `batch`."""
+        """Add one micro-batch and its objective."""
         mask = batch.response_mask
         self._sums.add("tokens", mask)
         self._update_policy(batch, objective)

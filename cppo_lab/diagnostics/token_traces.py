@@ -1,4 +1,4 @@
-"""What a method decided of single tokens, for the few responses that a run keeps to be read."""
+"""Token traces: divergence, threshold and mask of each token, for the few responses that a run saves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BYTES_OF_A_CHARACTER = 4
 
 
 class TokenRecorder:
-    """Keeps, for the responses `rows` of a rollout, what the last update of a training step that saw them decided.
+    """Records the tokens of the responses `rows` of a rollout, as of the last update of a step that used them.
 
     Each record has one entry per response token: `divergence` D_t, `weight` w_t, `threshold` c_t (what w_t D_t is
     compared with), `prefix_threshold` (what the prefix leaves, c_t before its cap at delta), `ratio` of the surrogate,
@@ -31,13 +31,13 @@ class TokenRecorder:
 
     @torch.no_grad()
     def update(self, rows: Tensor, batch: TokenBatch, objective: TokenObjective) -> None:
-        """Take note of a micro-batch; `rows` [N] are its responses' places in the rollout."""
+        """Add one micro-batch; `rows` [N] are the rows of its responses in the rollout."""
         for place, row in enumerate(rows.tolist()):
             if row in self._rows:
                 self._records[row] = _record(place, batch.response_mask[place], objective)
 
     def of(self, row: int) -> dict[str, Any] | None:
-        """The record of a response; None where no update saw it, as its group had nothing to learn from."""
+        """The record of a response; None if no update used it because its group was skipped."""
         return self._records.get(row)
 
 

@@ -18,7 +18,7 @@ WHITEN_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Signal:
+class AdvantageInputs:
     """What an advantage may read. Rows of [B, T] are those of the flattened rewards, B = N * G."""
 
     rewards: Tensor
@@ -58,7 +58,7 @@ advantages = Rules("advantage.kind")
 
 
 @advantages.register(OFF, about="the reward itself")
-def rewards_alone(at: Signal) -> Tensor:
+def rewards_alone(at: AdvantageInputs) -> Tensor:
     """No baseline."""
     return at.totals
 
@@ -67,7 +67,7 @@ def rewards_alone(at: Signal) -> Tensor:
     "group_normalised", about="(R - mean) / (std + epsilon) (GRPO)", paper="arXiv:2402.03300", needs=["group"]
 )
 def group_normalised(
-    at: Signal,
+    at: AdvantageInputs,
     *,
     epsilon: Annotated[
         float, Param(at_least=0, about="Added to the group's sample standard deviation (ddof 1).")
@@ -80,7 +80,7 @@ def group_normalised(
 
 
 @advantages.register("group_centred", about="R - mean (Dr. GRPO)", paper="arXiv:2503.20783", needs=["group"])
-def group_centred(at: Signal) -> Tensor:
+def group_centred(at: AdvantageInputs) -> Tensor:
     """Centred within the group."""
     return at.centred
 
@@ -91,7 +91,7 @@ def group_centred(at: Signal) -> Tensor:
     paper="arXiv:2402.14740",
     needs=["group"],
 )
-def leave_one_out(at: Signal) -> Tensor:
+def leave_one_out(at: AdvantageInputs) -> Tensor:
     """Centred on the mean of the others."""
     size = at.rewards.shape[1]
     return at.centred * (size / (size - 1)) if size > 1 else at.centred
@@ -101,7 +101,7 @@ def leave_one_out(at: Signal) -> Tensor:
     "batch_normalised", about="rewards whitened over the batch (REINFORCE++)", paper="arXiv:2501.03262"
 )
 def batch_normalised(
-    at: Signal,
+    at: AdvantageInputs,
     *,
     group_baseline: Annotated[bool, Param(about="Subtract the group's mean first.")] = False,
 ) -> Tensor:
@@ -122,7 +122,7 @@ def batch_normalised(
     "gae", about="generalised advantages of a critic (PPO)", paper="arXiv:1506.02438", needs=["values"]
 )
 def generalised(
-    at: Signal,
+    at: AdvantageInputs,
     *,
     gamma: Annotated[float, Param(at_least=0, at_most=1, about="Discount per token.")] = 1.0,
     lam: Annotated[float, Param(at_least=0, at_most=1, about="The lambda of GAE.")] = 1.0,
@@ -173,7 +173,7 @@ def compute_advantages(rewards: Tensor, spec: AdvantageSpec) -> Tensor:
     if "values" in advantages[spec.kind].needs:
         raise ValueError(f"advantage.kind {spec.kind} needs values: use token_advantages")
     rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
-    found: Tensor = spec.rule()(Signal(rewards))
+    found: Tensor = spec.rule()(AdvantageInputs(rewards))
     return found.flatten()
 
 
@@ -202,7 +202,7 @@ def token_advantages(
     penalty = None
     if kl is not None and regulariser is not None and regulariser.kl_where == "reward":
         penalty = regulariser.kl_coefficient * kl.to(rewards.dtype).masked_fill(~response_mask, 0.0)
-    found: Tensor | TokenAdvantages = spec.rule()(Signal(rewards, response_mask, penalty, values))
+    found: Tensor | TokenAdvantages = spec.rule()(AdvantageInputs(rewards, response_mask, penalty, values))
     if isinstance(found, TokenAdvantages):
         return found.advantages, found.returns
     if found.shape != response_mask.shape:

@@ -13,7 +13,7 @@ from cppo_lab.objectives.rules import Rules
 
 
 @dataclass(frozen=True)
-class Shares:
+class Normaliser:
     """How rows count: each row's summed loss is divided by `lengths`, their sum over the minibatch by `count`."""
 
     count: Tensor
@@ -26,25 +26,25 @@ aggregations = Rules("aggregation.kind")
 
 
 @aggregations.register("token_mean", about="the mean over response tokens", paper="arXiv:2503.14476")
-def token_mean(mask: Tensor) -> Shares:
+def token_mean(mask: Tensor) -> Normaliser:
     """Every token counts alike."""
-    return Shares(mask.sum())
+    return Normaliser(mask.sum())
 
 
 @aggregations.register(
     "sequence_mean_token_mean", about="the mean over responses of their token means", paper="arXiv:2402.03300"
 )
-def sequence_mean_token_mean(mask: Tensor) -> Shares:
+def sequence_mean_token_mean(mask: Tensor) -> Normaliser:
     """Every response counts alike."""
-    return Shares(_rows(mask), mask.sum(-1).clamp(min=1))
+    return Normaliser(_rows(mask), mask.sum(-1).clamp(min=1))
 
 
 @aggregations.register(
     "sequence_mean_token_sum", about="the mean over responses of their token sums", paper="arXiv:2402.14740"
 )
-def sequence_mean_token_sum(mask: Tensor) -> Shares:
+def sequence_mean_token_sum(mask: Tensor) -> Normaliser:
     """Longer responses count more."""
-    return Shares(_rows(mask))
+    return Normaliser(_rows(mask))
 
 
 @aggregations.register(
@@ -59,17 +59,17 @@ def sequence_mean_token_sum_norm(
         int | None,
         Param(
             at_least=1,
-            refused_unread=True,
+            refuse_unread=True,
             about="H in tokens; null: the configured maximum response length.",
         ),
     ] = None,
-) -> Shares:
+) -> Normaliser:
     """Raises ValueError without a horizon, which the caller fills in with `AlgoSpec.with_horizon`."""
     if horizon is None:
         raise ValueError(
             "aggregation.horizon = null: fill in the maximum response length with AlgoSpec.with_horizon"
         )
-    return Shares(_rows(mask) * horizon)
+    return Normaliser(_rows(mask) * horizon)
 
 
 def _rows(mask: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def denominator(response_mask: Tensor, aggregation: AggregationSpec) -> Tensor:
     Compute it once per minibatch, over all micro-batches, from the mask of response tokens [B, T] (never
     from a trust region's mask).
     """
-    shares: Shares = aggregation.rule()(response_mask)
+    shares: Normaliser = aggregation.rule()(response_mask)
     return shares.count.float().clamp(min=1)
 
 
@@ -101,7 +101,7 @@ def aggregate(
     `loss` [B, T] may be a micro-batch; `denominator` is that of the whole minibatch.
     """
     inside = loss.masked_fill(~response_mask, 0.0)
-    shares: Shares = aggregation.rule()(response_mask)
+    shares: Normaliser = aggregation.rule()(response_mask)
     if shares.lengths is None:
         return inside.sum() / denominator
     return (inside.sum(-1) / shares.lengths).sum() / denominator

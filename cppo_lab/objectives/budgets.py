@@ -24,7 +24,7 @@ Slack = Annotated[
 
 
 @dataclass(frozen=True)
-class Prefixes:
+class BudgetInputs:
     """What a budget may read, all [B, T] unless said otherwise."""
 
     divergence: Tensor
@@ -67,7 +67,7 @@ budgets = Rules("trust_region.budget.kind")
 
 
 @budgets.register(OFF, about="no budget: the token-level threshold alone")
-def no_budget(at: Prefixes) -> Allowance:
+def no_budget(at: BudgetInputs) -> Allowance:
     """An infinite allowance."""
     unlimited = torch.full_like(at.prefix_weight, torch.inf)
     nothing = torch.zeros_like(at.divergence[:, 0])
@@ -75,7 +75,7 @@ def no_budget(at: Prefixes) -> Allowance:
 
 
 @budgets.register("fixed", about="delta_b = `size`", paper=CPPO)
-def fixed(at: Prefixes, *, slack: Slack) -> Allowance:
+def fixed(at: BudgetInputs, *, slack: Slack) -> Allowance:
     """The same budget for every response."""
     return _prefix_allowance(at, _floor(at), slack)
 
@@ -86,7 +86,7 @@ def fixed(at: Prefixes, *, slack: Slack) -> Allowance:
     paper=CPPO,
 )
 def adaptive(
-    at: Prefixes,
+    at: BudgetInputs,
     *,
     slack: Slack,
     quantile: Annotated[
@@ -105,7 +105,7 @@ def adaptive(
 @budgets.register(
     "terminal", about="delta_b = `size`, tested once at the end of the response, for all of its tokens alike"
 )
-def terminal(at: Prefixes) -> Allowance:
+def terminal(at: BudgetInputs) -> Allowance:
     """The last token's allowance at every token, against what the whole response costs."""
     budget = _floor(at)
     before = (shift_right(at.prefix_weight) * at.is_last).sum(-1, keepdim=True).expand_as(at.cost)
@@ -113,7 +113,7 @@ def terminal(at: Prefixes) -> Allowance:
     return Allowance((_rate(budget) * before).add_(at.delta), charged, charged - at.cost, budget)
 
 
-def _floor(at: Prefixes) -> Tensor:
+def _floor(at: BudgetInputs) -> Tensor:
     return torch.full(
         at.divergence.shape[:1], at.size, dtype=at.divergence.dtype, device=at.divergence.device
     )
@@ -125,7 +125,7 @@ def _rate(budget: Tensor) -> Tensor:
 
 
 def _prefix_allowance(
-    at: Prefixes, budget: Tensor, slack: str, range: tuple[float, float] | None = None
+    at: BudgetInputs, budget: Tensor, slack: str, range: tuple[float, float] | None = None
 ) -> Allowance:
     """slack threshold (Eq. 8): delta + delta_b W_{t-1}. none (Eq. 5): delta_b W_t, no limit at the last token."""
     if slack == "none":
@@ -145,7 +145,7 @@ class BudgetSpec(Coordinate, path="trust_region.budget"):
         Param(
             at_least=0,
             infinite=True,
-            headline=True,
+            always_shown=True,
             about="delta_b in units of the divergence, or as a multiple of delta when `relative`.",
         ),
     ] = 0.02
@@ -154,9 +154,9 @@ class BudgetSpec(Coordinate, path="trust_region.budget"):
 
     def check(self, path: str) -> None:
         """Raise ValueError for a schedule of no budget, and for a strict form that the kind does not have."""
-        if self.off and self.schedule.kind != "constant":
+        if self.is_off and self.schedule.kind != "constant":
             raise fail(join(path, "schedule.kind"), self.schedule.kind, "there is no budget to schedule")
-        if not self.off and not self.reads("slack") and self.slack != "threshold":
+        if not self.is_off and not self.reads("slack") and self.slack != "threshold":
             raise fail(
                 join(path, "slack"), self.slack, f"{join(path, 'kind')} {self.kind} needs slack threshold"
             )

@@ -73,15 +73,15 @@ class Coordinate:
         return {name: rules[getattr(self, name)] for name, rules in self._selectors.items()}
 
     @property
-    def off(self) -> bool:
+    def is_off(self) -> bool:
         """Whether its kind is `none`."""
         return bool(self.kind == OFF)
 
-    def rule(self, selector: str = "kind", instead: Mapping[str, Any] | None = None) -> Callable[..., Any]:
-        """The selected function with its parameters bound to the values here, or to those of `instead`."""
+    def rule(self, selector: str = "kind", overrides: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+        """The selected function with its parameters bound to the values here, or to those of `overrides`."""
         rule = self.selected()[selector]
         values = {each.name: getattr(self, each.name) for each in rule.parameters}
-        return functools.partial(rule.function, **{**values, **(instead or {})})
+        return functools.partial(rule.function, **{**values, **(overrides or {})})
 
     def reads(self, name: str) -> bool:
         """Whether a key acts: it is the coordinate's own, or a parameter of a selected rule."""
@@ -153,7 +153,7 @@ class Coordinate:
                 if declared.is_required and self.reads(name) and value is None:
                     raise fail(join(path, name), value, f"{selected} needs a number")
                 default = None if declared.is_required else declared.default
-                refused = declared.is_required or declared.param.refused_unread
+                refused = declared.is_required or declared.param.refuse_unread
                 if refused and not self.reads(name) and value != default:
                     readers = rules.that_read(name)
                     verb = "reads" if len(readers) == 1 else "read"

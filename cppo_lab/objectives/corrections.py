@@ -22,9 +22,9 @@ from cppo_lab.objectives.rules import Rules
 TIS = "https://fengyao.notion.site/off-policy-rl"
 Low = Annotated[
     float,
-    Param(default=0.0, at_least=0, refused_unread=True, headline=True, about="Lower bound."),
+    Param(default=0.0, at_least=0, refuse_unread=True, always_shown=True, about="Lower bound."),
 ]
-High = Annotated[float, Param(default=2.0, above="low", headline=True, about="Upper bound.")]
+High = Annotated[float, Param(default=2.0, above="low", always_shown=True, about="Upper bound.")]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def summary(algo: AlgoSpec) -> dict[str, str]:
     A correction is named beside the surrogate, whose loss it multiplies.
     """
     surrogate = text_of(algo.surrogate)
-    if not algo.correction.off:
+    if not algo.correction.is_off:
         surrogate += f", x {text_of(algo.correction)}"
     return {
         "anchor": algo.anchor,
@@ -51,10 +51,19 @@ def text_of(coordinate: Coordinate, noun: str = "") -> str:
         value = getattr(coordinate, name)
         if name == "kind" or isinstance(value, Coordinate) or not coordinate.reads(name):
             continue
-        if value != declared.default or (declared.param.headline and not coordinate.off):
-            values.append(f"{name} {_short(value)}")
+        if value != declared.default or (declared.param.always_shown and not coordinate.is_off):
+            values.append(f"{name} {yaml_text(value)}")
     text = f"{coordinate.kind} {noun}".rstrip()
     return f"{text} ({', '.join(values)})" if values else text
+
+
+def yaml_text(value: object) -> str:
+    """A value as a configuration file would have it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else "[]" if value == () else str(value)
 
 
 def admitted(algo: AlgoSpec) -> str | None:
@@ -95,9 +104,5 @@ def _trust_region(region: TrustRegionSpec) -> str:
     if region.uses("weights"):
         parts.append(text_of(region.weights, "weights"))
     if region.uses("budget"):
-        parts.append("no budget" if region.budget.off else text_of(region.budget, "budget"))
+        parts.append("no budget" if region.budget.is_off else text_of(region.budget, "budget"))
     return ", ".join(parts)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -28,7 +28,9 @@ TRM = "arXiv:2512.23075"
 Terms = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 TopSize = Annotated[
     int,
-    Param(default=20, at_least=1, headline=True, about="Tokens of mu's top K; of a smaller vocabulary, all."),
+    Param(
+        default=20, at_least=1, always_shown=True, about="Tokens of mu's top K; of a smaller vocabulary, all."
+    ),
 ]
 Atoms = Annotated[
     Literal["union", "replace"],
@@ -40,7 +42,7 @@ Atoms = Annotated[
 
 
 @dataclass(frozen=True)
-class Distributions:
+class DivergenceInputs:
     """What is known of p and q at each position, in the direction asked for: KL is always KL(p || q)."""
 
     p_logp: Tensor
@@ -75,13 +77,13 @@ divergences = Rules("divergence.kind")
 
 
 @divergences.register(OFF, about="no divergence is measured")
-def no_divergence(at: Distributions) -> Tensor:
+def no_divergence(at: DivergenceInputs) -> Tensor:
     """Zero [B, T]."""
     return torch.zeros_like(at.p_logp)
 
 
 @divergences.register("binary_tv", about="the sampled token against all others: |mu(a) - pi(a)|", paper=DPPO)
-def binary_tv(at: Distributions) -> Tensor:
+def binary_tv(at: DivergenceInputs) -> Tensor:
     """|p(a) - q(a)| for the sampled token a; [B, T]."""
     return (at.p_logp.exp() - at.q_logp.exp()).abs()
 
@@ -89,7 +91,7 @@ def binary_tv(at: Distributions) -> Tensor:
 @divergences.register(
     "binary_kl", about='KL of the two Bernoulli distributions "the sampled token, or another"', paper=DPPO
 )
-def binary_kl(at: Distributions) -> Tensor:
+def binary_kl(at: DivergenceInputs) -> Tensor:
     """KL between the two Bernoulli distributions "a, or any other token"; [B, T]."""
     p, q = at.p_logp.exp().clamp(max=MAX_PROBABILITY), at.q_logp.exp().clamp(max=MAX_PROBABILITY)
     rest = torch.log1p(-p) - torch.log1p(-q)
@@ -112,48 +114,48 @@ def kl_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
     paper=DPPO,
     needs=["topk"],
 )
-def topk_tv(at: Distributions, *, k: TopSize, atoms: Atoms) -> Tensor:
+def topk_tv(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
     """Total variation over the reduced atoms; [B, T]."""
     return _over_reduced_atoms(tv_terms, at, k, atoms)
 
 
 @divergences.register("topk_kl", about="KL over the same reduced atoms", paper=DPPO, needs=["topk"])
-def topk_kl(at: Distributions, *, k: TopSize, atoms: Atoms) -> Tensor:
+def topk_kl(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
     """KL over the reduced atoms; [B, T]."""
     return _over_reduced_atoms(kl_terms, at, k, atoms)
 
 
 @divergences.register("exact_tv", about="TV over the whole vocabulary", needs=["full"])
-def exact_tv(at: Distributions) -> Tensor:
+def exact_tv(at: DivergenceInputs) -> Tensor:
     """Total variation over the vocabulary; [B, T]."""
     return _over_vocabulary(tv_terms, at)
 
 
 @divergences.register("exact_kl", about="KL over the whole vocabulary", needs=["full"])
-def exact_kl(at: Distributions) -> Tensor:
+def exact_kl(at: DivergenceInputs) -> Tensor:
     """KL over the vocabulary; [B, T]."""
     return _over_vocabulary(kl_terms, at)
 
 
 @divergences.register("k2", about="(log rho)^2 / 2, an estimator of KL with bounded tails", paper=TRM)
-def k2(at: Distributions) -> Tensor:
+def k2(at: DivergenceInputs) -> Tensor:
     """Half the squared log-ratio of the sampled token, the same in both directions; [B, T]."""
     return 0.5 * log_ratio(at.q_logp, at.p_logp)[0].square()
 
 
 @divergences.register("k3", about="rho - 1 - log rho, unbiased for KL(mu || pi)", paper=TRM)
-def k3(at: Distributions) -> Tensor:
+def k3(at: DivergenceInputs) -> Tensor:
     """rho - 1 - log rho with rho = q/p: unbiased for KL(p || q) under samples of p; [B, T]."""
     log_rho = log_ratio(at.q_logp, at.p_logp)[0]
     return torch.expm1(log_rho) - log_rho
 
 
-def _over_vocabulary(terms: Terms, at: Distributions) -> Tensor:
+def _over_vocabulary(terms: Terms, at: DivergenceInputs) -> Tensor:
     p_logp, q_logp = at.whole()
     return terms(p_logp.exp(), q_logp.exp(), p_logp, q_logp).sum(-1)
 
 
-def _over_reduced_atoms(terms: Terms, at: Distributions, k: int, atoms: str) -> Tensor:
+def _over_reduced_atoms(terms: Terms, at: DivergenceInputs, k: int, atoms: str) -> Tensor:
     """Over the top K, the sampled token where it is not among them, and all others as one atom.
 
     Under atoms `replace` a sampled token from outside takes the place of the least likely of the K under mu,
@@ -216,5 +218,5 @@ def divergence(
         raise ValueError(f"divergence.{selector} {kind} needs the full distributions, TokenBatch.full")
     reverse = spec.direction == "reverse"
     p_logp, q_logp = (logp, anchor_logp) if reverse else (anchor_logp, logp)
-    values: Tensor = spec.rule(selector)(Distributions(p_logp, q_logp, reverse, topk, full))
+    values: Tensor = spec.rule(selector)(DivergenceInputs(p_logp, q_logp, reverse, topk, full))
     return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)

@@ -171,12 +171,12 @@ def _token_advantages(batch: TokenBatch, dtype: torch.dtype) -> Tensor:
 
 @torch.no_grad()
 def _decide(inputs: RegionInputs) -> Decision:
-    decision: Decision = inputs.spec.rule(instead=inputs.thresholds.values)(inputs)
+    decision: Decision = inputs.spec.rule(overrides=inputs.thresholds.values)(inputs)
     return decision
 
 
 def _correction(batch: TokenBatch, algo: AlgoSpec, logp: Tensor, advantages: Tensor) -> Tensor | None:
-    if algo.correction.off:
+    if algo.correction.is_off:
         return None
     if batch.old_logp is None:
         raise ValueError(f"correction.kind {algo.correction.kind} needs TokenBatch.old_logp")

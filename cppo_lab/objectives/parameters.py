@@ -38,11 +38,11 @@ class Param:
     """Accept infinity."""
     scheduled: bool = False
     """A threshold, multiplied by the factor of the group's `schedule`."""
-    refused_unread: bool = False
+    refuse_unread: bool = False
     """Refuse another value than the default where the selected rule does not read it, as is done if it is required."""
     neutral: Any = REQUIRED
     """The value that leaves identities of runs alone, for a default that was changed; else the default."""
-    headline: bool = False
+    always_shown: bool = False
     """Show it in listings even at its default."""
 
 
@@ -59,6 +59,18 @@ class Parameter:
     def is_required(self) -> bool:
         """Whether it has no default."""
         return self.default is REQUIRED
+
+    @property
+    def range(self) -> str:
+        """The range in mathematical notation, `(0, 1]`; empty for a type without order or bounds."""
+        limits = self.param
+        low = limits.at_least if limits.above is None else limits.above
+        if low is None and limits.at_most is None:
+            return ""
+        opening = "[" if limits.above is None and low is not None else "("
+        upper = "inf" if limits.at_most is None else f"{limits.at_most:g}"
+        closing = "]" if limits.infinite or limits.at_most is not None else ")"
+        return f"{opening}{'-inf' if low is None else low if isinstance(low, str) else f'{low:g}'}, {upper}{closing}"
 
     def coerced(self, value: Any) -> Any:
         """`value` as plain frozen data: a list becomes a tuple, a whole number a float where only a float is meant."""

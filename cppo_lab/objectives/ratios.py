@@ -40,7 +40,7 @@ def prefix_minimum(
     inclusive: Annotated[
         bool,
         Param(
-            refused_unread=True,
+            refuse_unread=True,
             about="Let the minimum include token t (a community variant, not the paper's).",
         ),
     ] = False,

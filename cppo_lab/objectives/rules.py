@@ -1,7 +1,7 @@
 """Rules: functions that register themselves under the name by which a configuration selects them.
 
     @weights.register("power", about="1 - (1 - w_min) u^exponent")
-    def power(at: Places, *, w_min: Floor, exponent: Annotated[float, Param(above=0)] = 2.0) -> Tensor: ...
+    def power(at: WeightInputs, *, w_min: Floor, exponent: Annotated[float, Param(above=0)] = 2.0) -> Tensor: ...
 
 The keyword-only parameters of the function are the parameters of the rule; their annotations give types and ranges.
 """
@@ -34,7 +34,7 @@ RESERVED = frozenset(
         "check",
         "parameters",
         "neutral_fields",
-        "off",
+        "is_off",
         "path",
         "reads",
         "replace",

@@ -15,7 +15,7 @@ from cppo_lab.objectives.rules import Rules
 
 
 @dataclass(frozen=True)
-class Moment:
+class ScheduleInputs:
     """A point of training: `step` finished steps, `progress` of the run in [0, 1]."""
 
     step: int
@@ -33,26 +33,26 @@ schedules = Rules("schedule.kind")
 
 
 @schedules.register("constant", about="1")
-def constant(at: Moment) -> float:
+def constant(at: ScheduleInputs) -> float:
     """Always 1."""
     return 1.0
 
 
 @schedules.register("linear", about="linearly from 1 to `final` over `steps`")
-def linear(at: Moment, *, final: Final, steps: Steps) -> float:
+def linear(at: ScheduleInputs, *, final: Final, steps: Steps) -> float:
     """A straight line, constant after its end."""
     return 1 + (final - 1) * at.share(steps)
 
 
 @schedules.register("cosine", about="half a cosine from 1 to `final` over `steps`")
-def cosine(at: Moment, *, final: Final, steps: Steps) -> float:
+def cosine(at: ScheduleInputs, *, final: Final, steps: Steps) -> float:
     """Half a cosine, constant after its end."""
     return 1 + (final - 1) * ((1 - math.cos(math.pi * at.share(steps))) / 2)
 
 
 @schedules.register("piecewise", about="linear between `points`, [step, factor]; constant outside them")
 def piecewise(
-    at: Moment,
+    at: ScheduleInputs,
     *,
     points: Annotated[
         tuple[tuple[int, float], ...], Param(about="[step, factor] pairs with increasing steps.")
@@ -78,7 +78,7 @@ def target_share_controller(
     masked_share: float,
     *,
     target_share: Annotated[
-        float, Param(above=0, at_most=1, headline=True, about="The share of masked tokens to reach.")
+        float, Param(above=0, at_most=1, always_shown=True, about="The share of masked tokens to reach.")
     ] = 0.01,
     rate: Annotated[
         float, Param(above=0, about="Gain of the controller on the logarithm of the factor.")
@@ -125,7 +125,7 @@ def schedule_factor(spec: ScheduleSpec, *, step: int, progress: float, controlle
     """
     if spec.has_feedback:
         return controller
-    factor: float = spec.rule()(Moment(step, progress))
+    factor: float = spec.rule()(ScheduleInputs(step, progress))
     return factor
 
 

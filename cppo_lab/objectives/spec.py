@@ -140,7 +140,7 @@ class AlgoSpec(Coordinate):
                 self.anchor,
                 f"{self.name} is defined with {self.paper_anchor}; set force_anchor to compare anchors",
             )
-        if self.anchor == "rollout" and not self.correction.off:
+        if self.anchor == "rollout" and not self.correction.is_off:
             raise fail(
                 "correction.kind",
                 self.correction.kind,
@@ -150,7 +150,7 @@ class AlgoSpec(Coordinate):
     def _check_divergence(self) -> None:
         spec, region = self.divergence, self.trust_region
         needs = trust_regions[region.kind].needs
-        if "divergence" in needs and spec.off:
+        if "divergence" in needs and spec.is_off:
             known = ", ".join(kind for kind in divergences if kind != OFF)
             raise fail("divergence.kind", spec.kind, f"trust_region.kind {region.kind} needs one of {known}")
         if spec.mean_kind != OFF and "mean_divergence" not in needs:

@@ -84,11 +84,13 @@ def truncated_loss(
     at: SurrogateInputs,
     *,
     ratio_low: Annotated[
-        float, Param(at_least=0, refused_unread=True, headline=True, about="Least weight.")
+        float, Param(at_least=0, refuse_unread=True, always_shown=True, about="Least weight.")
     ] = 0.0,
     ratio_high: Annotated[
         float,
-        Param(above="ratio_low", infinite=True, refused_unread=True, headline=True, about="Largest weight."),
+        Param(
+            above="ratio_low", infinite=True, refuse_unread=True, always_shown=True, about="Largest weight."
+        ),
     ] = float("inf"),
 ) -> Tensor:
     """A detached weight, gated. A token beyond the bounds keeps a gradient of bounded size."""
@@ -151,7 +153,7 @@ def sapo_loss(
 def quadratic_loss(
     at: SurrogateInputs,
     *,
-    penalty_epsilon: Annotated[float, Param(above=0, headline=True, about="Inverse strength.")] = 12.5,
+    penalty_epsilon: Annotated[float, Param(above=0, always_shown=True, about="Inverse strength.")] = 12.5,
     penalty_scale: Annotated[
         Literal["anchor_probability", "one"], Param(about="c: mu(a), or 1.")
     ] = "anchor_probability",

@@ -11,25 +11,27 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cppo_lab.objectives.describe import rules_of, summary
-from cppo_lab.objectives.named import method, method_names
+from cppo_lab.objectives.describe import rules_of, summary, yaml_text
+from cppo_lab.objectives.named import method
 from cppo_lab.objectives.parameters import Parameter
 from cppo_lab.objectives.rules import Rules
+from cppo_lab.paths import conf_dir
 
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def methods_table() -> str:
-    """Every named method by its coordinates, in Markdown."""
-    rows = [[f"`{name}`", *summary(method(name)).values()] for name in method_names()]
+    """Every method of the lab by its coordinates, in Markdown."""
+    names = sorted(path.stem for path in (conf_dir() / "algo").glob("[!_]*.yaml"))
+    rows = [[f"`{name}`", *summary(method(name)).values()] for name in names]
     heads = ["method", "anchor", "advantage", "divergence", "trust region", "surrogate", "aggregation"]
     return _markdown(heads, rows)
 
 
 def rules_table(rules: Rules) -> str:
-    """Every rule of one kind with its parameters, in Markdown."""
+    """Every built-in rule of one kind with its parameters, in Markdown."""
     rows = []
-    for entry in rules.entries():
+    for entry in (each for each in rules.entries() if each.is_built_in):
         parameters = ", ".join(_shown(each) for each in entry.part.parameters)
         rows.append([f"`{entry.name}`", entry.about, parameters, entry.paper or ""])
     return _markdown([f"`{rules.kind}`", "what it does", "parameters", "paper"], rows)
@@ -37,7 +39,7 @@ def rules_table(rules: Rules) -> str:
 
 def with_tables(page: str) -> str:
     """The page with every table that it marks brought up to date. Raises ValueError for an unknown table."""
-    known = dict(rules_of())
+    known = {rules.kind: rules for _, rules in rules_of()}
 
     def table(found: re.Match[str]) -> str:
         name = found.group(2)
@@ -50,17 +52,8 @@ def with_tables(page: str) -> str:
 
 
 def _shown(parameter: Parameter) -> str:
-    if parameter.is_required:
-        return f"`{parameter.name}`"
-    return f"`{parameter.name}` {_yaml(parameter.default)}"
-
-
-def _yaml(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else "[]" if value == () else str(value)
+    default = "" if parameter.is_required else f" {yaml_text(parameter.default)}"
+    return f"`{parameter.name}`{default}{' in ' if parameter.range else ''}{parameter.range}"
 
 
 def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -35,7 +35,7 @@ def thresholds_at(
     scheduled = [each for each in region.selected()["kind"].parameters if each.param.scheduled]
     values = {each.name: getattr(region, each.name) * factor for each in scheduled}
     budget = None
-    if not region.budget.off:
+    if not region.budget.is_off:
         budget = region.budget.size * schedule_factor(
             region.budget.schedule, step=step, progress=progress, controller=controller
         )

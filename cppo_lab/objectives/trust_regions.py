@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives.budgets import BudgetSpec, Prefixes
+from cppo_lab.objectives.budgets import BudgetInputs, BudgetSpec
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.gates import gates
 from cppo_lab.objectives.parameters import Param, fail, join
@@ -29,14 +29,16 @@ DPPO = "arXiv:2602.04879"
 TRM = "arXiv:2512.23075"
 Delta = Annotated[
     float,
-    Param(above=0, infinite=True, scheduled=True, headline=True, about="Threshold on D_t, in its units."),
+    Param(above=0, infinite=True, scheduled=True, always_shown=True, about="Threshold on D_t, in its units."),
 ]
 """The token-level threshold; a schedule and a relative budget follow it."""
 DeltaMean = Annotated[
     float,
-    Param(above=0, infinite=True, scheduled=True, headline=True, about="Threshold on a response's mean D_t."),
+    Param(
+        above=0, infinite=True, scheduled=True, always_shown=True, about="Threshold on a response's mean D_t."
+    ),
 ]
-ClipRange = Annotated[float, Param(at_least=0, infinite=True, headline=True)]
+ClipRange = Annotated[float, Param(at_least=0, infinite=True, always_shown=True)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class RegionInputs:
 trust_regions = Rules("trust_region.kind")
 
 
-@trust_regions.register(OFF, about="everything is kept")
+@trust_regions.register(OFF, about="keep everything")
 def no_region(at: RegionInputs) -> Decision:
     """Every response token is kept."""
     nothing = torch.zeros_like(at.mask)
@@ -154,7 +156,7 @@ def _check_clip(algo: AlgoSpec) -> None:
 
 @trust_regions.register(
     "ratio_clip",
-    about="PPO: unless A > 0 and ratio > 1 + clip_high, or A < 0 and ratio < 1 - clip_low (or > dual_clip)",
+    about="drop A > 0 with ratio > 1 + clip_high, and A < 0 with ratio < 1 - clip_low (or > dual_clip) (PPO)",
     paper="arXiv:1707.06347",
     provides=["clip_window"],
     check=_check_clip,
@@ -166,14 +168,14 @@ def ratio_clip(
     clip_high: ClipRange,
     clip_space: Annotated[
         Literal["ratio", "log"],
-        Param(refused_unread=True, about="Bounds 1 - low and 1 + high, or exp of -low and high."),
+        Param(refuse_unread=True, about="Bounds 1 - low and 1 + high, or exp of -low and high."),
     ] = "ratio",
     clip_power: Annotated[
-        float, Param(refused_unread=True, about="log: bounds grow with t**clip_power, t from 1 (CTPO).")
+        float, Param(refuse_unread=True, about="log: bounds grow with t**clip_power, t from 1 (CTPO).")
     ] = 0.0,
     dual_clip: Annotated[
         float | None,
-        Param(refused_unread=True, about="Upper bound of the ratio where A < 0 (log: of its log)."),
+        Param(refuse_unread=True, about="Upper bound of the ratio where A < 0 (log: of its log)."),
     ] = None,
 ) -> Decision:
     """Drop where PPO's clipped minimum has no gradient; equality keeps."""
@@ -197,7 +199,7 @@ def ratio_clip(
 
 @trust_regions.register(
     "divergence_threshold",
-    about="DPPO: unless the token moves away and D_t > delta",
+    about="drop tokens that move away and have D_t > delta (DPPO)",
     paper=DPPO,
     needs=["divergence", "gate"],
 )
@@ -210,7 +212,7 @@ def divergence_threshold(at: RegionInputs, *, delta: Delta) -> Decision:
 
 @trust_regions.register(
     "sequence_max",
-    about="TRM: whole responses whose largest D is at most delta",
+    about="drop responses whose largest D exceeds delta (TRM)",
     paper=TRM,
     needs=["divergence", "gate"],
 )
@@ -221,7 +223,7 @@ def sequence_max(at: RegionInputs, *, delta: Delta) -> Decision:
 
 @trust_regions.register(
     "sequence_mean",
-    about="TRM: whole responses whose mean D is at most delta_mean",
+    about="drop responses whose mean D exceeds delta_mean (TRM)",
     paper=TRM,
     needs=["divergence", "gate"],
 )
@@ -233,7 +235,7 @@ def sequence_mean(at: RegionInputs, *, delta_mean: DeltaMean) -> Decision:
 
 @trust_regions.register(
     "sequence_max_mean",
-    about="TRM: whole responses that pass both tests",
+    about="drop responses that fail either test (TRM)",
     paper=TRM,
     needs=["divergence", "mean_divergence", "gate"],
 )
@@ -256,7 +258,7 @@ def _whole_responses(at: RegionInputs, score: Tensor, keep: Tensor) -> Decision:
 
 @trust_regions.register(
     "prefix_budget",
-    about="CPPO: unless the token moves away and w_t D_t > c_t (Eq. 8-10)",
+    about="drop tokens that move away and have w_t D_t > c_t (CPPO, Eq. 8-10)",
     paper="arXiv:2606.10968",
     needs=["divergence", "gate", "weights", "budget"],
 )
@@ -270,7 +272,7 @@ def prefix_budget(at: RegionInputs, *, delta: Delta) -> Decision:
     cost = weights * distance
     prefix_cost, prefix_weight = cost.cumsum(-1), weights.cumsum(-1)
     size = 0.0 if at.thresholds.budget is None else at.thresholds.budget
-    granted = spec.budget.rule()(Prefixes(distance, cost, prefix_cost, prefix_weight, mask, size, delta))
+    granted = spec.budget.rule()(BudgetInputs(distance, cost, prefix_cost, prefix_weight, mask, size, delta))
     left = granted.allowed - granted.charged_before
     threshold = left.clamp(max=delta)
     within = cost <= threshold
@@ -288,11 +290,11 @@ def prefix_budget(at: RegionInputs, *, delta: Delta) -> Decision:
         by_threshold=violated & (cost > delta),
         by_budget=violated & (cost <= delta),
         threshold=threshold.masked_fill(~mask, 0.0),
-        prefix_threshold=None if spec.budget.off else left.masked_fill(~mask, 0.0),
+        prefix_threshold=None if spec.budget.is_off else left.masked_fill(~mask, 0.0),
         weights=weights,
         prefix_cost=prefix_cost,
         prefix_weight=prefix_weight,
-        budget=None if spec.budget.off else granted.budget,
+        budget=None if spec.budget.is_off else granted.budget,
         budget_range=granted.range,
     )
 

@@ -16,12 +16,12 @@ from cppo_lab.objectives.rules import Rules
 
 CPPO = "arXiv:2606.10968"
 Floor = Annotated[
-    float, Param(default=0.8, above=0, at_most=1, headline=True, about="The lowest weight, w_min.")
+    float, Param(default=0.8, above=0, at_most=1, always_shown=True, about="The lowest weight, w_min.")
 ]
 
 
 @dataclass(frozen=True)
-class Places:
+class WeightInputs:
     """Where each token stands in its response; response tokens alone are counted."""
 
     position: Tensor
@@ -31,17 +31,17 @@ class Places:
     dtype: torch.dtype
 
     @property
-    def made(self) -> Tensor:
+    def fraction(self) -> Tensor:
         """[B, T] u = (t-1)/(T-1) in [0, 1], the fraction of the response already made; 0 for a single token."""
         return self.position.to(self.dtype).sub_(1).div_(self._steps).clamp_(0, 1)
 
     @property
-    def left(self) -> Tensor:
+    def remaining(self) -> Tensor:
         """[B, T] (T-t)/(T-1) in [0, 1], the fraction still to come; 0 for a single token."""
         return (self.horizon.to(self.dtype) - self.position).div_(self._steps).clamp_(0, 1)
 
     @property
-    def single(self) -> Tensor:
+    def is_single(self) -> Tensor:
         """[B, T] bool: the only token of its horizon."""
         return (self.horizon == 1) & (self.position == 1)
 
@@ -54,15 +54,15 @@ weights = Rules("trust_region.weights.kind")
 
 
 @weights.register("uniform", about="1")
-def uniform(at: Places) -> Tensor:
+def uniform(at: WeightInputs) -> Tensor:
     """1 everywhere."""
-    return torch.ones_like(at.made)
+    return torch.ones_like(at.fraction)
 
 
 @weights.register("linear", about="1 - (1 - w_min) u (Eq. 9)", paper=CPPO)
-def linear(at: Places, *, w_min: Floor) -> Tensor:
+def linear(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """From 1 down to w_min."""
-    return (at.made * (w_min - 1)).add_(1)
+    return (at.fraction * (w_min - 1)).add_(1)
 
 
 @weights.register(
@@ -71,32 +71,32 @@ def linear(at: Places, *, w_min: Floor) -> Tensor:
     paper=CPPO,
     needs=["weight_order"],
 )
-def shuffled(at: Places, *, w_min: Floor) -> Tensor:
+def shuffled(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """Linear in the drawn order."""
-    return (at.made * (w_min - 1)).add_(1)
+    return (at.fraction * (w_min - 1)).add_(1)
 
 
 @weights.register("reversed", about="w_min + (1 - w_min) u")
-def from_the_end(at: Places, *, w_min: Floor) -> Tensor:
+def from_the_end(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """From w_min up to 1."""
-    return (at.left * (w_min - 1)).add_(1)
+    return (at.remaining * (w_min - 1)).add_(1)
 
 
 @weights.register("cosine", about="w_min + (1 - w_min)(1 + cos(pi u))/2")
-def cosine(at: Places, *, w_min: Floor) -> Tensor:
+def cosine(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """Half a cosine from 1 down to w_min."""
-    return w_min + (1 - w_min) * (1 + torch.cos(math.pi * at.made)) / 2
+    return w_min + (1 - w_min) * (1 + torch.cos(math.pi * at.fraction)) / 2
 
 
 @weights.register("exponential", about="w_min^u")
-def exponential(at: Places, *, w_min: Floor) -> Tensor:
+def exponential(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """A geometric fall from 1 to w_min."""
-    return torch.exp(math.log(w_min) * at.made)
+    return torch.exp(math.log(w_min) * at.fraction)
 
 
 @weights.register("step", about="1, then w_min from `step_at` on")
 def step(
-    at: Places,
+    at: WeightInputs,
     *,
     w_min: Floor,
     step_at: Annotated[
@@ -104,17 +104,17 @@ def step(
     ] = 0.5,
 ) -> Tensor:
     """1 before `step_at`, w_min from there on."""
-    made = at.made
+    made = at.fraction
     return torch.ones_like(made).masked_fill(made >= step_at, w_min)
 
 
 @weights.register(
     "remaining_horizon", about="max(w_min, (T-t)/(T-1)), proportional to lambda_t of Eq. 4", paper=CPPO
 )
-def remaining_horizon(at: Places, *, w_min: Floor) -> Tensor:
+def remaining_horizon(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """The fraction still to come, at least w_min."""
     # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
-    return at.left.clamp(min=w_min).masked_fill(at.single, 1.0)
+    return at.remaining.clamp(min=w_min).masked_fill(at.is_single, 1.0)
 
 
 class WeightSpec(Coordinate, path="trust_region.weights"):
@@ -148,7 +148,7 @@ def position_weights(
         position = (keys.argsort(dim=-1, stable=True).argsort(dim=-1) + 1) * mask
     lengths = mask.sum(-1, keepdim=True)
     horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
-    found: Tensor = spec.rule()(Places(position, horizon, dtype))
+    found: Tensor = spec.rule()(WeightInputs(position, horizon, dtype))
     return found.masked_fill(~mask, 0.0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cppo_lab.config.schema import Trainer
-from cppo_lab.diagnostics.mask_overlap import AgreementCounter
+from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
@@ -103,16 +103,16 @@ class TrainingLoop:
         profiler = PositionProfiler() if evaluates else None
         # Token traces are large: recorded as seldom as the profiles.
         recorder = TokenRecorder(range(self.settings.samples_per_step)) if evaluates else None
-        agreement = AgreementCounter(self.learner.algo) if evaluates else None
+        overlap = MaskOverlapCounter(self.learner.algo) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
-        metrics |= self.learner.learn(experience, self.step, profiler, recorder, agreement)
+        metrics |= self.learner.learn(experience, self.step, profiler, recorder, overlap)
         clock.lap("train_s")
         self.step += 1
-        if profiler is not None and agreement is not None:
+        if profiler is not None and overlap is not None:
             for row in profile_rows(profiler, self.step):
                 self.folder.append("profiles.jsonl", row)
-            self.folder.append("agreement.jsonl", {"step": self.step, **asdict(agreement.result())})
+            self.folder.append("agreement.jsonl", {"step": self.step, **asdict(overlap.result())})
             metrics |= self._evaluate_and_keep_best()
             clock.lap("eval_s")
         self._write_samples(experience, recorder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cppo_lab.config.schema import Trainer
-from cppo_lab.diagnostics.mask_overlap import AgreementCounter
+from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
 from cppo_lab.diagnostics.metrics import Diagnostics
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
@@ -71,17 +71,17 @@ class Learner:
         step: int,
         profiler: PositionProfiler | None = None,
         recorder: TokenRecorder | None = None,
-        agreement: AgreementCounter | None = None,
+        overlap: MaskOverlapCounter | None = None,
     ) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
 
-        `agreement` is updated in the last epoch only, when the policy has moved furthest.
+        `overlap` is updated in the last epoch only, when the policy has moved furthest.
         """
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder)
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.settings.epochs):
-            taken.agreement = agreement if epoch == self.settings.epochs - 1 else None
+            taken.overlap = overlap if epoch == self.settings.epochs - 1 else None
             for rows in minibatch_order(self.settings, self._minibatch_seed, live, step, epoch):
                 self._update(experience, rows, step, taken)
         network.eval()
@@ -148,8 +148,8 @@ class Learner:
             taken.profiler.update(batch, objective)
         if taken.recorder is not None:
             taken.recorder.update(rows, batch, objective)
-        if taken.agreement is not None:
-            taken.agreement.update(batch, objective)
+        if taken.overlap is not None:
+            taken.overlap.update(batch, objective)
         loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
         if values is None or experience.values is None or experience.returns is None:
             return loss, None
@@ -256,7 +256,7 @@ class _Updates:
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
     recorder: TokenRecorder | None
-    agreement: AgreementCounter | None = None
+    overlap: MaskOverlapCounter | None = None
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     critic: list[tuple[float, float]] = field(default_factory=list)

@@ -25,7 +25,7 @@ def first_exit(
     *,
     delta: Delta,
     exit_at: Annotated[
-        float, Param(above=0, headline=True, about="Most that the D of a prefix may add up to.")
+        float, Param(above=0, always_shown=True, about="Most that the D of a prefix may add up to.")
     ] = 1.0,
 ) -> Decision:
     """Drop tokens that move away and have D_t > delta, or that come after the exit."""

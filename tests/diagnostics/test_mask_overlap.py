@@ -1,4 +1,4 @@
-"""Rules asked about the same tokens: counts against the golden masks, and over micro-batches."""
+"""Mask overlap of methods on the same tokens: against the golden masks, and over micro-batches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cppo_lab.diagnostics.mask_overlap import WITNESSES, AgreementCounter
+from cppo_lab.diagnostics.mask_overlap import COMPARED, MaskOverlapCounter
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.objective import token_objective
 
 
-def count(batch: TokenBatch, own: str, witnesses: tuple[str, ...] = WITNESSES) -> AgreementCounter:
+def count(batch: TokenBatch, own: str, compared: tuple[str, ...] = COMPARED) -> MaskOverlapCounter:
     algo = method(own)
-    counter = AgreementCounter(algo, witnesses)
+    counter = MaskOverlapCounter(algo, compared)
     counter.update(batch, token_objective(batch, algo))
     return counter
 
@@ -35,7 +35,7 @@ def test_counts_are_those_of_the_published_masks_of_the_flip_case() -> None:
     assert found.both == [[sum(drops[0]), both], [both, sum(drops[1])]]
 
 
-def test_the_own_rule_comes_first_and_is_asked_once() -> None:
+def test_the_own_method_comes_first_and_is_counted_once() -> None:
     rules = count(golden.load("flip", torch.float64), "cppo_binary").result().rules
     assert rules == ["cppo_binary", "grpo", "dppo_tv", "trm_max", "trm_avg"]
 
@@ -52,7 +52,7 @@ def test_tokens_without_advantage_are_not_counted() -> None:
 def test_micro_batches_add_up_and_pairs_are_consistent(case: str, pieces: int) -> None:
     batch = golden.load(case, torch.float64)
     algo = method("dppo_tv")
-    counter = AgreementCounter(algo)
+    counter = MaskOverlapCounter(algo)
     for rows in torch.arange(batch.logp.shape[0]).chunk(pieces):
         part = batch.rows(rows)
         counter.update(part, token_objective(part, algo))

@@ -18,7 +18,7 @@ from torch import Tensor
 from cppo_lab.objectives.advantages import token_advantages
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
-from cppo_lab.objectives.budgets import Allowance, Prefixes
+from cppo_lab.objectives.budgets import Allowance, BudgetInputs
 from cppo_lab.objectives.describe import rules_of
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.gates import gates
@@ -94,7 +94,7 @@ def of_budget(name: str, given: Values, parameters: Values) -> Tensor:
     distance, weights = tensor([given["divergence"]]), tensor([given["weights"]])
     cost = distance * weights
     mask = torch.ones_like(cost, dtype=torch.bool)
-    inputs = Prefixes(
+    inputs = BudgetInputs(
         distance, cost, cost.cumsum(-1), weights.cumsum(-1), mask, given["size"], given["delta"]
     )
     granted: Allowance = BudgetSpec(kind=name, **parameters).rule()(inputs)

@@ -83,7 +83,7 @@ def test_parameters_of_unselected_rules_are_kept_or_refused_as_declared() -> Non
         *,
         needed: Annotated[float, Param(above=0)],
         kept: Annotated[float, Param(default=1.0)],
-        refused: Annotated[float, Param(default=1.0, refused_unread=True)],
+        refused: Annotated[float, Param(default=1.0, refuse_unread=True)],
     ) -> float:
         return needed + kept + refused
 
