@@ -6,12 +6,15 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tiny_runs import ROOT, TINY, tiny_config
 
+from cppo_lab import plugins
 from cppo_lab.config.compose import compose_run
+from cppo_lab.errors import UserError
+from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.rollouts.vllm import installation, probe
 from cppo_lab.rollouts.vllm_config import VllmConfig
 from cppo_lab.sweeps.sweep import find_sweep
@@ -70,6 +73,35 @@ def test_the_range_and_the_tolerances_are_those_of_the_code() -> None:
     allowed = next(line for line in PAGE.splitlines() if line.startswith("| **allowed**"))
     values = [float(value) for value in re.findall(r"\*\*([\d.e-]+)\*\*", allowed)]
     assert values == [probe.TOLERANCE["float32"], probe.TOLERANCE["bfloat16"]]
+
+
+def test_every_engine_is_in_the_table_with_its_weight_formats() -> None:
+    table = PAGE[: PAGE.index("```bash")]
+    rows = re.findall(r"^\| `(\w+)`.*\| (.*`) \|$", table, re.MULTILINE)
+    shown = {name: tuple(re.findall(r"`(\w+)`", formats)) for name, formats in rows}
+    assert shown == {
+        name: get_args(part.model_fields["weights"].annotation) for name, part in engines.items()
+    }
+
+
+def test_the_engine_of_your_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(engines, "_entries", dict(engines._entries))
+    blocks = re.findall(r"```(?:python|yaml)\n# (my_engine/\S+)\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 2
+    for name, text in blocks:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    chosen = ("engine=fast", f"plugins=['{tmp_path / 'my_engine'}']")
+    engine = compose_run([*chosen, "algo=grpo"]).engine
+    assert engine.model_dump() == {
+        "kind": "fast",
+        "weights": "same",
+        "batch_size": 512,
+        "draft_tokens": 4,
+    }
+    with pytest.raises(UserError, match="does not record top-K log-probabilities"):
+        compose_run([*chosen, "algo=dppo_topk_tv"])
 
 
 def test_every_setting_is_explained() -> None:
