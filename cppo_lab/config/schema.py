@@ -1,4 +1,4 @@
-"""The typed schema of every configuration group: what a run is, checked before any work starts."""
+"""The typed schema of a run configuration, validated before any work starts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Seeds(Group):
 class Warmup(Group):
     """Supervised warm-up of a from-scratch model into the starting policy.
 
-    Training goes on past `steps`, `extra_steps` at a time and up to `max_steps`, until the sampled accuracy on the
-    task's problems lies in `band`. `corruption` is the share of wrong steps in the embedded task's solutions: it
-    leaves the policy room to improve. `longest` bounds the embedded task's problem length.
+    After `steps`, training continues `extra_steps` at a time, up to `max_steps`, until the sampled accuracy on the
+    task's problems lies in `band`. `corruption` is the share of wrong steps in the embedded task's solutions, which
+    leaves the policy room to improve. `longest` bounds the length of the embedded task's problems.
     """
 
     steps: Annotated[int, Field(ge=0)]
@@ -54,7 +54,7 @@ class Warmup(Group):
 
 
 class Trainer(Group):
-    """The loop: what a step is, and how the optimizer (AdamW) takes it."""
+    """The training loop and its optimizer (AdamW)."""
 
     steps: Count
     prompts_per_step: Count
@@ -111,11 +111,11 @@ def _method(value: AlgoSpec | Mapping[str, Any]) -> AlgoSpec:
 
 
 Method = Annotated[AlgoSpec, PlainValidator(_method), PlainSerializer(AlgoSpec.as_dict)]
-"""A method, which checks its own keys."""
+"""A method; it validates its own keys."""
 
 
 class RunConfig(Group):
-    """Everything that one run is made of."""
+    """The configuration of one run."""
 
     seed: Seed
     seeds: Seeds
@@ -151,7 +151,7 @@ class RunConfig(Group):
         return self
 
     def _check_engine(self) -> None:
-        """Raise ValueError where the method needs rollouts that the engine does not give."""
+        """Raise ValueError if the method needs rollouts that the engine does not provide."""
         top_p, needs = self.engine.sampling_top_p, self.algo.requirements
         if top_p < 1 and (self.algo.anchor == "rollout" or self.algo.correction.kind != "none"):
             raise ValueError(
