@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -116,3 +117,31 @@ def test_installed_command_finds_its_own_files_from_anywhere(program: Path, tmp_
     plan = json.loads(run(program, "plan", "quickstart", "--json", cwd=tmp_path))
     assert len(plan["runs"]) == 8
     assert list(tmp_path.iterdir()) == []
+
+
+def test_custom_data_and_a_task_of_your_own_train_outside_the_repository(
+    program: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "examples" / "my_task", tmp_path / "my_task")
+    rows = [f'"{i} + {j}",{i + j},"{i} + {j} = {i + j}"' for i in range(6) for j in range(6)]
+    table = "\r\n".join(["sum,total,work", *rows])
+    (tmp_path / "sums.csv").write_text(table, encoding="utf-8-sig", newline="")
+    short = (
+        "trainer.steps=1",
+        "trainer.prompts_per_step=4",
+        "trainer.group_size=4",
+        "trainer.evaluation_problems=8",
+        "warmup=gsm8k",
+        "warmup.steps=2",
+        "warmup.max_steps=2",
+        "tracking=none",
+    )
+    columns = ("task.question_field=sum", "task.answer_field=total", "task.solution_field=work")
+    csv = ("task=custom", "task.path=sums.csv", *columns, "task.heldout=8", "task.max_response_tokens=24")
+    run(program, "train", *csv, *short, cwd=tmp_path)
+    run(program, "train", "task=letters", "--plugins", "my_task", *short, cwd=tmp_path)
+    infos = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/run.json")]
+    assert {(info["task"], info["status"]) for info in infos} == {
+        ("custom", "FINISHED"),
+        ("letters", "FINISHED"),
+    }

@@ -51,7 +51,9 @@ def eval_(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="A local JSONL or Parquet file to use instead of the hub.", show_default=False
+            "--data",
+            help="A local JSONL, JSON, CSV, TSV or Parquet file to use instead of the hub.",
+            show_default=False,
         ),
     ] = None,
     fewshot_data: Annotated[

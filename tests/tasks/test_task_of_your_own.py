@@ -60,18 +60,3 @@ def test_without_the_plug_in_the_task_is_unknown(folder: Path) -> None:
     refused = lab("config", "task=letters", cwd=folder)
     assert refused.returncode == 2
     assert "task=letters: unknown choice; allowed are chain, custom, dapo_math, gsm8k." in refused.stderr
-
-
-def test_a_csv_with_other_column_names_trains_without_code(tmp_path: Path) -> None:
-    rows = [f'"{i} + {j}",{i + j},"{i} + {j} = {i + j}"' for i in range(6) for j in range(6)]
-    text = "\r\n".join(["sum,total,work", *rows])
-    (tmp_path / "sums.csv").write_text(text, encoding="utf-8-sig", newline="")
-    named = ("task.question_field=sum", "task.answer_field=total", "task.solution_field=work")
-    base = ("task=custom", "task.path=sums.csv", *named, "task.heldout=8", "task.max_response_tokens=24")
-    done = lab("train", *base, "warmup=gsm8k", *SHORT, "paths.output=out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    info = json.loads((one_run_folder(tmp_path / "out") / "run.json").read_text(encoding="utf-8"))
-    assert (info["status"], info["task"]) == ("FINISHED", "custom")
-    refused = lab("train", *base, "task.answer_field=answer", "warmup=gsm8k", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "sums.csv, row 1: needs the columns sum, answer (it has sum, total, work)" in refused.stderr
