@@ -1,11 +1,11 @@
-"""From the grids of a sweep file and what the command line says to the overrides of every run, by Hydra's grammar."""
+"""From the grids of a sweep file and the command line to the overrides of every run, in Hydra's grammar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import product
 from typing import Any
 
 from cppo_lab.config.overrides import parse
@@ -14,157 +14,169 @@ from cppo_lab.sweeps.sweep_file import Grid, SweepFile
 
 
 def hydra_settings(overrides: Sequence[str]) -> list[str]:
-    """Those overrides that speak to Hydra itself (a launcher or a sweeper plug-in and its settings)."""
+    """The overrides of Hydra's own settings: a launcher or a sweeper and its options."""
     return [o for o in overrides if o.lstrip("+~").startswith(("hydra/", "hydra."))]
 
 
 def merged_grids(file: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
-    """What is set in each grid that the command line leaves: by the file, and in its place by the command line.
+    """The overrides of each grid that the command line leaves: those of the file, replaced by the command line's.
 
-    `model=m` leaves the grids of `m`, with what they set for it, and `algo=ppo,cppo` gives each grid those of the two
-    that it has. A value that no grid has goes where the others go, or else to every grid. Seeds choose none. Raises
-    UserError where other grids would be left if the overrides stood in another order.
+    An override of an axis keeps the grids that have its values, each with the values that it has: `model=m` keeps the
+    grids of `m`. A value that no grid has goes where the others go, or else to every grid. Seeds keep all grids. If no
+    grid has values of every such override, those that have the most are kept, provided that all else in them agrees.
+    Raises UserError if it does not, and for a value that only excluded grids have.
     """
-    choosing = [place for place, override in enumerate(parse(overrides)) if _chooses(file, override)]
-    left = _left_by(file, overrides, choosing)
-    found = [_merged(file, grid, asked) for grid, asked in left]
-    for order in permutations(choosing):
-        if (otherwise := _left_by(file, overrides, order)) == left:
-            continue
-        other = [_merged(file, grid, asked) for grid, asked in otherwise]
-        if _all_set(found) != _all_set(other):
-            raise _ambiguous(file, [overrides[place] for place in choosing], found, other)
+    asked = {key: _values(text) for text in overrides if _narrows(file, text) for key in [_key(text)]}
+    taken = [{key: _taken(file, grid, key, values) for key, values in asked.items()} for grid in file.grids]
+    had = [frozenset(key for key, values in each.items() if values) for each in taken]
+    largest = [keys for keys in dict.fromkeys(had) if not any(keys < others for others in had)]
+    kept = [[place for place, keys in enumerate(had) if keys == each] for each in largest]
+    found, *others = [[_merged(file, file.grids[p], overrides, taken[p]) for p in places] for places in kept]
+    for other in others:
+        _refuse_differing(file, asked, found, other)
+    _refuse_excluded(file, asked, largest[0], [taken[place] for place in kept[0]])
     return found
 
 
-def _chooses(file: SweepFile, override: Any) -> bool:
-    key = override.get_key_element()
+def _narrows(file: SweepFile, override: str) -> bool:
+    """Whether an override of the command line selects among the grids."""
+    (parsed,) = parse([override])
+    key = parsed.get_key_element()
     is_axis = any(key in grid.axes for grid in file.grids)
     is_seed = key.split(".")[0] in ("seed", "seeds")
-    return is_axis and not (is_seed or override.is_delete() or override.is_add())
+    return is_axis and not (is_seed or parsed.is_delete() or parsed.is_add())
 
 
-def _left_by(file: SweepFile, overrides: Sequence[str], order: Sequence[int]) -> list[tuple[Grid, list[str]]]:
-    left = [(grid, list(overrides)) for grid in file.grids]
-    for place in order:
-        key = overrides[place].partition("=")[0]
-        left = _narrowed(left, place, key, _values(overrides[place]))
-    return left
+def _taken(file: SweepFile, grid: Grid, key: str, asked: list[str]) -> list[str]:
+    """Which of the values asked for on an axis a grid takes; one without the axis takes all of them."""
+
+    def values(of: Grid) -> list[str]:
+        return _values(f"{key}={of.axes[key]}") if key in of.axes else asked
+
+    new = [value for value in asked if not any(value in values(each) for each in file.grids)]
+    taken = [value for value in asked if value in values(grid) or value in new]
+    return taken if taken != new or new == asked else []
 
 
-def _all_set(grids: Sequence[Sequence[str]]) -> set[frozenset[tuple[str, str]]]:
-    return {frozenset(values_set(grid).items()) for grid in grids}
-
-
-def _ambiguous(
-    file: SweepFile, asked: Sequence[str], found: Sequence[Sequence[str]], other: Sequence[Sequence[str]]
-) -> UserError:
+def _refuse_differing(
+    file: SweepFile,
+    asked: Mapping[str, list[str]],
+    found: Sequence[Sequence[str]],
+    other: Sequence[Sequence[str]],
+) -> None:
     one, another = ([values_set(grid) for grid in grids] for grids in (found, other))
+    if {frozenset(grid.items()) for grid in one} == {frozenset(grid.items()) for grid in another}:
+        return
     keys = sorted({key for grid in (*one, *another) for key in grid})
     differing = [
         key for key in keys if {grid.get(key) for grid in one} != {grid.get(key) for grid in another}
     ]
-    return UserError(
-        f"sweep {file.slug}: {' '.join(asked)}: no grid of the file has all of these, and those that have some set "
+    raise UserError(
+        f"sweep {file.slug}: {_as_text(asked)}: no grid of the file has all of these, and those that have some set "
         f"{', '.join(differing)} differently; give {' '.join(f'{key}=…' for key in differing)} as well."
     )
 
 
-def _narrowed(
-    left: Sequence[tuple[Grid, list[str]]], place: int, key: str, asked: Sequence[str]
-) -> list[tuple[Grid, list[str]]]:
-    """The grids that have any of the values asked for of an axis, each with what of them it is to take."""
-    having = [_values(f"{key}={grid.axes[key]}") if key in grid.axes else list(asked) for grid, _ in left]
-    new = [value for value in asked if not any(value in values for values in having)]
-    kept = []
-    for (grid, overrides), values in zip(left, having, strict=True):
-        taken = [value for value in asked if value in values or value in new]
-        if taken == list(asked):
-            kept.append((grid, overrides))
-        elif taken != new:
-            narrowed = f"{key}={','.join(taken)}"
-            kept.append((grid, [*overrides[:place], narrowed, *overrides[place + 1 :]]))
-    return kept
+def _refuse_excluded(
+    file: SweepFile,
+    asked: Mapping[str, list[str]],
+    had: Iterable[str],
+    taken: Sequence[Mapping[str, list[str]]],
+) -> None:
+    for key in had:
+        lost = [value for value in asked[key] if not any(value in grid[key] for grid in taken)]
+        if lost:
+            others = {other: values for other, values in asked.items() if other != key}
+            raise UserError(
+                f"sweep {file.slug}: {key}={','.join(lost)}: no grid of the file has it with {_as_text(others)}."
+            )
+
+
+def _as_text(asked: Mapping[str, list[str]]) -> str:
+    return " ".join("=".join((key, ",".join(values))) for key, values in asked.items())
+
+
+def _merged(
+    file: SweepFile, grid: Grid, overrides: Sequence[str], taken: Mapping[str, list[str]]
+) -> list[str]:
+    """The overrides of one grid, replaced by the command line's, of which those of an axis have the values `taken`."""
+    own = [*file.overrides, *grid.overrides, *(f"{key}={value}" for key, value in grid.axes.items())]
+    merged = {_key(text): text for text in own}
+    for text in overrides:
+        key = _key(text)
+        values = taken.get(key)
+        merged[key] = f"{key}={','.join(values)}" if values and values != _values(text) else text
+    return list(merged.values())
+
+
+@cache
+def _key(override: str) -> str:
+    (parsed,) = parse([override])
+    return str(parsed.get_key_element()).lstrip("+")
 
 
 @cache
 def _values(override: str) -> list[str]:
-    """The values that an override gives its key, one after the other."""
+    """The values that an override gives its key, in order."""
     key, _, value = override.partition("=")
     return [axes.get(key, value) for _, axes in expand([override])]
 
 
-def _merged(file: SweepFile, grid: Grid, overrides: Sequence[str]) -> list[str]:
-    """What the file says of one of its grids, with `overrides` in its place; a later one replaces."""
-    merged: dict[str, str] = {}
-    own = [*file.overrides, *grid.overrides, *(f"{key}={value}" for key, value in grid.axes.items())]
-    for text, parsed in [
-        *zip(own, parse(own), strict=True),
-        *zip(overrides, parse(overrides), strict=True),
-    ]:
-        key = parsed.get_key_element().lstrip("+")
-        merged[key] = text
-    return list(merged.values())
-
-
 def expand(overrides: Sequence[str]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
-    """Every combination of the swept values, by Hydra's own sweeper: (overrides, axis values) of each run.
+    """Every combination of the swept values, the last one varying fastest: (overrides, axis values) of each run.
 
-    Raises UserError where an override has no values that could be listed.
+    Raises UserError for an override whose values cannot be listed.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = parse(overrides)
-    for override in parsed:
-        _refuse_without_values(override)
-    swept = {o.get_key_element() for o in parsed if o.is_sweep_override()}
-    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    combinations = []
-    for combination in (c for batch in batches for c in batch):
-        axes = {}
-        for override in combination:
-            key, _, value = override.partition("=")
-            if key in swept:
-                axes[key.lstrip("+")] = value
-        combinations.append((tuple(combination), axes))
-    return combinations
+    listed = []
+    for override in parse(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            _refuse_without_values(override)
+            listed.append([(key, value, True) for value in override.sweep_string_iterator()])
+        else:
+            listed.append([(key, override.get_value_element_as_str(), False)])
+    return [
+        (
+            tuple(f"{key}={value}" for key, value, _ in combination),
+            {key.lstrip("+"): value for key, value, is_swept in combination if is_swept},
+        )
+        for combination in product(*listed)
+    ]
 
 
 def _refuse_without_values(override: Any) -> None:
-    if not override.is_sweep_override():
-        return
-    said = str(override.input_line)
+    text = str(override.input_line)
     if not override.is_discrete_sweep():
-        raise UserError(f"{said}: an interval has no values to list; give choice(…) or range(…).")
+        raise UserError(f"{text}: an interval has no list of values; use choice(…) or range(…).")
     if override.value_type.name == "GLOB_CHOICE_SWEEP":
-        raise UserError(f"{said}: patterns are not expanded; list the values, as in algo=grpo,cppo.")
+        raise UserError(f"{text}: patterns are not expanded; list the values, as in algo=grpo,cppo.")
     if next(iter(override.sweep_string_iterator()), None) is None:
-        raise UserError(f"{said}: holds no value; a range ends before its second number.")
+        raise UserError(f"{text}: has no values; a range excludes its end.")
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One run of a sweep before it is composed: its overrides, and where it stands on the axes that they tell of."""
+    """One run of a sweep before it is composed: its overrides, and its values on the axes that they set."""
 
     overrides: tuple[str, ...]
     axes: Mapping[str, str]
 
     def value(self, axis: str) -> str | None:
-        """Its value on an axis, which another grid of the sweep may vary; None where its overrides do not say it."""
+        """Its value on an axis, which another grid may vary; None if its overrides do not set it."""
         return self.axes.get(axis, values_set(self.overrides).get(axis))
 
 
 def values_set(overrides: Sequence[str]) -> dict[str, str]:
-    """The text that overrides set each key to."""
+    """The value that overrides set each key to, as text."""
     return {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
 
 
 def combinations(file: SweepFile, overrides: Sequence[str]) -> list[Combination]:
-    """Every run of a sweep, with the command line's overrides, grid by grid."""
+    """Every run of a sweep with the command line's overrides, grid by grid."""
     return [Combination(*found) for merged in merged_grids(file, overrides) for found in expand(merged)]
 
 
 def axis_names(file: SweepFile, runs: Sequence[Combination]) -> list[str]:
-    """The axes of a sweep: what its runs vary, and, with several grids, what a grid holds that another may vary."""
+    """The axes of a sweep: what its runs vary and, with several grids, what any grid lists among its axes."""
     declared = [key for grid in file.grids for key in grid.axes] if len(file.grids) > 1 else []
     return list(dict.fromkeys([*declared, *(key for run in runs for key in run.axes)]))

@@ -187,7 +187,7 @@ BAD = [
     (["sweep", "algo=grpo,cppo", "seed=range(0,"], ["seed=range(0,", "grammar"]),
     (["sweep", "task=gsm8k", "task.path=absent.jsonl", "seed=0,1"], ["absent.jsonl", "no such data file"]),
     (["plan", "quickstrat"], ["quickstrat"]),
-    (["plan", "seed=range(0,0)"], ["seed=range(0,0)", "holds no value"]),
+    (["plan", "seed=range(0,0)"], ["seed=range(0,0)", "has no values"]),
     (["plan", "trainer.lr=interval(0,1)"], ["trainer.lr=interval(0,1)", "range(…)"]),
     (["plan", "algo=glob(*)"], ["algo=glob(*)", "list the values"]),
     (["plan", "=3"], ["=3", "give key=value"]),
