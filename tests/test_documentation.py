@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -99,3 +100,11 @@ def test_the_make_targets_that_pages_name_exist() -> None:
                 page,
                 target,
             )
+
+
+def test_the_modules_of_the_reference_exist() -> None:
+    for page in (DOCS / "api").glob("*.md"):
+        modules = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert modules
+        for module in modules:
+            assert importlib.util.find_spec(module) is not None, module
