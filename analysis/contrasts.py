@@ -107,7 +107,7 @@ class Contrast:
         seen = self.estimate
         if seen is None:
             return math.nan
-        return statistics.smallest_resolvable_difference(seen.sd, seen.n, POWER, 1 - ALPHA / self.family)
+        return statistics.detectable_difference(seen.sd, seen.n, POWER, 1 - ALPHA / self.family)
 
     @property
     def seeds_needed(self) -> float | None:
@@ -181,7 +181,7 @@ def seeds_to_detect(seen: Estimate | None, distance: float, family: int) -> floa
     """
     if seen is None or not seen.sd > 0 or not distance > 0:
         return None
-    return statistics.pairs_to_resolve(distance, seen.sd, POWER, 1 - ALPHA / family) or math.inf
+    return statistics.pairs_to_detect(distance, seen.sd, POWER, 1 - ALPHA / family) or math.inf
 
 
 def seeds_to_show_equal(seen: Estimate | None, margin: float, family: int) -> float | None:

@@ -1,10 +1,9 @@
-"""Statistics over seeds. Pure functions of numpy arrays; randomness only through the Generator handed in.
+"""Statistics over seeds. Pure functions of numpy arrays; randomness only through the Generator given.
 
-Which interval, and why: the headline interval is Student's t over seeds at every n. With two to five seeds a
-bootstrap over seeds can only re-draw those few values and covers far too rarely (at n = 2 it has three
-distinct means), while t pays for the small n with its quantile (12.7 at n = 2, 4.3 at n = 3, 2.8 at n = 5).
-The interquartile mean with a stratified bootstrap (Agarwal et al., arXiv:2108.13264) is for runs x tasks
-matrices with enough scores.
+The headline interval is Student's t over seeds at every n. With two to five seeds a bootstrap over seeds can only
+redraw those few values and covers far too rarely (at n = 2 it has three distinct means), while t accounts for the small
+n by its quantile (12.7 at n = 2, 4.3 at n = 3, 2.8 at n = 5). The interquartile mean with a stratified bootstrap
+(Agarwal et al., arXiv:2108.13264) is for runs x tasks matrices with enough scores.
 """
 
 from __future__ import annotations
@@ -41,19 +40,6 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Treatment minus baseline on the same seeds and starting policies.
-
-    p_t: two-sided paired t test; p_sign_flip: two-sided sign-flip test (exact up to 14 pairs);
-    p_t is NaN below two pairs.
-    """
-
-    difference: Estimate
-    p_t: float
-    p_sign_flip: float
 
 
 def t_interval(values: Array, level: float = LEVEL, *, least_sd: float = 0.0) -> Estimate:
@@ -104,37 +90,6 @@ def stratified_bootstrap_interval(
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
-
-
-def paired_difference(
-    treatment: Array,
-    baseline: Array,
-    generator: np.random.Generator,
-    level: float = LEVEL,
-    *,
-    least_sd: float = 0.0,
-) -> PairedDifference:
-    """`treatment` [n] minus `baseline` [n], entry i of both from the same seed and starting policy.
-
-    least_sd: the spread of a difference that measurement error alone must cause, see `t_interval`.
-    """
-    first, second = _finite(treatment), _finite(baseline)
-    if first.shape != second.shape:
-        raise ValueError(f"paired values must match: {len(first)} against {len(second)}.")
-    differences = first - second
-    estimate = t_interval(differences, level, least_sd=least_sd)
-    return PairedDifference(
-        estimate, paired_t_p(differences, least_sd=least_sd), sign_flip_p(differences, generator)
-    )
-
-
-def paired_t_p(differences: Array, *, least_sd: float = 0.0) -> float:
-    """Two-sided p of Student's t test on `differences` [n]; NaN below two, 1 or 0 without spread."""
-    sample = _finite(differences)
-    if len(sample) < 2:
-        return math.nan
-    sd = max(float(sample.std(ddof=1)), least_sd)
-    return t_p(float(sample.mean()), sd, len(sample))
 
 
 def t_p(distance: float, sd: float, n: int) -> float:
@@ -188,7 +143,7 @@ def probability_of_improvement(treatment: Array, baseline: Array) -> float:
     return float(wins) / (len(first) * len(second))
 
 
-def smallest_resolvable_difference(sd: float, n: int, power: float = 0.8, level: float = LEVEL) -> float:
+def detectable_difference(sd: float, n: int, power: float = 0.8, level: float = LEVEL) -> float:
     """True paired difference that a t test on n pairs of spread `sd` finds with probability `power`."""
     if n < 2 or not sd > 0:
         return math.nan
@@ -201,7 +156,7 @@ def smallest_resolvable_difference(sd: float, n: int, power: float = 0.8, level:
     return high * sd
 
 
-def pairs_to_resolve(
+def pairs_to_detect(
     difference: float, sd: float, power: float = 0.8, level: float = LEVEL, most: int = 1000
 ) -> int | None:
     """Pairs a t test needs to find a true `difference` of spread `sd` with probability `power`.

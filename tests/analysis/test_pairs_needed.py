@@ -12,27 +12,27 @@ from cppo_lab.analysis import statistics
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 5, 20])
-def test_the_smallest_resolvable_difference_is_found_with_the_stated_power(pairs: int) -> None:
+def test_the_detectable_difference_is_found_with_the_stated_power(pairs: int) -> None:
     generator = np.random.default_rng(pairs)
     sd = 0.04
-    difference = statistics.smallest_resolvable_difference(sd, pairs)
+    difference = statistics.detectable_difference(sd, pairs)
     draws = generator.normal(difference, sd, size=(4000, pairs))
     found = scipy_stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_pairs_needed_is_the_least_number_with_the_stated_power() -> None:
-    pairs = statistics.pairs_to_resolve(0.02, 0.04)
+    pairs = statistics.pairs_to_detect(0.02, 0.04)
     assert pairs is not None
-    assert statistics.smallest_resolvable_difference(0.04, pairs) <= 0.02
-    assert statistics.smallest_resolvable_difference(0.04, pairs - 1) > 0.02
+    assert statistics.detectable_difference(0.04, pairs) <= 0.02
+    assert statistics.detectable_difference(0.04, pairs - 1) > 0.02
 
 
 @pytest.mark.parametrize(("difference", "sd"), [(0.0, 0.04), (0.0001, 0.04), (0.1, 0.0), (0.1, math.nan)])
 def test_pairs_needed_is_unknown_without_difference_or_spread_or_beyond_reach(
     difference: float, sd: float
 ) -> None:
-    assert statistics.pairs_to_resolve(difference, sd) is None
+    assert statistics.pairs_to_detect(difference, sd) is None
 
 
 def share_shown_equal(mean: float, sd: float, margin: float, pairs: int, level: float) -> float:
@@ -64,7 +64,7 @@ def test_pairs_to_show_equal_do_so_with_the_stated_power(
 def test_pairs_that_are_enough_for_one_margin_are_too_few_for_both() -> None:
     pairs, one_sided = (
         statistics.pairs_to_show_equal(0.0, 0.06, 0.03),
-        statistics.pairs_to_resolve(0.03, 0.06),
+        statistics.pairs_to_detect(0.03, 0.06),
     )
     assert pairs is not None
     assert one_sided is not None
@@ -75,7 +75,7 @@ def test_pairs_that_are_enough_for_one_margin_are_too_few_for_both() -> None:
 
 def test_a_margin_too_far_to_be_mistaken_for_takes_no_pairs_of_its_own() -> None:
     # Near one margin the other is six spreads away: the test there is the one of a difference.
-    near, alone = statistics.pairs_to_show_equal(0.02, 0.01, 0.03), statistics.pairs_to_resolve(0.01, 0.01)
+    near, alone = statistics.pairs_to_show_equal(0.02, 0.01, 0.03), statistics.pairs_to_detect(0.01, 0.01)
     assert near == alone
 
 

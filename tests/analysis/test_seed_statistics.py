@@ -13,10 +13,17 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from cppo_lab.analysis import statistics
+from cppo_lab.analysis.contrasts import Pair, compare, contrast
+from cppo_lab.analysis.run_table import Run
 
 # Thousandths: whether two sums are equal must not hang on rounding.
 finite = st.integers(-1000, 1000).map(lambda thousandths: thousandths / 1000)
 samples = st.lists(finite, min_size=2, max_size=9)
+
+
+def p_of(differences: np.ndarray, error: float = 0.0) -> float:
+    """The paired test's p for given differences and their evaluation error."""
+    return contrast("a", "b", [Pair(float(value), error, frozenset()) for value in differences]).p
 
 
 @pytest.fixture
@@ -124,13 +131,13 @@ def test_paired_p_equals_scipys_paired_test(values: list[float]) -> None:
     if differences.std() < 1e-3:
         return
     expected = scipy_stats.ttest_rel(differences, np.zeros(len(differences))).pvalue
-    assert statistics.paired_t_p(differences) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert p_of(differences) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_paired_p_without_spread_is_certain_either_way() -> None:
-    assert statistics.paired_t_p(np.array([0.0, 0.0])) == 1.0
-    assert statistics.paired_t_p(np.array([0.5, 0.5])) == 0.0
-    assert math.isnan(statistics.paired_t_p(np.array([0.5])))
+    assert p_of(np.array([0.0, 0.0])) == 1.0
+    assert p_of(np.array([0.5, 0.5])) == 0.0
+    assert math.isnan(p_of(np.array([0.5])))
 
 
 @settings(max_examples=50)
@@ -163,17 +170,25 @@ def test_drawn_sign_flips_agree_with_scipys_permutation_test(generator: np.rando
     assert statistics.sign_flip_p(differences, generator) == pytest.approx(peer.pvalue, abs=0.015)
 
 
-def test_paired_difference_uses_the_pairing(generator: np.random.Generator) -> None:
+def test_contrasts_use_the_pairing() -> None:
     base = np.array([0.1, 0.5, 0.9])
-    paired = statistics.paired_difference(base + np.array([0.05, 0.051, 0.049]), base, generator)
-    assert paired.difference.mean == pytest.approx(0.05)
-    assert paired.p_t < 0.001
+    first, second = (
+        [Run(run_id=str(seed), seeds=str(seed), final=float(value)) for seed, value in enumerate(values)]
+        for values in (base + np.array([0.05, 0.051, 0.049]), base)
+    )
+    paired = compare(first, list(reversed(second)), ("a", "b"))
+    assert paired.estimate is not None
+    assert paired.estimate.mean == pytest.approx(0.05)
+    assert paired.p < 0.001
     assert scipy_stats.ttest_ind(base + 0.05, base).pvalue > 0.5
 
 
-def test_values_of_different_length_are_not_paired(generator: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match="2 against 1"):
-        statistics.paired_difference(np.array([0.1, 0.2]), np.array([0.1]), generator)
+def test_runs_without_a_partner_are_left_out() -> None:
+    first, second = (
+        [Run(run_id=str(seed), seeds=str(seed), final=0.1) for seed in seeds] for seeds in ((0, 1), (1, 2))
+    )
+    assert compare(first, second, ("a", "b")).n == 1
+    assert compare(first[:1], second, ("a", "b")).verdict == "no matched pairs"
 
 
 def test_holm_equals_the_textbook_example() -> None:
@@ -295,7 +310,7 @@ def test_splitting_one_method_in_two_finds_a_difference_no_more_often_than_it_ma
     generator = np.random.default_rng(11)
     trials = 1000
     finals = generator.normal(0.6, 0.04, size=(trials, 2, 5))
-    found = sum(statistics.paired_t_p(first - second) < 0.05 for first, second in finals)
+    found = sum(p_of(first - second) < 0.05 for first, second in finals)
     # Three binomial standard errors above 5% of 1,000.
     assert found / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
 
@@ -309,7 +324,7 @@ def test_spread_is_never_taken_as_smaller_than_the_known_measurement_error() -> 
     assert statistics.t_interval(spread, least_sd=0.02) == statistics.t_interval(spread)
 
 
-def test_two_pairs_that_agree_by_luck_are_no_evidence(generator: np.random.Generator) -> None:
-    first, second = np.array([0.742, 0.617]), np.array([0.766, 0.642])
-    assert statistics.paired_difference(first, second, generator).p_t < 0.05
-    assert statistics.paired_difference(first, second, generator, least_sd=0.012).p_t > 0.15
+def test_two_pairs_that_agree_by_luck_are_no_evidence() -> None:
+    differences = np.array([0.742 - 0.766, 0.617 - 0.642])
+    assert p_of(differences) < 0.05
+    assert p_of(differences, 0.012) > 0.15

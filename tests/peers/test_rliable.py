@@ -17,6 +17,7 @@ from statsmodels.stats.power import TTestPower  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
 from cppo_lab.analysis import statistics  # noqa: E402
+from cppo_lab.analysis.contrasts import Pair, contrast  # noqa: E402
 
 SHAPES = ((4, 1), (5, 1), (7, 3), (10, 4), (16, 26))
 DRAWS = 20_000
@@ -87,10 +88,11 @@ def test_paired_tests_are_scipy_s() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 10, 13):
         first, second = rng.normal(size=n), rng.normal(0.5, 1.2, size=n)
-        found = statistics.paired_difference(first, second, rng)
-        assert found.p_t == pytest.approx(scipy_stats.ttest_rel(first, second).pvalue, abs=1e-12)
+        found = contrast("a", "b", [Pair(value, 0.0, frozenset()) for value in first - second])
+        assert found.estimate is not None
+        assert found.p == pytest.approx(scipy_stats.ttest_rel(first, second).pvalue, abs=1e-12)
         interval = scipy_stats.ttest_rel(first, second).confidence_interval(0.95)
-        assert (found.difference.low, found.difference.high) == pytest.approx(tuple(interval), abs=1e-12)
+        assert (found.estimate.low, found.estimate.high) == pytest.approx(tuple(interval), abs=1e-12)
         flips = scipy_stats.permutation_test(
             (first - second,), np.mean, permutation_type="samples", n_resamples=np.inf
         )
@@ -105,10 +107,10 @@ def test_power_is_statsmodels_s() -> None:
         (0.1, 5, 0.05 / 6),
         (0.02, 20, 0.05 / 3),
     ):
-        difference = statistics.smallest_resolvable_difference(sd, n, level=1 - alpha)
+        difference = statistics.detectable_difference(sd, n, level=1 - alpha)
         power = TTestPower().power(difference / sd, nobs=n, alpha=alpha, alternative="two-sided")
         assert power == pytest.approx(0.8, abs=1e-3)
-        needed = statistics.pairs_to_resolve(difference, sd, level=1 - alpha)
+        needed = statistics.pairs_to_detect(difference, sd, level=1 - alpha)
         assert needed in (n, n + 1)
 
 
