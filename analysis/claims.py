@@ -1,6 +1,4 @@
-"""What a paper claims, as sweep files write it down: a contrast (`cppo - dppo_topk_tv`, or one method), a score and
-what to expect of it.
-"""
+"""The claims of a sweep file: a contrast (`cppo - dppo_topk_tv`, or one method), a score and its expected sign."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from cppo_lab.errors import UserError, one_of
 
 EXPECTATIONS = ("above", "below", "equal", "not zero")
 MARGIN = 0.03
-"""Differences of accuracy below three points are called equal, and no advantage worth having."""
+"""Differences in accuracy below three points count as equal."""
 ACCURACIES = ("final", "best", "area")
 MARGINS = {
     **dict.fromkeys(ACCURACIES, MARGIN),
@@ -22,15 +20,15 @@ MARGINS = {
     "budget_share": 0.0,
     "masked_share": 0.0,
 }
-"""The scores, and what is small in each."""
+"""The scores, and the difference in each that counts as equal."""
 _KEYS = {"says", "contrast", "score", "expect", "than", "at", "between", "headline", "own"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a paper. `at` keeps runs with these values of axes; `between` takes the difference of the
-    contrast between two values of one axis; `than` is subtracted from the score. A `headline` is shown first; one that
-    is the lab's `own` question is not counted among the paper's.
+    """One claim. `at` selects runs by their values on axes; `between` takes the difference of the contrast between two
+    values of one axis; `than` is subtracted from the score. A `headline` is shown in the README; the lab's `own`
+    questions are not counted among the paper's claims.
     """
 
     says: str
@@ -46,18 +44,18 @@ class Claim:
 
     @property
     def margin(self) -> float:
-        """What is small in its score."""
+        """The difference in its score that counts as equal."""
         return MARGINS[self.score]
 
     @property
     def is_of_accuracy(self) -> bool:
-        """Whether it is about accuracies, which are told in points."""
+        """Whether its score is an accuracy, given in points."""
         return self.score in ACCURACIES
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run that a sweep plans: where the run table will have it."""
+    """One run that a sweep plans, and its place in the run table."""
 
     panel: str
     method: str
@@ -66,7 +64,7 @@ class Planned:
 
 
 def read_claims(name: str, content: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """The claims of a sweep file. Raises UserError where one is not as described above."""
+    """The claims of a sweep file. Raises UserError for a malformed one."""
     return [_claim(f"{name}: claims", each) for each in content]
 
 
@@ -76,7 +74,7 @@ def _claim(place: str, content: Mapping[str, Any]) -> Claim:
             raise one_of(place, str(key), _KEYS)
     for key in ("says", "contrast", "expect"):
         if not isinstance(content.get(key), str):
-            raise UserError(f"{place}: every claim needs the text '{key}'.")
+            raise UserError(f"{place}: a claim needs the text '{key}'.")
     if content["expect"] not in EXPECTATIONS:
         raise one_of(f"{place}: expect", content["expect"], EXPECTATIONS)
     named = str(content.get("score", "final"))

@@ -1,4 +1,4 @@
-"""How numbers are written in reports: accuracies in percent with one decimal, differences in points."""
+"""Numbers in reports: accuracies in percent with one decimal, differences in percentage points."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def magnitude(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in the unit a person would use."""
+    """A duration in a readable unit."""
     if _absent(value):
         return NONE
     total = float(value or 0.0)

@@ -1,8 +1,7 @@
-"""Which runs are the same method under other seeds.
+"""Groups: the runs of one method that differ only in their seeds.
 
-A group is one setting of every axis that is not a seed; the runs in it differ only by seeds. Its `method` is
-what gets a colour, its `panel` is what gets a picture of its own: in a sweep of algo x learning rate x seed
-the method is the algorithm and the panel the learning rate.
+A group is one setting of every axis that is not a seed. Its `method` has a colour, its `panel` a picture of its own: in
+a sweep of algo x learning rate x seed the method is the algorithm and the panel the learning rate.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ DEFAULT_BASELINES = ("dppo_topk_tv", "dppo_tv", "grpo", "ppo", "pg")
 
 @dataclass(frozen=True)
 class Member:
-    """Where one run belongs; `seeds` is its seed axes as text, the same for runs to be paired."""
+    """The group of one run; `seeds` is its seed axes as text, the same for runs to be paired."""
 
     method: str
     panel: str
@@ -41,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Groups in the order of the sweep's axes, and the member record of every run."""
+    """Groups in the order of the sweep's axes, and the group of every run."""
 
     groups: tuple[Group, ...]
     membership: dict[str, Member]
@@ -60,7 +59,7 @@ class Grouping:
 
 
 def is_seed_axis(name: str) -> bool:
-    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes that only draw other random numbers."""
+    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes that only change random numbers."""
     parts = name.split(".")
     return parts[-1] == "seed" or parts[-1].endswith("_seed") or "seeds" in parts
 
@@ -68,7 +67,7 @@ def is_seed_axis(name: str) -> bool:
 def group_runs(
     axes: Mapping[str, Sequence[str]], run_axes: Mapping[str, Mapping[str, str]], methods: Mapping[str, str]
 ) -> Grouping:
-    """Place each run by its axis values; `methods` names the algorithm where no axis does."""
+    """Group runs by their axis values; `methods` names the algorithm where no axis does."""
     names = list(axes) or list(dict.fromkeys(key for values in run_axes.values() for key in values))
     varying = [name for name in names if not is_seed_axis(name)]
     seeds = tuple(name for name in names if is_seed_axis(name))
@@ -125,12 +124,12 @@ def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group | None:
 
 
 def has_baseline(grouping: Grouping, wanted: str) -> bool:
-    """Whether any panel has the baseline that is wanted."""
+    """Whether any group is the baseline."""
     return find_baseline(grouping.groups, wanted) is not None
 
 
 def label_of(value: str) -> str:
-    """A value as it can stand beside a line of a figure; a long one is cut and told apart by a checksum."""
+    """A value as a label of a figure; a long one is cut and made unique by a checksum."""
     shown = visible(value).replace("\n", r"\n").replace("\t", r"\t")
     if len(shown) <= MOST_LABEL:
         return shown
@@ -138,9 +137,9 @@ def label_of(value: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last telling part of each dotted name where that is unambiguous, otherwise the whole name.
+    """The last informative part of each dotted name where that is unambiguous, otherwise the whole name.
 
-    `trainer.lr` is lr; a `kind` or `name` says nothing alone, so `task.kind` is task.
+    `trainer.lr` becomes lr; a `kind` or `name` says nothing alone, so `task.kind` becomes task.
     """
     telling = [name.removesuffix(".kind").removesuffix(".name").split(".")[-1] for name in names]
     return {

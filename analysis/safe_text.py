@@ -1,4 +1,4 @@
-"""Text of models and data with what cannot be seen in it written out, and cut where it is too long to read."""
+"""Text of models and data made safe to show: invisible characters written out, long text cut."""
 
 from __future__ import annotations
 

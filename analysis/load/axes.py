@@ -1,8 +1,8 @@
-"""The axes of a study: those that its sweeps chose, and what else differs between its runs.
+"""The axes of a study: those of its sweeps, and whatever else differs between its runs.
 
-A key is loose when two runs that agree in every chosen axis that moves it differ in it all the same: a setting that two
-sweeps do not share, or whatever differs between runs picked by hand. Loose keys become axes of the study, so that they
-are seen, unless their value follows from an axis already there.
+A configuration key is loose when two runs differ in it although they agree on every axis that changes it: a setting
+that two sweeps do not share, or any difference between runs selected by hand. Loose keys become axes of the study, so
+that the reader sees them, unless an axis already determines their value.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.run_record import RunRecord
 from cppo_lab.config.identity import determines_result
 
-# The key that a choice of a configuration group goes by.
+# The configuration key that names the choice of a group.
 NAME_OF_CHOICE = {"algo": "algo.name", "model": "model.name", "task": "task.kind"}
-# What a person would name first when asked how two runs differ.
+# The choices to name first when two runs differ.
 NAMED_CHOICES = ("algo.name", "model.name", "task.kind", "engine.kind", "engine.weights")
 UNKNOWN = "?"
 
@@ -27,9 +27,9 @@ Facts = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Source:
-    """Runs that came together: a sweep, or runs picked one by one, which nobody chose axes for.
+    """A sweep with its runs and axes, or runs selected one by one, which have no axes.
 
-    overrides: by run, the overrides it was started with (`regime` -> `mild`).
+    overrides: for each run, the overrides it was started with (`regime` -> `mild`).
     """
 
     name: str
@@ -43,9 +43,9 @@ class Source:
 class Axes:
     """The axes of a study.
 
-    order: the values of each axis, in the order to show them; values: by run, its value on each axis.
-    facts: by run, the configuration keys that determine its result; empty for a run that has none.
-    loose: the runs by value of every key that no chosen axis explains.
+    order: the values of each axis, in display order; values: for each run, its value on each axis.
+    facts: for each run, the configuration keys that determine its result; empty where its configuration is lost.
+    loose: for each loose key, the runs by value.
     """
 
     order: dict[str, list[str]]
@@ -54,13 +54,13 @@ class Axes:
     loose: dict[str, dict[str, list[str]]]
 
     def follows(self, key: str, owner: str) -> bool:
-        """Whether each value of the key or axis `owner` goes with one value of `key` only."""
+        """Whether the key or axis `owner` determines the value of `key`."""
         rows = [{**self.values[run], **facts} for run, facts in self.facts.items() if facts]
         return _follows(_column(rows, key), _column(rows, owner))
 
 
 def unique_records(sources: Sequence[Source]) -> list[RunRecord]:
-    """Every run of the sources, once."""
+    """The runs of all sources, without repeats."""
     found: dict[str, RunRecord] = {}
     for source in sources:
         for record in source.records:
@@ -69,7 +69,7 @@ def unique_records(sources: Sequence[Source]) -> list[RunRecord]:
 
 
 def study_axes(sources: Sequence[Source]) -> Axes:
-    """The axes of what the sources hold together."""
+    """The axes of all sources together."""
     facts = {record.run_id: facts_of(record) for record in unique_records(sources)}
     movers = _movers(sources, facts)
     if len(sources) == 1 and sources[0].is_sweep:
@@ -89,9 +89,9 @@ def study_axes(sources: Sequence[Source]) -> Axes:
 
 
 def facts_of(record: RunRecord) -> dict[str, Any]:
-    """The configuration keys that determine the run's result; local files and the device as the run found them.
+    """The configuration keys that determine the run's result, with the content of local files and the device used.
 
-    Where the configuration is lost, those of them that run.json tells.
+    Where the configuration is lost, the few that run.json records.
     """
     info = record.info
     model = info["model"].get("name") if isinstance(info.get("model"), dict) else None
@@ -111,7 +111,7 @@ def facts_of(record: RunRecord) -> dict[str, Any]:
 def independent(
     rows: Sequence[Mapping[str, Any]], keys: Collection[str], known: Sequence[str] = ()
 ) -> list[str]:
-    """Those of `keys` whose value follows neither from one in `known` nor from one found before.
+    """Those of `keys` that are determined neither by one in `known` nor by one found before.
 
     Named choices (algo.name, task.kind, ...) come first and seeds last; the trust region follows from the algorithm.
     """
@@ -129,7 +129,7 @@ def independent(
 
 
 def canonical(value: object) -> str:
-    """A value as one text however it was written: `4e-4`, `0.0004` and the number are the same."""
+    """A value as text, the same however it was written: `4e-4`, `0.0004` or the number."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
@@ -152,9 +152,9 @@ def _number(text: str) -> float | None:
 
 
 def _movers(sources: Sequence[Source], facts: Facts) -> dict[str, set[str]]:
-    """By key, the axes that move it: in one sweep, runs that differ in that axis alone, and in seeds, differ in it.
+    """For each key, the axes that change it: runs of a sweep that differ only on that axis and in seeds differ in it.
 
-    A key that varies in a sweep without such runs may be moved by any of its axes.
+    A key that varies in a sweep without such runs may be changed by any of its axes.
     """
     movers: dict[str, set[str]] = {}
     for source in sources:
@@ -198,8 +198,8 @@ def _values_of_chosen(
     values: dict[str, dict[str, str]] = {run: {} for run in facts}
     for axis in chosen:
         for run, known in facts.items():
-            # A key of the configuration says what ran; the choice of a group is named by the sweep's own axis, by
-            # the command line, or by the configuration.
+            # A configuration key is what ran. The choice of a group is named by the sweep's axis, by the command line,
+            # or by the configuration.
             name = NAME_OF_CHOICE.get(axis, "")
             told = ((known, axis), (own[run], axis), (given[run], axis), (known, name))
             for holder, key in told:
@@ -211,7 +211,7 @@ def _values_of_chosen(
 
 
 def _recognise(axis: str, values: Mapping[str, dict[str, str]], facts: Facts, moved: Sequence[str]) -> None:
-    """Name the choice of runs that do not say it, by the keys that the axis moves in the runs that do."""
+    """Infer the value of runs that do not record it from runs that do, by the keys that the axis changes."""
     if not moved:
         return
     seen = {
@@ -244,7 +244,7 @@ def _loose(
 
 
 def _fill(values: Mapping[str, dict[str, str]], axes: Sequence[str], sources: Sequence[Source]) -> None:
-    """Give a run that has no configuration yet the value that all others of its source have, where they agree."""
+    """Give a run without a configuration the value that all others of its source share."""
     for source in sources:
         members = [values[record.run_id] for record in source.records]
         for axis in axes:

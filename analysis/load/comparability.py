@@ -1,7 +1,7 @@
-"""Whether runs may stand beside each other: same task, starting policy, evaluation and budget, or chosen otherwise.
+"""Whether runs are comparable: same task, starting policy, evaluation and budget, unless a sweep varies them.
 
-What an axis of a sweep varies was chosen to be compared, whatever it is. Any other difference in these keys makes two
-runs answer different questions.
+Whatever an axis of a sweep varies is meant to be compared. Any other difference in these keys makes two runs answer
+different questions.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from cppo_lab.analysis.load.axes import NAMED_CHOICES, Axes, Source, canonical, 
 from cppo_lab.analysis.load.run_record import RunRecord
 from cppo_lab.errors import UserError
 
-# Of a starting policy all but the seed must be alike; local files are told apart by what they hold.
+# Starting policies must agree in all but the seed; local files are compared by content.
 SECTIONS = {"task": "task", "warmup": "starting policy", "model": "starting policy"}
-# Of the trainer, what decides how many tokens a run sees, and how it is examined. The rest is a setting of the method.
+# The trainer settings that decide how many tokens a run sees and how it is evaluated. The rest belong to the method.
 TRAINER = {
     "trainer.steps": "budget",
     "trainer.prompts_per_step": "budget",
@@ -29,18 +29,18 @@ TRAINER = {
     "trainer.evaluation_problems": "evaluation",
 }
 RECIPE = "starting_policy.recipe"
-# What besides SECTIONS and the seed goes into a starting policy.
+# What determines a starting policy, besides its seed.
 _STARTS_WITH = ("task.", "model.", "warmup.", "trainer.device", "trainer.threads")
 _MOST_NAMED = 3
 
 
 class NotComparable(UserError):
-    """The runs differ in what must be alike; the message says in which key, with which values, and where."""
+    """The runs differ in keys that must agree; the message gives the keys, their values and the runs."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A key in which runs differ that must be alike; `values` holds (value, the runs that have it, in words)."""
+    """A key that must agree and does not; `values` holds pairs of a value and the names of the runs that have it."""
 
     key: str
     subject: str
@@ -52,7 +52,7 @@ class Difference:
 
 
 def check(differences: Sequence[Difference]) -> None:
-    """Raise NotComparable when there are any."""
+    """Raise NotComparable if there are any."""
     if not differences:
         return
     told = "; ".join(difference.sentence for difference in differences[:_MOST_NAMED])
@@ -62,7 +62,7 @@ def check(differences: Sequence[Difference]) -> None:
 
 
 def mark(differences: Sequence[Difference]) -> str:
-    """What every figure and table bears, such as `not comparable: task and budget differ`; empty without any."""
+    """The label of every figure and table, such as `not comparable: task and budget differ`; empty without any."""
     subjects = list(dict.fromkeys(difference.subject for difference in differences))
     if not subjects:
         return ""
@@ -70,12 +70,12 @@ def mark(differences: Sequence[Difference]) -> str:
 
 
 def find_differences(sources: Sequence[Source], axes: Axes) -> tuple[Difference, ...]:
-    """What must be alike among the runs, is not, and was not chosen as an axis."""
+    """The keys that must agree among the runs, do not, and are not an axis of a sweep."""
     keys = [key for key in axes.loose if subject(key) and not is_seed_axis(key)]
     if all(source.is_sweep for source in sources) and any(
         axis.split(".")[0] == "model" for axis in axes.order
     ):
-        # Whoever names two sweeps of two models wants them side by side, and the axis tells which is which.
+        # Two sweeps of two models are meant to be compared, and the axis tells which is which.
         keys = [key for key in keys if not key.startswith("model.")]
     for choice in NAMED_CHOICES:
         if choice in keys:
@@ -86,17 +86,17 @@ def find_differences(sources: Sequence[Source], axes: Axes) -> tuple[Difference,
         Difference(key, subject(key), tuple((v, names.of(runs)) for v, runs in axes.loose[key].items()))
         for key in keys
     ]
-    # The recipe follows from these keys; it says more only where they agree.
+    # The recipe follows from these keys, so it matters only where they agree.
     return tuple(found or _other_recipes(unique_records(sources), axes, names))
 
 
 def subject(key: str) -> str:
-    """What a key belongs to that must be alike: task, starting policy, budget or evaluation; else empty."""
+    """What must agree that the key belongs to: task, starting policy, budget or evaluation; empty for any other key."""
     return TRAINER.get(key) or SECTIONS.get(key.split(".")[0], "")
 
 
-def unsaid(axes: Axes, differences: Sequence[Difference]) -> str | None:
-    """One sentence on settings outside the algorithm that differ between runs although no axis names them."""
+def uncontrolled(axes: Axes, differences: Sequence[Difference]) -> str | None:
+    """A sentence on settings outside the algorithm that differ between runs although no axis varies them."""
     named = [axis for axis in axes.order if axis in NAMED_CHOICES and axis != "algo.name"]
     keys = [
         key
@@ -112,13 +112,13 @@ def unsaid(axes: Axes, differences: Sequence[Difference]) -> str | None:
     told = [f"{key} ({', '.join(axes.loose[key])})" for key in keys[:_MOST_NAMED]]
     more = [plural(len(keys) - _MOST_NAMED, "more key")] if len(keys) > _MOST_NAMED else []
     return (
-        f"Not the algorithm alone differs: so {'does' if len(keys) == 1 else 'do'} {listed([*told, *more])}, which "
-        "the methods' names do not say."
+        f"The runs differ in more than the algorithm: {listed([*told, *more])}. The names of the methods do not show "
+        "this."
     )
 
 
 def code_versions(records: Sequence[RunRecord]) -> str | None:
-    """One sentence where runs come from versions of the lab that may give different results."""
+    """A sentence where runs come from versions of the lab that may give different results."""
     made = [record.info for record in records if record.info.get("versions")]
     versions: dict[str, int] = {}
     for info in made:
@@ -138,13 +138,13 @@ def code_versions(records: Sequence[RunRecord]) -> str | None:
 
 
 def _belongs(key: str, choice: str, axes: Axes) -> bool:
-    """Whether a key differs only because the choice that it is part of does; a task brings its own warm-up."""
+    """Whether a key differs only because the choice it belongs to does; a task has its own warm-up."""
     groups = {"task.kind": ("task", "warmup"), "model.name": ("model",)}
     return key.split(".")[0] in groups.get(choice, ()) and axes.follows(key, choice)
 
 
 def _other_recipes(records: Sequence[RunRecord], axes: Axes, names: _Names) -> list[Difference]:
-    """Starting policies that should be one: the same configuration and seed made two."""
+    """Starting policies that differ although their configuration and seed are the same."""
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for record in records:
         start = record.info.get("starting_policy")
@@ -162,7 +162,7 @@ def _other_recipes(records: Sequence[RunRecord], axes: Axes, names: _Names) -> l
 
 
 class _Names:
-    """How runs are called in a sentence: by their sweeps when these are all of them, else by their folders."""
+    """How to name runs in a sentence: by their sweeps where those cover them exactly, else by their folders."""
 
     def __init__(self, sources: Sequence[Source], axes: Axes) -> None:
         self._folders: Mapping[str, str] = {r.run_id: r.folder.name for r in unique_records(sources)}

@@ -49,7 +49,7 @@ _PAGE = 500
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to report of a tracking server: an experiment, or only these sweeps and runs of it."""
+    """What to report from a tracking server: an experiment, or only these sweeps and runs of it."""
 
     uri: str
     experiment: str
@@ -65,7 +65,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The lab's runs in an experiment, the one that says most of each; and sweeps with their names and members."""
+    """The lab's runs in an experiment, one entry for each; and its sweeps with their members."""
 
     runs: dict[str, Run]
     sweeps: dict[str, Run]
@@ -73,13 +73,13 @@ class _Listing:
 
     @property
     def alone(self) -> list[str]:
-        """Runs that no sweep lists."""
+        """Runs that belong to no sweep."""
         inside = {run_id for members in self.members.values() for run_id in members}
         return [run_id for run_id in self.runs if run_id not in inside]
 
 
 def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Study:
-    """The study of an experiment's runs, which are kept below `cache`.
+    """The study of an experiment's runs; their files are cached in `cache`.
 
     Raises NothingToReport when the server cannot be read, or has no such experiment, sweep or run; NotComparable as
     load_study does.
@@ -107,7 +107,7 @@ def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Stud
 
 @contextmanager
 def _reading(wanted: Wanted) -> Iterator[None]:
-    """Turn whatever a store raises into one sentence: SQLAlchemy's errors, requests', MLflow's, the system's."""
+    """Turn any error of a store (SQLAlchemy, requests, MLflow, the system) into one sentence."""
     try:
         yield
     except UserError:
@@ -119,7 +119,7 @@ def _reading(wanted: Wanted) -> Iterator[None]:
 
 
 def _reason(error: Exception, wanted: Wanted) -> str:
-    """What the system said at the bottom of the chain of errors (`connection refused`), else the error's first line."""
+    """The system error at the end of the chain (`connection refused`), else the first line of the error."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
@@ -132,9 +132,9 @@ def _client(wanted: Wanted) -> MlflowClient:
     scheme, separator, path = wanted.uri.partition("://")
     if not separator:
         raise NothingToReport(
-            f"--mlflow {wanted.uri}: not the address of a store; give http://…, https://… or sqlite:///…"
+            f"--mlflow {wanted.uri}: is not the address of a store; allowed are http://…, https://… and sqlite:///…"
         )
-    # MLflow would make an empty store rather than say that there is none.
+    # MLflow would create an empty store.
     if (
         scheme in ("sqlite", "file")
         and not Path(path.removeprefix("/") if scheme == "sqlite" else path).exists()
@@ -166,7 +166,7 @@ def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
     for run in everything:
         if run.data.tags.get(KIND_TAG) == "run" and run.data.tags.get(RUN_ID_TAG):
             run_id = run.data.tags[RUN_ID_TAG]
-            # The same run may have been sent several times, once under each of its sweeps.
+            # A run is sent once for each of its sweeps.
             runs[run_id] = max(runs.get(run_id, run), run, key=_weight)
     if not runs:
         raise NothingToReport(
@@ -210,7 +210,7 @@ def _weight(run: Run) -> tuple[bool, int]:
 
 
 def _chosen(listing: _Listing, wanted: Wanted) -> tuple[list[str], list[str]]:
-    """Names of the sweeps and IDs of the runs outside them to report."""
+    """The names of the sweeps, and the ids of the single runs, to report."""
     if not wanted.sweeps and not wanted.runs:
         return [name for name, members in listing.members.items() if members], listing.alone
     names: list[str] = []
@@ -246,10 +246,10 @@ def _told(unsent: Sequence[str]) -> list[str]:
     if not unsent:
         return []
     names = listed([*unsent[:6], *([f"{len(unsent) - 6} more"] if len(unsent) > 6 else [])])
-    has, them = ("has", "it is") if len(unsent) == 1 else ("have", "they are")
+    has = "has" if len(unsent) == 1 else "have"
     return [
-        f"{plural(len(unsent), 'run')} {has} not sent files to the server ({names}): {them} read from parameters and "
-        "metrics there, without timings, profiles and samples."
+        f"{plural(len(unsent), 'run')} {has} sent no files to the server ({names}): parameters and metrics were read, "
+        "but no timings, profiles or samples."
     ]
 
 

@@ -1,8 +1,7 @@
-"""Result files: what a sweep measured, one row per run, small enough to be kept in the repository.
+"""Result files: the scores of a sweep's runs, one row per run, small enough to commit.
 
-A row holds the run's scores as the report computes them, the series that the figures of docs/reproductions.md are drawn
-from, and where the run came from. Runs of one sweep may be made on several machines, a block of seeds on each: a file
-is added to, and runs are compared only where they share a seed and a starting policy.
+A row holds the run's scores as in the report, its curves for docs/reproductions.md, and its origin. The seeds of a sweep may be split over machines: rows are added to a file, and runs are paired only where they share a
+seed and a starting policy.
 """
 
 from __future__ import annotations
@@ -89,16 +88,16 @@ def _run(row: Row, axes: Sequence[str]) -> Run:
 
 
 def _starting_policy(start: Mapping[str, Any]) -> str | None:
-    """The hash of its recipe; a policy that was not made here, and whose accuracy was not recorded, is marked."""
+    """The hash of its recipe; a policy that was not trained here has no recorded accuracy and is marked."""
     recipe = start.get("recipe")
     return f"{recipe}{PRETRAINED}" if recipe and start.get("accuracy") is None else recipe
 
 
 def policy_of(row: Row) -> str:
-    """What is the same for two runs from the same starting policy, and for no others."""
+    """An identifier of the starting policy."""
     policy = row["starting_policy"]
-    # Two processors make different policies of one recipe, which their accuracy tells apart. A pretrained one is the
-    # same wherever it is loaded, whatever the rounding of a device makes of its accuracy.
+    # Two processors train different policies from one recipe, which their accuracy tells apart. A pretrained policy is
+    # the same on every machine, although rounding may change its accuracy.
     return policy if policy.endswith(PRETRAINED) else f"{policy} {row['start']}"
 
 
@@ -130,7 +129,7 @@ def score(row: Mapping[str, str], name: str) -> float:
 
 
 def seeds_of(row: Mapping[str, str]) -> str:
-    """The seeds of a row as one text: the same for runs that draw the same random numbers."""
+    """The seeds of a row as one text."""
     return ", ".join(f"{key}={value}" for key, value in row.items() if is_seed_axis(key))
 
 

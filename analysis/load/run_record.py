@@ -1,4 +1,4 @@
-"""One run folder, as its files tell it: run.json, config.yaml and the JSON Lines files."""
+"""One run folder: run.json, config.yaml and the JSON Lines files, read so that no damage stops a report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Halves of a character, which JSON and YAML can name and no file or frame can hold.
-HALVES = re.compile("[\ud800-\udfff]")
+# Lone surrogates: JSON and YAML can escape them, and no UTF-8 file can hold them.
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as its folder tells it; `info` is run.json, `config` is flat, `notes` what was unreadable."""
+    """One run: `info` is run.json, `config` the flat configuration, `notes` say what was unreadable."""
 
     run_id: str
     folder: Path
@@ -32,7 +32,7 @@ class RunRecord:
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become JSON text so that values compare and print."""
+    """Nested mapping to dotted keys; lists become JSON text, which compares and prints."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -46,10 +46,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Objects of a JSON Lines file and how many lines could not be read.
-
-    A run that was killed leaves a half-written last line; reading a live run must not fail because of it.
-    """
+    """The objects of a JSON Lines file, and the number of unreadable lines, such as the last one of a killed run."""
     if not path.exists():
         return [], 0
     rows: list[dict[str, Any]] = []
@@ -64,7 +61,7 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
                 broken += 1
                 continue
             if isinstance(row, dict):
-                # Rows are many, and hardly any names such a half.
+                # Checking every value of every row would be slow.
                 rows.append(encodable(row) if "\\ud" in line or "\\uD" in line else row)
             else:
                 broken += 1
@@ -72,10 +69,9 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_run(folder: Path, run_id: str | None = None) -> RunRecord:
-    """One run folder. Nothing that is missing or unreadable in it stops the reading; `notes` says what was.
+    """Read a run folder; `notes` say what was missing or unreadable in it.
 
-    A folder that does not exist gives a record with status PENDING, one without a readable run.json a record with
-    status UNKNOWN.
+    A missing folder gives a record of status PENDING, one without a readable run.json a record of status UNKNOWN.
     """
     if not folder.is_dir():
         return not_started(folder, run_id or folder.name)
@@ -108,7 +104,7 @@ def read_config(path: Path, notes: list[str]) -> dict[str, Any]:
         loaded = None
     if isinstance(loaded, dict):
         return flatten(encodable(loaded))
-    notes.append(f"{path.parent.name}: {path.name} holds no configuration and was left out.")
+    notes.append(f"{path.parent.name}: {path.name} is not a configuration and was ignored.")
     return {}
 
 
@@ -120,7 +116,7 @@ def _read_log(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         return []
     if broken:
         lines = "1 unreadable line" if broken == 1 else f"{broken} unreadable lines"
-        notes.append(f"{path.parent.name}: {lines} in {path.name} left out.")
+        notes.append(f"{path.parent.name}: {lines} in {path.name} ignored.")
     return rows
 
 
@@ -138,7 +134,7 @@ def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
 
 
 def steps_of(records: Iterable[RunRecord]) -> int:
-    """Largest training step any record holds; 0 when only the starting policy was evaluated."""
+    """The last training step of any record; 0 when only the starting policy was evaluated."""
     return max((int(row.get("step") or 0) for record in records for row in record.metrics), default=0)
 
 
@@ -161,9 +157,9 @@ def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
 
 
 def encodable(value: Any) -> Any:
-    """Read JSON or YAML with halves of characters in its texts as \\u escapes."""
+    """Parsed JSON or YAML with lone surrogates in its texts as \\u escapes."""
     if isinstance(value, str):
-        return HALVES.sub(lambda half: f"\\u{ord(half.group()):04x}", value)
+        return SURROGATES.sub(lambda found: f"\\u{ord(found.group()):04x}", value)
     if isinstance(value, dict):
         return {encodable(key): encodable(item) for key, item in value.items()}
     return [encodable(item) for item in value] if isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""Where the runs of a report come from: sweeps and run folders on disk.
+"""Sweeps and run folders on disk as a study.
 
-The run folder is the source of truth: nothing here asks a tracking server. A run that failed, was interrupted, never
-started or cannot be read stays in the study and says so.
+Run folders are the source of truth; no tracking server is asked. A run that failed, was interrupted, never started or
+is unreadable stays in the study with that status.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from cppo_lab.analysis.formatting import listed, plural
 from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.axes import Source, canonical, study_axes, unique_records
-from cppo_lab.analysis.load.comparability import check, code_versions, find_differences, unsaid
+from cppo_lab.analysis.load.comparability import check, code_versions, find_differences, uncontrolled
 from cppo_lab.analysis.load.run_record import RunRecord, read_object, read_run, steps_of
 from cppo_lab.analysis.load.study import Heading, Study, assemble
 from cppo_lab.errors import UserError, near_miss
@@ -31,12 +31,12 @@ _LONGEST_NAME = 80
 
 
 class NothingToReport(UserError):
-    """The request names no sweep or run with a finished step; the message says which there are."""
+    """No sweep or run with a finished step was found; the message lists those that exist."""
 
 
 @dataclass(frozen=True)
 class SweepSource:
-    """A sweep as its manifest tells it: the heading of its report, and its runs with their axes."""
+    """A sweep as its manifest describes it: the heading of its report, and its runs with their axes."""
 
     heading: Heading
     source: Source
@@ -55,11 +55,11 @@ def load_study(
     *,
     force: bool = False,
 ) -> Study:
-    """Read a sweep, several of them, run folders, or both; given neither, the newest sweep, or else every run.
+    """Read sweeps, run folders, or both; by default the newest sweep or, without one, every run.
 
-    Runs of several sources are joined, and one that is in two counts once. Raises NothingToReport when a sweep is
-    unknown, a run folder is missing, or no run finished a step; NotComparable when the runs differ in what must be
-    alike, unless `force`, which marks the study instead.
+    A run that is in several sources counts once. Raises NothingToReport when a sweep is unknown, a run folder is
+    missing, or no run finished a step; NotComparable when the runs differ in keys that must agree, unless `force`,
+    which marks the study instead.
     """
     names = [sweep] if isinstance(sweep, str) else list(dict.fromkeys(sweep or ()))
     folders = list(dict.fromkeys(run_folders or ()))
@@ -68,7 +68,7 @@ def load_study(
         names = known[:1]
         folders = [] if known else sorted(path for path in output_root.glob("runs/*") if path.is_dir())
         if not names and not folders:
-            raise NothingToReport(f"{output_root} holds no sweep and no run: run a sweep first.")
+            raise NothingToReport(f"{output_root} holds no sweep and no run; run a sweep first.")
         picked = PICKED
     else:
         picked = f"{PICKED}-{_digest(sorted(folder.name for folder in folders))}"
@@ -119,7 +119,7 @@ def sweep_source(
 
 
 def read_picked(folders: Sequence[Path], name: str) -> Source:
-    """Run folders given one by one. Raises NothingToReport for one that does not exist."""
+    """Run folders selected one by one. Raises NothingToReport for one that does not exist."""
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise NothingToReport(f"run folder = {missing[0]}: no such folder.")
@@ -135,7 +135,7 @@ def join(
     source: str | None = None,
     notes: Sequence[str] = (),
 ) -> Study:
-    """One study of all the sources; `name` and `source` replace those made of theirs. Raises as load_study does."""
+    """One study of all sources; `name` and `source` replace the default ones. Raises as load_study does."""
     sources = [sweep.source for sweep in sweeps] + ([picked] if picked else [])
     records = unique_records(sources)
     if steps_of(records) < 1:
@@ -146,14 +146,14 @@ def join(
         check(differences)
     heading, disagreements = _heading(sweeps, picked, len(records))
     heading = replace(heading, name=name or heading.name, source=source or heading.source)
-    told = (unsaid(axes, differences), code_versions(records), _unchecked(records))
+    told = (uncontrolled(axes, differences), code_versions(records), _unchecked(records))
     all_notes = (*notes, *disagreements, *(sentence for sentence in told if sentence))
     return assemble(records, axes, heading, all_notes, differences)
 
 
 def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """A title to head a page, and the command it stands for: a sweep given on the command line carries its joined
-    overrides as title, and is named by what it varies (`algo × trainer.lr`). Any other title stays, with no command.
+    """The heading of a page, and the command behind it: a sweep given on the command line has its overrides as title
+    and is headed by what it varies (`algo × trainer.lr`). Any other title stays, without a command.
     """
     words = title.split()
     starts = [word.partition("=")[0].lstrip("+") for word in words if OVERRIDE.match(word)]
@@ -165,12 +165,10 @@ def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[st
 
 
 def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -> tuple[Heading, list[str]]:
-    """What the joined study is called, and a sentence for all that its sweeps want differently."""
+    """The heading of the joined study, and a sentence for each setting that its sweeps disagree on."""
     if not sweeps:
         name = picked.name if picked else PICKED
-        return Heading(
-            name, plural(count, "run"), source="" if name == PICKED else "runs chosen one by one"
-        ), []
+        return Heading(name, plural(count, "run"), source="" if name == PICKED else "selected runs"), []
     headings = [sweep.heading for sweep in sweeps]
     if len(headings) == 1 and picked is None:
         return headings[0], []
@@ -181,17 +179,16 @@ def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -
     disagreements = []
     if len(baselines) > 1:
         disagreements.append(
-            f"The sweeps name different baselines ({', '.join(baselines)}); differences here are against "
-            f"{baselines[0]}."
+            f"The sweeps have different baselines ({', '.join(baselines)}); this report uses {baselines[0]}."
         )
     if len(windows) > 1:
         disagreements.append(
-            f"The sweeps look for the best accuracy within different windows ({', '.join(map(str, windows))} steps); "
-            f"here it is {windows[0]}."
+            f"The sweeps select the best accuracy within different windows ({', '.join(map(str, windows))} steps); "
+            f"this report uses {windows[0]}."
         )
     sources = [f"{'sweep' if len(names) == 1 else 'sweeps'} {listed(names)}"]
     if picked:
-        sources.append(f"{plural(len(picked.records), 'run')} chosen one by one")
+        sources.append(f"{plural(len(picked.records), 'selected run')}")
     heading = Heading(
         name=_joined_name([*names, *([picked.name] if picked else [])]),
         title=" · ".join(titles) if len(titles) <= _MOST_TITLES else plural(len(names), "sweep"),
@@ -206,7 +203,7 @@ def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -
 
 
 def _joined_name(names: Sequence[str]) -> str:
-    """A folder name for several sources; a long one is cut and told apart by a digest."""
+    """A folder name for several sources; a long one is cut and made unique by a digest."""
     name = "+".join(names)
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{_digest(names)}"
 
@@ -227,7 +224,7 @@ def _listed(record: RunRecord, entry: Mapping[str, Any]) -> RunRecord:
 
 
 def _present(record: RunRecord) -> RunRecord:
-    """The run as it is now: one that says RUNNING while no process works on it was interrupted."""
+    """The run with its present status: one marked RUNNING that no process works on was interrupted."""
     if record.info.get("status") != "RUNNING" or RunFolder(record.folder).present_status == "RUNNING":
         return record
     reason = "its process was killed; the same command resumes it from its last checkpoint"
@@ -244,7 +241,7 @@ def _unchecked(records: Sequence[RunRecord]) -> str | None:
     if not bare or len(records) == 1:
         return None
     which = listed(bare[:6]) + (f" and {len(bare) - 6} more" if len(bare) > 6 else "")
-    return f"Without a readable configuration ({which}) it cannot be checked whether the runs are comparable."
+    return f"Some runs have no readable configuration ({which}), so it is unknown whether the runs are comparable."
 
 
 def _nothing_yet(sources: Sequence[Source], records: Sequence[RunRecord]) -> str:
@@ -261,7 +258,9 @@ def _unknown_sweep(name: str, known: list[str], output_root: Path) -> str:
     if not known:
         return f"sweep = {name}: {output_root} holds no sweep yet."
     there = ", ".join(sorted(known))
-    return f"sweep = {name}: no such sweep in {output_root}; there are {there}.{near_miss(name, known)}"
+    return (
+        f"sweep = {name}: no such sweep in {output_root}; known sweeps are {there}.{near_miss(name, known)}"
+    )
 
 
 def _created_at(path: Path) -> tuple[str, float]:

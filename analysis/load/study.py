@@ -1,7 +1,7 @@
-"""A study: the runs of a report as frames, each in its group, none of them dropped.
+"""A study: all runs of a report as data frames, each in its group.
 
-A run that failed, was interrupted or never started stays in the frames with its status; only `counted` says whether
-its final accuracy enters the statistics.
+A run that failed, was interrupted or never started stays in the frames with its status; `counted` says whether its
+final accuracy enters the statistics.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cppo_lab.analysis.load.axes import Axes
 from cppo_lab.analysis.load.comparability import Difference, mark
 from cppo_lab.analysis.load.run_record import RunRecord, number
 
-# What the trainer gives as its reason when it diverges; a run.json without `diverged` says it by this text alone.
+# The reason that the trainer gives when it diverges, for a run.json without `diverged`.
 _DIVERGED = re.compile(r"diverged at step \d+, update \d+: loss \S+, gradient norm \S+")
-# What the accuracy of a policy depends on, besides the policy and its task.
+# What else the measured accuracy of a policy depends on, besides the task.
 _EVALUATED_WITH = ("engine.kind", "engine.batch_size", "trainer.temperature", "trainer.evaluation_problems")
 _PROFILE_VALUES = (
     "count",
@@ -45,10 +45,10 @@ class Study:
     metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
     timings: columns `run_id step` and the wall-clock keys.
     profiles: one row per run, step, kind and bin.
-    command: the overrides of a sweep given on the command line; empty for a sweep with a title of its own.
-    source: where the runs come from, in words; empty for one sweep, which its name tells.
+    command: the overrides of a sweep given on the command line; empty for a sweep from a file.
+    source: where the runs come from; empty for a single sweep.
     claims: what the sweep's file claims; none where several sweeps are joined.
-    incomparable: in what the runs differ that must be alike, when they are shown together all the same.
+    incomparable: the keys that must agree and do not, in a study that was forced.
     """
 
     name: str
@@ -71,13 +71,13 @@ class Study:
 
     @property
     def mark(self) -> str:
-        """What every figure and table must bear: that the runs are not comparable; empty when they are."""
+        """The label of every figure and table where the runs are not comparable; empty where they are."""
         return mark(self.incomparable)
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What a study is called and asks; the fields are those of Study."""
+    """The title and question of a study; the fields are those of Study."""
 
     name: str
     title: str
@@ -97,7 +97,7 @@ def assemble(
     notes: Sequence[str] = (),
     incomparable: tuple[Difference, ...] = (),
 ) -> Study:
-    """The study of `records`, placed by their values on `axes`; what was unreadable in them joins the notes."""
+    """The study of `records`, grouped by their values on `axes`; their unreadable parts are added to the notes."""
     values = {record.run_id: axes.values[record.run_id] for record in records}
     grouping = group_runs(axes.order, values, {record.run_id: _method(record) for record in records})
     evaluated_alike = _panels_evaluated_alike(records, grouping)
@@ -167,7 +167,7 @@ def _run_row(record: RunRecord, grouping: Grouping, evaluated_alike: Collection[
 
 
 def _panels_evaluated_alike(records: Sequence[RunRecord], grouping: Grouping) -> set[str]:
-    """The panels in which two accuracies of one policy are the same number."""
+    """The panels in which all runs evaluate a policy in the same way."""
     ways: dict[str, set[tuple[str, ...]]] = {panel: set() for panel in grouping.panels}
     for record in records:
         if record.config:
@@ -177,18 +177,18 @@ def _panels_evaluated_alike(records: Sequence[RunRecord], grouping: Grouping) ->
 
 
 def _policy(record: RunRecord, accuracy: float | None, evaluated_alike: bool) -> str:
-    """What is the same for two runs from the same starting policy, and for no others."""
+    """An identifier of the starting policy."""
     start = record.info.get("starting_policy") or {}
     recipe = f"{start.get('recipe')}|{start.get('seed')}"
-    # A pretrained policy is the same wherever it is loaded, whatever a device's rounding makes of its accuracy.
+    # A pretrained policy is the same on every machine, although rounding may change its accuracy.
     if not evaluated_alike or record.config.get("model.kind") == "pretrained":
         return recipe
-    # Two processors make different policies of one recipe; their accuracy tells them apart.
+    # Two processors train different policies from one recipe; their accuracy tells them apart.
     return f"{recipe}|{accuracy}"
 
 
 def _diverged(info: Mapping[str, Any]) -> bool:
-    """Whether what failed the run was a loss or gradient that is not finite, and no fault of another kind."""
+    """Whether the run failed because a loss or gradient was not finite."""
     known = info.get("diverged")
     return known if isinstance(known, bool) else bool(_DIVERGED.fullmatch(str(info.get("reason"))))
 
@@ -212,7 +212,7 @@ def _frame(records: Sequence[RunRecord], name: str) -> pd.DataFrame:
     values = [column for column in frame.columns if column != "run_id"]
     frame[values] = frame[values].apply(pd.to_numeric, errors="coerce")
     frame = frame.dropna(subset=["step"]).astype({"step": int})
-    # A resumed run may have written a step twice; what it wrote last is what it went on from.
+    # A resumed run may have written a step twice; it continued from the last one.
     return frame.drop_duplicates(["run_id", "step"], keep="last").sort_values(
         ["run_id", "step"], ignore_index=True
     )

@@ -1,4 +1,4 @@
-"""The runs that a sweep file plans, as its result file will name them, without composing any."""
+"""The runs that a sweep file plans, found without composing any configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cppo_lab.sweeps.sweep import Sweep
 from cppo_lab.sweeps.sweep_file import SweepFile
 
 OPEN = "?"
-"""Stands for what the overrides of a run do not say."""
+"""Stands for a value that a run's overrides do not give."""
 
 
 def planned_runs(file: SweepFile) -> list[Planned]:
@@ -34,7 +34,7 @@ def planned_runs(file: SweepFile) -> list[Planned]:
 
 
 def check_baseline(place: str, sweep: Sweep) -> None:
-    """Raise UserError where a sweep's file compares with what it never plans. The command line may leave it out."""
+    """Raise UserError where a sweep file's baseline is none of its methods. The command line may leave it out."""
     wanted = sweep.file.baseline
     runs = {run.folder.path.name: run for run in sweep.runs}
     planned = group_runs(
@@ -51,7 +51,7 @@ def check_baseline(place: str, sweep: Sweep) -> None:
 
 
 def _on_axes(found: Sequence[Combination], axes: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The values of every combination, by its number; OPEN where only composing it would tell."""
+    """The values of every combination, by its number; OPEN where its overrides do not give one."""
     return {str(number): {axis: run.value(axis) or OPEN for axis in axes} for number, run in enumerate(found)}
 
 

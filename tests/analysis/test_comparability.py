@@ -183,7 +183,7 @@ def test_task_that_only_run_json_tells_counts(tmp_path: Path) -> None:
     for folder in folders:
         (folder / "config.yaml").unlink()
     assert any(
-        note.startswith("Without a readable configuration (")
+        note.startswith("Some runs have no readable configuration (")
         for note in load_study(tmp_path, run_folders=folders).notes
     )
     edit(folders[0], "run.json", task="gsm8k")

@@ -18,7 +18,7 @@ from cppo_lab.analysis.load.sources import NothingToReport
     [
         ("http://127.0.0.1:9", "--mlflow http://127.0.0.1:9: cannot be read (connection refused)."),
         ("http://me:secret@127.0.0.1:9", "--mlflow http://127.0.0.1:9: cannot be read"),
-        ("somewhere", "not the address of a store"),
+        ("somewhere", "is not the address of a store"),
         ("sqlite:///absent/mlflow.db", "no such store"),
     ],
 )

@@ -179,9 +179,9 @@ def test_run_that_goes_on_is_read_from_parameters_and_metrics(tracked: Tracked, 
     )
     configured = [column for column in study.runs.columns if str(column).startswith("config.")]
     assert study.runs.loc[run_id, configured].equals(here.runs.loc[run_id, configured])
-    assert [note for note in study.notes if "sent files" in note] == [
-        f"1 run has not sent files to the server (cppo-{run_id}): it is read from parameters and metrics there, "
-        "without timings, profiles and samples."
+    assert [note for note in study.notes if "sent no files" in note] == [
+        f"1 run has sent no files to the server (cppo-{run_id}): parameters and metrics were read, but no timings, "
+        "profiles or samples."
     ]
 
 
@@ -199,7 +199,7 @@ def test_run_that_diverged_is_told_from_one_that_crashed(
             lambda *arguments: [each for each in listed(*arguments) if each.path != "run.json"],
         )
     study = load_experiment(tracked.wanted(tracked.sweep.name), tmp_path)
-    assert any("sent files" in note for note in study.notes)
+    assert any("sent no files" in note for note in study.notes)
     failed = study.runs[study.runs["status"] == "FAILED"].set_index(["method", "seeds"])
     assert failed["diverged"].to_dict() == {("grpo", "seed=1"): False, ("grpo", "seed=2"): True}
     assert failed["counted"].to_dict() == failed["diverged"].to_dict()

@@ -110,7 +110,8 @@ def test_setting_that_goes_with_the_algorithm_is_said_and_makes_no_panels(tmp_pa
     study = load_study(tmp_path, ["one", "two"])
     assert study.grouping.panels == ("",)
     assert study.notes == (
-        "Not the algorithm alone differs: so does trainer.lr (0.0004, 0.0002), which the methods' names do not say.",
+        "The runs differ in more than the algorithm: trainer.lr (0.0004, 0.0002). The names of the methods do not show "
+        "this.",
     )
 
 
@@ -162,7 +163,7 @@ def test_run_is_added_to_a_sweep(tmp_path: Path) -> None:
     (extra, _) = write_sweep(tmp_path, name="two", algos=("cppo",), seeds=(0, 1))
     study = load_study(tmp_path, "one", [extra])
     assert study.runs.groupby("method", sort=False).size().to_dict() == {"pg": 2, "grpo": 2, "cppo": 1}
-    assert study.source == "sweep one, 1 run chosen one by one"
+    assert study.source == "sweep one, 1 selected run"
     assert study.name.startswith("one+runs-")
 
 
@@ -184,8 +185,8 @@ def test_heading_joins_those_of_the_sweeps_and_says_where_they_disagree(tmp_path
     assert (study.baseline, study.window) == ("pg", 6)
     assert study.created_at == "2026-09-02T10:00:00+00:00"
     assert study.notes == (
-        "The sweeps name different baselines (pg, grpo); differences here are against pg.",
-        "The sweeps look for the best accuracy within different windows (6, 7 steps); here it is 6.",
+        "The sweeps have different baselines (pg, grpo); this report uses pg.",
+        "The sweeps select the best accuracy within different windows (6, 7 steps); this report uses 6.",
     )
     assert study.source == "sweeps one and two"
 
@@ -201,7 +202,7 @@ def test_many_sweeps_make_a_folder_name_that_a_disk_takes(tmp_path: Path) -> Non
 
 def test_one_unknown_sweep_among_several_is_refused(tmp_path: Path) -> None:
     write_sweep(tmp_path, name="one", algos=BOTH, seeds=(0,))
-    with pytest.raises(NothingToReport, match=r"sweep = tow: no such sweep .* there are one\."):
+    with pytest.raises(NothingToReport, match=r"sweep = tow: no such sweep .* known sweeps are one\."):
         load_study(tmp_path, ["one", "tow"])
 
 

@@ -178,10 +178,10 @@ def test_run_without_a_readable_run_json_is_listed_as_unknown(
     ("name", "harm", "note"),
     [
         ("config.yaml", binary, "config.yaml cannot be read (not UTF-8)."),
-        ("config.yaml", a_list, "config.yaml holds no configuration and was left out."),
-        ("metrics.jsonl", cut, "1 unreadable line in metrics.jsonl left out."),
+        ("config.yaml", a_list, "config.yaml is not a configuration and was ignored."),
+        ("metrics.jsonl", cut, "1 unreadable line in metrics.jsonl ignored."),
         ("metrics.jsonl", a_folder, "metrics.jsonl cannot be read (is a directory)."),
-        ("timings.jsonl", cut, "1 unreadable line in timings.jsonl left out."),
+        ("timings.jsonl", cut, "1 unreadable line in timings.jsonl ignored."),
         ("profiles.jsonl", a_folder, "profiles.jsonl cannot be read (is a directory)."),
     ],
 )
