@@ -1,7 +1,8 @@
 """Result files: the scores of a sweep's runs, one row per run, small enough to commit.
 
-A row holds the run's scores as in the report, its curves for docs/reproductions.md, and its origin. The seeds of a sweep may be split over machines: rows are added to a file, and runs are paired only where they share a
-seed and a starting policy.
+A row holds the run's scores as in the report, its curves for docs/reproductions.md, and its origin. The seeds of a
+sweep may be split over machines: rows are added to a file, and runs are paired only where they share a seed and a
+starting policy.
 """
 
 from __future__ import annotations
