@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -30,6 +30,8 @@ class CustomConfig(ProblemSetConfig):
     separated by commas. `prompt` is a template with `{question}`; with `chat`, it goes into the model's chat template.
     `extraction` and `grader` are the parts of `AnswerFormat`.
     """
+
+    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path")
 
     path: str | None
     heldout_path: str | None
@@ -78,11 +80,6 @@ class CustomConfig(ProblemSetConfig):
                 "model.kind = scratch: must be pretrained (model=pretrained model.path=…), or have written solutions "
                 "to be warmed up with (task.solution_field=COLUMN warmup=gsm8k)"
             )
-
-    def local_files(self) -> dict[str, str]:
-        """See `TaskConfig.local_files`."""
-        found = {"path": self.path, "heldout_path": self.heldout_path}
-        return {key: path for key, path in found.items() if path}
 
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""

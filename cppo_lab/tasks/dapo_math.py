@@ -133,6 +133,10 @@ class DapoMathConfig(TaskConfig):
     """
 
     prompt_tokens: ClassVar[int] = 220
+    path_keys: ClassVar[tuple[str, ...]] = (
+        "path",
+        *(f"heldout_paths.{name}" for name in HeldoutPaths.model_fields),
+    )
 
     path: str | None
     revision: Revision
@@ -170,12 +174,6 @@ class DapoMathConfig(TaskConfig):
     def heldout_sampling(self) -> HeldoutSampling:
         """See `TaskConfig.heldout_sampling`."""
         return HeldoutSampling(self.samples, self.evaluation_temperature, self.evaluation_top_p)
-
-    def local_files(self) -> dict[str, str]:
-        """See `TaskConfig.local_files`."""
-        heldout = self.heldout_paths.model_dump()
-        found = {"path": self.path, **{f"heldout_paths.{name}": path for name, path in heldout.items()}}
-        return {key: path for key, path in found.items() if path}
 
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""

@@ -54,6 +54,7 @@ class Gsm8kConfig(ProblemSetConfig):
     """
 
     prompt_tokens: ClassVar[int] = 160
+    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path")
 
     path: str | None
     heldout_path: str | None
@@ -77,11 +78,6 @@ class Gsm8kConfig(ProblemSetConfig):
     def has_solutions(self) -> bool:
         """Answers are written out step by step."""
         return True
-
-    def local_files(self) -> dict[str, str]:
-        """See `TaskConfig.local_files`."""
-        found = {"path": self.path, "heldout_path": self.heldout_path}
-        return {key: path for key, path in found.items() if path}
 
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -74,6 +75,8 @@ class TaskConfig(Group):
     """Typical length of a prompt, for cost estimates."""
     vocabulary: ClassVar[tuple[str, ...]] = ()
     """The tokens of a from-scratch model; if empty, its tokenizer is trained on `Task.supervised_texts`."""
+    path_keys: ClassVar[tuple[str, ...]] = ()
+    """The keys that hold paths of local files, such as `path`. A run's identity has the bytes instead of the paths."""
 
     kind: str
 
@@ -102,11 +105,9 @@ class TaskConfig(Group):
         return False
 
     def local_files(self) -> dict[str, str]:
-        """Paths of the local files that the task reads, by the key that sets them, such as `path`.
-
-        A run's identity has their bytes instead of their paths.
-        """
-        return {}
+        """Paths of the local files that the task reads, by the key that sets each (see `path_keys`)."""
+        values = {key: reduce(getattr, key.split("."), self) for key in self.path_keys}
+        return {key: str(value) for key, value in values.items() if value}
 
     def check_files(self) -> None:
         """Read the local files, and nothing of the hub. Raises UserError where one cannot be used."""
