@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from cppo_lab.plugins import load_plugins
 from cppo_lab.sweeps.sweep_file import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[2]
+Invoke = Callable[..., tuple[int, str, str]]
 MINE = """
 from cppo_lab.analysis.figures import CannotDraw, figure
 
@@ -174,3 +176,18 @@ def test_the_page_names_the_plug_ins_of_its_runs_and_those_that_are_not_loaded(
     known = dict(provenance(load_study(tmp_path, "quickstart")))
     said = f"my_figures ({loaded.sha256[:12]}), gone (ffffffffffff; not loaded for this report)"
     assert known["plug-ins"] == said
+
+
+def test_a_sweep_file_can_name_the_figure_of_its_plug_in(
+    tmp_path: Path, plugin: Path, invoke: Invoke
+) -> None:
+    sweep = tmp_path / "mine.yaml"
+    text = "axes: {algo: [cppo, grpo], seed: 0}\nfigure: rollout_reward\n"
+    sweep.write_text(text, encoding="utf-8")
+    code, _, err = invoke("plan", str(sweep), "-o", str(tmp_path))
+    assert code == 2
+    assert "figure=rollout_reward: unknown; allowed are ablations, accuracy," in err
+    sweep.write_text(f"{text}plugins: [{plugin.name}]\n", encoding="utf-8")
+    code, out, err = invoke("plan", str(sweep), "-o", str(tmp_path))
+    assert code == 0, err
+    assert "2 runs" in out

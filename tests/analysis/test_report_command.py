@@ -117,7 +117,7 @@ def test_runs_are_chosen_by_name_id_or_path(filled: Path, invoke: Invoke) -> Non
 
 
 def test_mixture_is_refused_by_every_form_of_the_report_and_by_compare(filled: Path, invoke: Invoke) -> None:
-    said = ("trainer.steps is 12 in sweep quickstart and 24 in sweep longer", "--force shows them together")
+    said = ("trainer.steps is 12 in sweep quickstart and 24 in sweep longer", "--force reports them anyway")
     for form in ([], ["--terminal"], ["--aa"], ["--json"]):
         refused(invoke("report", "quickstart", "longer", *form, "-o", str(filled)), *said)
     assert not (filled / "reports" / "quickstart+longer").exists()
@@ -126,7 +126,7 @@ def test_mixture_is_refused_by_every_form_of_the_report_and_by_compare(filled: P
     refused(
         invoke("compare", *both, "-o", str(filled)),
         f"trainer.steps is 12 in {both[0]} and 24 in {both[1]}",
-        "--force shows them together",
+        "--force reports them anyway",
     )
 
 
@@ -187,7 +187,7 @@ def test_environment_names_the_server(
         (["report", "--run", "cppo-0123456789ac"], ["--run cppo-0123456789ac", "'cppo-0123456789ab'"]),
         (["report", "--mlflow", "nowhere"], ["--mlflow nowhere", "http://"]),
         (["report", "--experiment", "cppo-lab"], ["mlflow.db", "no such store"]),
-        (["compare", "cppo-0123456789ab", "0123456789ab"], ["two or more different runs"]),
+        (["compare", "cppo-0123456789ab", "0123456789ab"], ["at least two different runs"]),
     ],
 )
 def test_what_cannot_be_found_is_refused(
