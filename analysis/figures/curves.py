@@ -63,8 +63,9 @@ class Curves:
         """
         if self.n < 2:
             return None
-        low, high = self.table.apply(_interval).where(self._counts(), axis=1).to_numpy(dtype=np.float64)
-        return low, high
+        ends = np.array([_interval(column[~np.isnan(column)]) for column in self.values.T])
+        ends[~self._counts().to_numpy()] = np.nan
+        return ends[:, 0], ends[:, 1]
 
     def binned(self, most: int) -> Curves:
         """The same curves on at most `most` points: neighbouring steps replaced by their median, per run."""
@@ -116,11 +117,10 @@ def curves_of(study: Study, group: Group, key: str, *, from_step: int = 0) -> Cu
     return Curves(table, members.loc[table.index, "status"] == "FAILED")
 
 
-def _interval(values: pd.Series) -> pd.Series:
-    present = values.dropna().to_numpy(dtype=np.float64)
-    if len(present) < 2:
-        return pd.Series([np.nan, np.nan])
-    if len(present) == 2:
-        return pd.Series([present.min(), present.max()])
-    estimate = statistics.t_interval(present)
-    return pd.Series([estimate.low, estimate.high])
+def _interval(values: Array) -> tuple[float, float]:
+    if len(values) < 2:
+        return np.nan, np.nan
+    if len(values) == 2:
+        return float(values.min()), float(values.max())
+    estimate = statistics.t_interval(values)
+    return estimate.low, estimate.high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cppo_lab.analysis.figures.curves import Curves, curves_of
 from cppo_lab.analysis.figures.looks import Look, looks_of
@@ -31,17 +32,17 @@ class FigureData:
         grouping = self.study.grouping
         return grouping.groups if self.panel is None else grouping.in_panel(self.panel)
 
-    @property
+    @cached_property
     def looks(self) -> dict[str, Look]:
         """The look of every method of the study."""
         return looks_of(self.study.grouping.methods)
 
-    @property
+    @cached_property
     def last_step(self) -> float:
         """Where the axis of steps ends."""
         return float(self.study.metrics["step"].max())
 
-    @property
+    @cached_property
     def top(self) -> float:
         """Where an axis of held-out accuracies ends."""
         if ACCURACY not in self.study.metrics:

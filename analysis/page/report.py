@@ -1,4 +1,4 @@
-"""From run folders to a report: one self-contained page, the same as Markdown, figures, tables."""
+"""Writes a report: a self-contained page, the same content as Markdown, figures and tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STYLES = ("page.css", "samples.css", "print.css")
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Paths written; a format that was not asked for is None or empty."""
+    """The paths written; None or empty for a format that was not requested."""
 
     folder: Path
     html: Path | None
@@ -54,7 +54,7 @@ class ReportFiles:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything both pages say."""
+    """The content of both pages."""
 
     study: Study
     summary: Summary
@@ -80,10 +80,10 @@ def write_report(
     *,
     force: bool = False,
 ) -> ReportFiles:
-    """Write the report of one or several sweeps, of chosen run folders, or of the newest sweep.
+    """Write the report of one or several sweeps, of chosen run folders, or of the latest sweep.
 
-    destination: default OUTPUT/reports/NAME. `force` reports runs that are not comparable, and marks them as such.
-    Raises what analysis.runs.load_study and write_study raise.
+    destination: default OUTPUT/reports/NAME. `force` reports runs that are not comparable, with a warning on every
+    figure and table. Raises what `load_study` and `write_study` raise.
     """
     study = load_study(output_root, sweep, run_folders, force=force)
     return write_study(study, destination or output_root / "reports" / study.name, formats)
@@ -97,7 +97,7 @@ def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) ->
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
-    # Markdown links its pictures, so it brings the PNG files along.
+    # The Markdown page links to PNG files.
     wanted = {*formats, *(("png",) if "md" in formats else ())}
     content = collect(study, wanted)
     out: dict[Path, bytes] = {}
@@ -131,7 +131,7 @@ def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) ->
 def collect(study: Study, formats: set[str]) -> Content:
     """Compute every statistic, sentence, table and figure of the report."""
     summary = summarise(study)
-    # Figures take most of the time, and tables alone need none.
+    # Figures take most of the time; tables alone do not need them.
     shown = exhibits(study, summary) if formats & {"html", "md", "png", "pdf"} else []
     rendered = {
         exhibit.name: render(
@@ -221,7 +221,7 @@ def _sections(content: Content) -> dict[str, list[Exhibit]]:
 
 
 def _parts(content: Content) -> dict[str, str]:
-    """The sections that have something to say, in page order, and their headings."""
+    """The sections that have content, in page order, with their headings."""
     sections = _sections(content)
     said = {
         "verdict": True,
@@ -249,7 +249,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
 
 
 def _seen(value: Any) -> Any:
-    """Whatever a template prints, with its invisible characters written out."""
+    """What a template prints, with invisible characters written out."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
