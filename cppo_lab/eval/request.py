@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,83 +91,70 @@ class EvaluationRequest:
         ):
             if value not in known:
                 raise one_of(key, value, known)
-        self._check_model()
-        self._check_decoding()
-        self._check_task()
-
-    def _check_model(self) -> None:
-        if (self.model is None) == (self.run is None):
-            raise UserError("--model, --run: give exactly one of them.")
-        if self.engine == SERVER:
-            if self.base_url is None:
-                raise UserError(
-                    "--base-url: required by --engine openai; for example http://localhost:8000/v1."
-                )
-            if self.run is not None:
-                raise UserError(
-                    f"--run {self.run}: not with --engine openai; give the name of the served model by --model."
-                )
-        for key, value in (("--base-url", self.base_url), ("--tokenizer", self.tokenizer)):
-            if value is not None and self.engine != SERVER:
-                raise UserError(f"{key} {value}: only applies to --engine openai.")
-        for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
-            if value != usual and self.engine == SERVER:
-                raise UserError(f"{key} {value}: does not apply to --engine openai; the server decides.")
+        refusals = chain(self._of_the_model(), self._of_decoding(), self._of_the_task())
+        sentence = next((sentence for is_wrong, sentence in refusals if is_wrong), None)
+        if sentence:
+            raise UserError(sentence)
         if self.engine != SERVER:
             engines[self.engine].check_installed(f"--engine {self.engine}")
-        if self.run is None and self.checkpoint != "last":
-            raise UserError(f"--checkpoint {self.checkpoint}: only applies to --run.")
-        is_hub = self.engine != SERVER and self.model is not None and not is_local(self.model)
-        if self.revision is not None and not is_hub:
-            raise UserError(f"--revision {self.revision}: only applies to a model of the hub.")
 
-    def _check_decoding(self) -> None:
-        if self.temperature is not None and self.temperature < 0:
-            raise UserError(f"--temperature {self.temperature}: must be 0 (greedy) or above.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p {self.top_p}: must be above 0 and at most 1.")
-        if self.top_p is not None and self.used_temperature == 0:
-            raise UserError(
-                f"--top-p {self.top_p}: has no effect on greedy decoding; give a --temperature above 0."
-            )
-        if self.samples > 1 and self.used_temperature == 0:
-            raise UserError(
-                f"--samples {self.samples}: greedy samples are all the same; give a --temperature above 0."
-            )
-        protocol = self.lm_eval
-        if protocol is not None and (self.samples > 1 or self.used_temperature > 0):
-            raise UserError(
-                f"protocol={protocol.name}: is greedy with one sample; to sample, use --protocol native."
-            )
+    def _of_the_model(self) -> Iterator[tuple[Any, str]]:
+        is_served = self.engine == SERVER
+        yield (self.model is None) == (self.run is None), "--model, --run: give exactly one of them."
+        needed = "required by --engine openai; for example http://localhost:8000/v1."
+        yield is_served and self.base_url is None, f"--base-url: {needed}"
+        other = "not with --engine openai; give the name of the served model by --model."
+        yield is_served and self.run is not None, f"--run {self.run}: {other}"
+        for key, value in (("--base-url", self.base_url), ("--tokenizer", self.tokenizer)):
+            yield value is not None and not is_served, f"{key} {value}: only applies to --engine openai."
+        for key, value, usual in (("--dtype", self.dtype, "float32"), ("--device", self.device, "auto")):
+            other = "does not apply to --engine openai; the server decides."
+            yield is_served and value != usual, f"{key} {value}: {other}"
+        is_choice = self.checkpoint != "last"
+        yield is_choice and self.run is None, f"--checkpoint {self.checkpoint}: only applies to --run."
+        is_hub = not is_served and self.model is not None and not is_local(self.model)
+        yield (
+            self.revision is not None and not is_hub,
+            f"--revision {self.revision}: only applies to a model of the hub.",
+        )
 
-    def _check_task(self) -> None:
-        protocol = self.lm_eval
-        if protocol is not None and self.task != "gsm8k":
-            raise UserError(f"protocol={protocol.name}: for the task gsm8k, not for {self.task}.")
-        if protocol is not None and (self.question_column or self.answer_column):
-            raise UserError(f"protocol={protocol.name}: reads GSM8K's columns; leave the column options out.")
-        if protocol is not None and self.chat:
-            raise UserError(
-                f"protocol={protocol.name}: without a chat template; to use one, --protocol native --chat."
-            )
-        if self.fewshot_data is not None and (protocol is None or not protocol.needs_pool):
-            raise UserError(
-                f"--fewshot-data {self.fewshot_data}: only applies to the protocol lm-eval:gsm8k."
-            )
-        if self.task == CHAIN:
-            if self.data is not None:
-                raise UserError(f"--data {self.data}: the chain task makes its own problems.")
-            if self.question_column or self.answer_column:
-                raise UserError("--question-column, --answer-column: the chain task makes its own problems.")
-            if self.chat:
-                raise UserError("--chat: the chain task has no chat prompts.")
-        elif self.steps is not None:
-            raise UserError(f"--steps {self.steps}: only applies to the chain task.")
-        if self.task == CUSTOM and self.data is None:
-            raise UserError("task=custom: needs problems; give --data FILE.")
-        for file in filter(None, (self.data, self.fewshot_data)):
-            if not Path(file).is_file():
-                raise UserError(f"{file}: no such data file.")
+    def _of_decoding(self) -> Iterator[tuple[Any, str]]:
+        temperature, top_p, is_greedy = self.temperature, self.top_p, self.used_temperature == 0
+        yield (
+            temperature is not None and temperature < 0,
+            f"--temperature {temperature}: must be 0 (greedy) or above.",
+        )
+        yield top_p is not None and not 0 < top_p <= 1, f"--top-p {top_p}: must be above 0 and at most 1."
+        sampled = "give a --temperature above 0."
+        yield top_p and is_greedy, f"--top-p {top_p}: has no effect on greedy decoding; {sampled}"
+        yield (
+            self.samples > 1 and is_greedy,
+            f"--samples {self.samples}: greedy samples are all the same; {sampled}",
+        )
+        is_prescribed = self.lm_eval is not None and (self.samples > 1 or not is_greedy)
+        yield (
+            is_prescribed,
+            f"protocol={self.protocol}: is greedy with one sample; to sample, use --protocol native.",
+        )
+
+    def _of_the_task(self) -> Iterator[tuple[Any, str]]:
+        harness, columns = self.lm_eval, self.question_column or self.answer_column
+        key = f"protocol={self.protocol}"
+        yield harness and self.task != "gsm8k", f"{key}: for the task gsm8k, not for {self.task}."
+        yield harness and columns, f"{key}: reads GSM8K's columns; leave the column options out."
+        yield harness and self.chat, f"{key}: without a chat template; to use one, --protocol native --chat."
+        draws = harness is not None and harness.needs_pool
+        only = "only applies to the protocol lm-eval:gsm8k."
+        yield self.fewshot_data is not None and not draws, f"--fewshot-data {self.fewshot_data}: {only}"
+        is_chain = self.task == CHAIN
+        own = "the chain task makes its own problems."
+        yield is_chain and self.data is not None, f"--data {self.data}: {own}"
+        yield is_chain and columns, f"--question-column, --answer-column: {own}"
+        yield is_chain and self.chat, "--chat: the chain task has no chat prompts."
+        yield self.steps and not is_chain, f"--steps {self.steps}: only applies to the chain task."
+        yield self.task == CUSTOM and not self.data, "task=custom: needs problems; give --data FILE."
+        for key, file in (("--data", self.data), ("--fewshot-data", self.fewshot_data)):
+            yield file is not None and not Path(file).is_file(), f"{key} {file}: no such data file."
 
     def questions(self) -> list[Question]:
         """All problems, in order, before `limit`."""

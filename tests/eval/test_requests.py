@@ -57,7 +57,7 @@ Invoke = Callable[..., tuple[int, str, str]]
         (["gsm8k", "--model", "m", "--dtype", "int8"], ["--dtype=int8", "bfloat16, float32"]),
         (["chain", "--run", "absent"], ["--run absent", "no such run"]),
         (["--compare", "a", "b"], ["--compare a", "no such evaluation"]),
-        (["gsm8k", "--compare", "a", "b"], ["--compare", "neither a task nor a model"]),
+        (["gsm8k", "--compare", "a", "b"], ["--compare", "leave out the task, --model and --run"]),
         ([], ["needs a task"]),
     ],
 )

@@ -91,11 +91,11 @@ def test_importing_the_lab_does_not_import_vllm(tmp_path: Path) -> None:
     code = """
 import importlib, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
-import cppo_lab, analysis
-for package in (cppo_lab, analysis):
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+import cppo_lab
+for module in pkgutil.walk_packages(cppo_lab.__path__, "cppo_lab."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+assert "cppo_lab.analysis" in sys.modules
 assert "cppo_lab.rollouts.vllm.engine" in sys.modules
 assert "vllm" not in sys.modules
 """
