@@ -153,7 +153,7 @@ class RunConfig(Group):
     def _check_engine(self) -> None:
         """Raise ValueError if the method needs rollouts that the engine does not provide."""
         top_p, needs = self.engine.sampling_top_p, self.algo.requirements
-        if top_p < 1 and (self.algo.anchor == "rollout" or self.algo.correction.kind != "none"):
+        if top_p < 1 and (self.algo.anchor == "rollout" or not self.algo.correction.is_off):
             raise ValueError(
                 f"engine.top_p = {top_p}: must be 1 for a method whose ratio, or its correction, has the rollout "
                 "policy in its denominator: a truncated distribution is not that policy's"

@@ -57,15 +57,13 @@ advantages = Rules("advantage.kind")
 """A rule returns one advantage per response [N, G], or per token [B, T], or `TokenAdvantages`."""
 
 
-@advantages.register(OFF, about="the reward itself")
+@advantages.register(OFF)
 def rewards_alone(at: AdvantageInputs) -> Tensor:
-    """No baseline."""
+    """The reward itself."""
     return at.totals
 
 
-@advantages.register(
-    "group_normalised", about="(R - mean) / (std + epsilon) (GRPO)", paper="arXiv:2402.03300", needs=["group"]
-)
+@advantages.register("group_normalised", paper="arXiv:2402.03300", needs=["group"])
 def group_normalised(
     at: AdvantageInputs,
     *,
@@ -73,39 +71,35 @@ def group_normalised(
         float, Param(at_least=0, about="Added to the group's sample standard deviation (ddof 1).")
     ] = 1e-6,
 ) -> Tensor:
-    """Centred and scaled within the group."""
+    """(R - mean) / (std + epsilon) (GRPO)."""
     if at.rewards.shape[1] == 1:
         return at.centred
     return at.centred / (at.totals.std(-1, keepdim=True) + epsilon)
 
 
-@advantages.register("group_centred", about="R - mean (Dr. GRPO)", paper="arXiv:2503.20783", needs=["group"])
+@advantages.register("group_centred", paper="arXiv:2503.20783", needs=["group"])
 def group_centred(at: AdvantageInputs) -> Tensor:
-    """Centred within the group."""
+    """R - mean (Dr. GRPO)."""
     return at.centred
 
 
-@advantages.register(
-    "leave_one_out",
-    about="R - mean of the group's other responses (RLOO)",
-    paper="arXiv:2402.14740",
-    needs=["group"],
-)
+@advantages.register("leave_one_out", paper="arXiv:2402.14740", needs=["group"])
 def leave_one_out(at: AdvantageInputs) -> Tensor:
-    """Centred on the mean of the others."""
+    """R - mean of the group's other responses (RLOO)."""
     size = at.rewards.shape[1]
     return at.centred * (size / (size - 1)) if size > 1 else at.centred
 
 
-@advantages.register(
-    "batch_normalised", about="rewards whitened over the batch (REINFORCE++)", paper="arXiv:2501.03262"
-)
+@advantages.register("batch_normalised", paper="arXiv:2501.03262")
 def batch_normalised(
     at: AdvantageInputs,
     *,
     group_baseline: Annotated[bool, Param(about="Subtract the group's mean first.")] = False,
 ) -> Tensor:
-    """Whitened over responses, or over tokens when a KL penalty per token is in the reward."""
+    """Rewards whitened over the batch (REINFORCE++).
+
+    Whitened over responses, or over tokens when a KL penalty per token is in the reward.
+    """
     rewards = at.rewards
     if at.penalty is not None:
         assert at.mask is not None, "a penalty per token comes with the mask"
@@ -118,9 +112,7 @@ def batch_normalised(
     return whitened(rewards.flatten(), torch.ones_like(rewards.flatten(), dtype=torch.bool)).view_as(rewards)
 
 
-@advantages.register(
-    "gae", about="generalised advantages of a critic (PPO)", paper="arXiv:1506.02438", needs=["values"]
-)
+@advantages.register("gae", paper="arXiv:1506.02438", needs=["values"])
 def generalised(
     at: AdvantageInputs,
     *,
@@ -130,7 +122,7 @@ def generalised(
         bool, Param(about="Whiten over all response tokens of the batch, after the returns are taken.")
     ] = True,
 ) -> TokenAdvantages:
-    """GAE with the reward at the last response token."""
+    """Generalised advantages of a critic (PPO)."""
     assert at.mask is not None, "values per token come with the mask"
     assert at.values is not None, "a rule that needs values is given them"
     last = at.mask & (at.mask.cumsum(-1) == at.mask.sum(-1, keepdim=True))

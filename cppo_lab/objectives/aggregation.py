@@ -25,33 +25,25 @@ class Normaliser:
 aggregations = Rules("aggregation.kind")
 
 
-@aggregations.register("token_mean", about="the mean over response tokens", paper="arXiv:2503.14476")
+@aggregations.register("token_mean", paper="arXiv:2503.14476")
 def token_mean(mask: Tensor) -> Normaliser:
-    """Every token counts alike."""
+    """The mean over response tokens."""
     return Normaliser(mask.sum())
 
 
-@aggregations.register(
-    "sequence_mean_token_mean", about="the mean over responses of their token means", paper="arXiv:2402.03300"
-)
+@aggregations.register("sequence_mean_token_mean", paper="arXiv:2402.03300")
 def sequence_mean_token_mean(mask: Tensor) -> Normaliser:
-    """Every response counts alike."""
+    """The mean over responses of their token means."""
     return Normaliser(_rows(mask), mask.sum(-1).clamp(min=1))
 
 
-@aggregations.register(
-    "sequence_mean_token_sum", about="the mean over responses of their token sums", paper="arXiv:2402.14740"
-)
+@aggregations.register("sequence_mean_token_sum", paper="arXiv:2402.14740")
 def sequence_mean_token_sum(mask: Tensor) -> Normaliser:
-    """Longer responses count more."""
+    """The mean over responses of their token sums."""
     return Normaliser(_rows(mask))
 
 
-@aggregations.register(
-    "sequence_mean_token_sum_norm",
-    about="the same, divided by a fixed horizon H",
-    paper="arXiv:2503.20783",
-)
+@aggregations.register("sequence_mean_token_sum_norm", paper="arXiv:2503.20783")
 def sequence_mean_token_sum_norm(
     mask: Tensor,
     *,
@@ -64,7 +56,10 @@ def sequence_mean_token_sum_norm(
         ),
     ] = None,
 ) -> Normaliser:
-    """Raises ValueError without a horizon, which the caller fills in with `AlgoSpec.with_horizon`."""
+    """The mean over responses of their token sums, divided by a fixed horizon H.
+
+    Raises ValueError without a horizon, which the caller fills in with `AlgoSpec.with_horizon`.
+    """
     if horizon is None:
         raise ValueError(
             "aggregation.horizon = null: fill in the maximum response length with AlgoSpec.with_horizon"

@@ -66,25 +66,21 @@ class Allowance:
 budgets = Rules("trust_region.budget.kind")
 
 
-@budgets.register(OFF, about="no budget: the token-level threshold alone")
+@budgets.register(OFF)
 def no_budget(at: BudgetInputs) -> Allowance:
-    """An infinite allowance."""
+    """No budget: the token-level threshold alone."""
     unlimited = torch.full_like(at.prefix_weight, torch.inf)
     nothing = torch.zeros_like(at.divergence[:, 0])
     return Allowance(unlimited, at.prefix_cost, shift_right(at.prefix_cost), nothing)
 
 
-@budgets.register("fixed", about="delta_b = `size`", paper=CPPO)
+@budgets.register("fixed", paper=CPPO)
 def fixed(at: BudgetInputs, *, slack: Slack) -> Allowance:
-    """The same budget for every response."""
+    """delta_b = `size`."""
     return _prefix_allowance(at, _floor(at), slack)
 
 
-@budgets.register(
-    "adaptive",
-    about="delta_b = min(ceiling * size, max(size, multiple * quantile of the response's D)) (Eq. 22)",
-    paper=CPPO,
-)
+@budgets.register("adaptive", paper=CPPO)
 def adaptive(
     at: BudgetInputs,
     *,
@@ -95,18 +91,16 @@ def adaptive(
     multiple: Annotated[float, Param(at_least=0, about="Factor on the quantile.")] = 1.0,
     ceiling: Annotated[float, Param(at_least=1, about="The largest budget, as a multiple of `size`.")] = 2.0,
 ) -> Allowance:
-    """A budget from the response's own divergences. A row without response tokens has `size`."""
+    """delta_b = min(ceiling * size, max(size, multiple * quantile of the response's D)) (Eq. 22)."""
     floor = _floor(at)
     typical = multiple * row_quantile(at.divergence, at.mask, quantile)
     budget = torch.minimum(ceiling * floor, torch.maximum(floor, typical))
     return _prefix_allowance(at, budget, slack, (at.size, at.size * ceiling))
 
 
-@budgets.register(
-    "terminal", about="delta_b = `size`, tested once at the end of the response, for all of its tokens alike"
-)
+@budgets.register("terminal")
 def terminal(at: BudgetInputs) -> Allowance:
-    """The last token's allowance at every token, against what the whole response costs."""
+    """delta_b = `size`, tested once at the end of the response, for all of its tokens alike."""
     budget = _floor(at)
     before = (shift_right(at.prefix_weight) * at.is_last).sum(-1, keepdim=True).expand_as(at.cost)
     charged = at.prefix_cost[:, -1:].expand_as(at.cost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from cppo_lab.errors import near_miss
@@ -30,10 +31,11 @@ class Coordinate:
     """Its dotted key under `algo`, for messages."""
     _own: ClassVar[dict[str, Parameter]] = {}
     _selectors: ClassVar[dict[str, Rules]] = {}
+    _merged: ClassVar[tuple[tuple[int, ...], Mapping[str, Parameter]] | None] = None
 
     def __init_subclass__(cls, path: str = "") -> None:
         cls.path = path
-        cls._own, cls._selectors = {}, {}
+        cls._own, cls._selectors, cls._merged = {}, {}, None
         for name, annotation in get_type_hints(cls, include_extras=True).items():
             if get_origin(annotation) is ClassVar or name.startswith("_"):
                 continue
@@ -54,8 +56,15 @@ class Coordinate:
         return made
 
     @classmethod
-    def parameters(cls) -> dict[str, Parameter]:
+    def parameters(cls) -> Mapping[str, Parameter]:
         """Every key: its own, then the parameters of the rules it can select, with the defaults they have here."""
+        registered = tuple(rules.additions for rules in cls._selectors.values())
+        if cls._merged is None or cls._merged[0] != registered:
+            cls._merged = registered, MappingProxyType(cls._merge())
+        return cls._merged[1]
+
+    @classmethod
+    def _merge(cls) -> dict[str, Parameter]:
         found = dict(cls._own)
         for rules in cls._selectors.values():
             for name, each in rules.parameters().items():

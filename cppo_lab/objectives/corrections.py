@@ -56,63 +56,53 @@ class CorrectionInputs:
 corrections = Rules("correction.kind")
 
 
-@corrections.register(OFF, about="no correction")
+@corrections.register(OFF)
 def no_correction(at: CorrectionInputs) -> Tensor:
-    """1."""
+    """No correction."""
     return torch.ones_like(at.k)
 
 
-@corrections.register("token_tis", about="min(k, high)", paper=TIS, needs=["old_logp"])
+@corrections.register("token_tis", paper=TIS, needs=["old_logp"])
 def token_tis(at: CorrectionInputs, *, high: High) -> Tensor:
-    """Truncated importance sampling per token."""
+    """min(k, high)."""
     return at.k.clamp(max=high)
 
 
-@corrections.register("sequence_tis", about="min(prod k, high)", paper=TIS, needs=["old_logp"])
+@corrections.register("sequence_tis", paper=TIS, needs=["old_logp"])
 def sequence_tis(at: CorrectionInputs, *, high: High) -> Tensor:
-    """Truncated importance sampling per response."""
+    """min(prod k, high)."""
     return at.sequence_k.clamp(max=high)
 
 
-@corrections.register(
-    "icepop", about="k inside [low, high], else 0", paper="arXiv:2510.18855", needs=["old_logp"]
-)
+@corrections.register("icepop", paper="arXiv:2510.18855", needs=["old_logp"])
 def icepop(at: CorrectionInputs, *, low: Low, high: High) -> Tensor:
-    """Importance sampling that drops tokens outside a range."""
+    """k inside [low, high], else 0."""
     return torch.where((at.k >= low) & (at.k <= high), at.k, 0.0)
 
 
-@corrections.register("mis", about="prod k if at most high, else 0 (Liu et al. 2025)", needs=["old_logp"])
+@corrections.register("mis", needs=["old_logp"])
 def mis(at: CorrectionInputs, *, high: High) -> Tensor:
-    """Importance sampling per response that drops responses beyond a bound."""
+    """prod k if at most high, else 0 (Liu et al. 2025)."""
     return torch.where(at.sequence_k <= high, at.sequence_k, 0.0)
 
 
-@corrections.register(
-    "geometric",
-    about="keep the response if exp(mean log k) is in [low, high] (Liu et al. 2025)",
-    needs=["old_logp"],
-)
+@corrections.register("geometric", needs=["old_logp"])
 def geometric(at: CorrectionInputs, *, low: Low, high: High) -> Tensor:
-    """Rejection by the geometric mean of k."""
+    """Keep the response if exp(mean log k) is in [low, high] (Liu et al. 2025)."""
     mean_k = row_mean(at.log_k, at.mask).unsqueeze(-1).exp()
     return ((mean_k >= low) & (mean_k <= high)).to(at.k.dtype)
 
 
-@corrections.register("k3", about="keep the response if mean(k - 1 - log k) <= high", needs=["old_logp"])
+@corrections.register("k3", needs=["old_logp"])
 def k3(at: CorrectionInputs, *, high: High) -> Tensor:
-    """Rejection by an estimate of the KL divergence."""
+    """Keep the response if mean(k - 1 - log k) <= high."""
     mean_k3 = row_mean(torch.expm1(at.log_k) - at.log_k, at.mask).unsqueeze(-1)
     return (mean_k3 <= high).to(at.k.dtype)
 
 
-@corrections.register(
-    "opsm",
-    about="drop tokens with A < 0 of responses whose mean log(mu / pi) exceeds high (DeepSeek-V3.2)",
-    needs=["old_logp"],
-)
+@corrections.register("opsm", needs=["old_logp"])
 def opsm(at: CorrectionInputs, *, high: High) -> Tensor:
-    """The one rule that looks at the current policy."""
+    """Drop tokens with A < 0 of responses whose mean log(mu / pi) exceeds high (DeepSeek-V3.2)."""
     log_ratios = log_ratio(at.rollout_logp, at.logp)[0].masked_fill(~at.mask, 0.0)
     drift = row_mean(log_ratios, at.mask).unsqueeze(-1)
     return (~((at.advantages < 0) & (drift > high))).to(at.k.dtype)

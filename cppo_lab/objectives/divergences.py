@@ -76,23 +76,21 @@ class DivergenceInputs:
 divergences = Rules("divergence.kind")
 
 
-@divergences.register(OFF, about="no divergence is measured")
+@divergences.register(OFF)
 def no_divergence(at: DivergenceInputs) -> Tensor:
-    """Zero [B, T]."""
+    """No divergence is measured."""
     return torch.zeros_like(at.p_logp)
 
 
-@divergences.register("binary_tv", about="the sampled token against all others: |mu(a) - pi(a)|", paper=DPPO)
+@divergences.register("binary_tv", paper=DPPO)
 def binary_tv(at: DivergenceInputs) -> Tensor:
-    """|p(a) - q(a)| for the sampled token a; [B, T]."""
+    """The sampled token against all others: |mu(a) - pi(a)|."""
     return (at.p_logp.exp() - at.q_logp.exp()).abs()
 
 
-@divergences.register(
-    "binary_kl", about='KL of the two Bernoulli distributions "the sampled token, or another"', paper=DPPO
-)
+@divergences.register("binary_kl", paper=DPPO)
 def binary_kl(at: DivergenceInputs) -> Tensor:
-    """KL between the two Bernoulli distributions "a, or any other token"; [B, T]."""
+    """KL of the two Bernoulli distributions "the sampled token, or another"."""
     p, q = at.p_logp.exp().clamp(max=MAX_PROBABILITY), at.q_logp.exp().clamp(max=MAX_PROBABILITY)
     rest = torch.log1p(-p) - torch.log1p(-q)
     return p * (at.p_logp - at.q_logp) + (1 - p) * rest
@@ -108,44 +106,39 @@ def kl_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return (p_logp - q_logp).mul_(p)
 
 
-@divergences.register(
-    "topk_tv",
-    about="TV over the K likeliest tokens under mu, the sampled token, and one atom for the rest",
-    paper=DPPO,
-    needs=["topk"],
-)
+@divergences.register("topk_tv", paper=DPPO, needs=["topk"])
 def topk_tv(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
-    """Total variation over the reduced atoms; [B, T]."""
+    """TV over the K likeliest tokens under mu, the sampled token, and one atom for the rest."""
     return _over_reduced_atoms(tv_terms, at, k, atoms)
 
 
-@divergences.register("topk_kl", about="KL over the same reduced atoms", paper=DPPO, needs=["topk"])
+@divergences.register("topk_kl", paper=DPPO, needs=["topk"])
 def topk_kl(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
-    """KL over the reduced atoms; [B, T]."""
+    """KL over the same reduced atoms."""
     return _over_reduced_atoms(kl_terms, at, k, atoms)
 
 
-@divergences.register("exact_tv", about="TV over the whole vocabulary", needs=["full"])
+@divergences.register("exact_tv", needs=["full"])
 def exact_tv(at: DivergenceInputs) -> Tensor:
-    """Total variation over the vocabulary; [B, T]."""
+    """TV over the whole vocabulary."""
     return _over_vocabulary(tv_terms, at)
 
 
-@divergences.register("exact_kl", about="KL over the whole vocabulary", needs=["full"])
+@divergences.register("exact_kl", needs=["full"])
 def exact_kl(at: DivergenceInputs) -> Tensor:
-    """KL over the vocabulary; [B, T]."""
+    """KL over the whole vocabulary."""
     return _over_vocabulary(kl_terms, at)
 
 
-@divergences.register("k2", about="(log rho)^2 / 2, an estimator of KL with bounded tails", paper=TRM)
+@divergences.register("k2", paper=TRM)
 def k2(at: DivergenceInputs) -> Tensor:
-    """Half the squared log-ratio of the sampled token, the same in both directions; [B, T]."""
+    """(log rho)^2 / 2, an estimator of KL with bounded tails."""
     return 0.5 * log_ratio(at.q_logp, at.p_logp)[0].square()
 
 
-@divergences.register("k3", about="rho - 1 - log rho, unbiased for KL(mu || pi)", paper=TRM)
+@divergences.register("k3", paper=TRM)
 def k3(at: DivergenceInputs) -> Tensor:
-    """rho - 1 - log rho with rho = q/p: unbiased for KL(p || q) under samples of p; [B, T]."""
+    """rho - 1 - log rho, unbiased for KL(mu || pi)."""
     log_rho = log_ratio(at.q_logp, at.p_logp)[0]
     return torch.expm1(log_rho) - log_rho
 

@@ -13,29 +13,24 @@ from cppo_lab.objectives.rules import Rules
 gates = Rules("trust_region.gate")
 
 
-@gates.register("hard", about="keep or drop")
+@gates.register("hard")
 def hard(within: Tensor) -> Tensor:
-    """1 inside, 0 outside; `within` is bool of any shape."""
+    """Keep or drop."""
     return within
 
 
-@gates.register("inverse", about="min(1, 1/x) (Eq. 20)", paper="arXiv:2606.10968", needs=["violation"])
+@gates.register("inverse", paper="arXiv:2606.10968", needs=["violation"])
 def inverse(violation: Tensor) -> Tensor:
-    """1 inside, where x is at most 1, and 1/x outside."""
+    """min(1, 1/x) (Eq. 20)."""
     return 1 / violation.clamp(min=1)
 
 
-@gates.register(
-    "sapo",
-    about="4 s (1 - s) with s = sigmoid(gate_temperature (x - 1)) for x > 1: SAPO's weight read as a gate",
-    paper="arXiv:2511.20347",
-    needs=["violation"],
-)
+@gates.register("sapo", paper="arXiv:2511.20347", needs=["violation"])
 def sapo(
     violation: Tensor,
     *,
     gate_temperature: Annotated[float, Param(above=0, about="How fast the gate closes.")] = 1.0,
 ) -> Tensor:
-    """1 inside, and a bell's side outside."""
+    """4 s (1 - s) with s = sigmoid(gate_temperature (x - 1)) for x > 1: SAPO's weight read as a gate."""
     share = torch.sigmoid(gate_temperature * (violation.clamp(min=1) - 1))
     return 4 * share * (1 - share)

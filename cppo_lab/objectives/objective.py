@@ -101,21 +101,21 @@ def token_objective(
     fixed_log_ratio = log_ratios.detach()
     away = moves_away(advantages, fixed_log_ratio) & mask
     at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
-    distance = divergence(algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full)
-    region = RegionInputs(
-        spec=algo.trust_region,
-        ratio=ratio.detach(),
-        advantages=advantages,
-        away=away,
-        mask=mask,
-        thresholds=at,
-        distance=distance,
-        mean_distance=divergence(
-            algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full, selector="mean_kind"
-        ),
-        weight_order=batch.weight_order,
+    measured = (algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full)
+    distance = divergence(*measured)
+    decision = _decide(
+        RegionInputs(
+            spec=algo.trust_region,
+            ratio=ratio.detach(),
+            advantages=advantages,
+            away=away,
+            mask=mask,
+            thresholds=at,
+            distance=distance,
+            mean_distance=divergence(*measured, selector="mean_kind"),
+            weight_order=batch.weight_order,
+        )
     )
-    decision = _decide(region)
     inputs = SurrogateInputs(
         logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, decision.window
     )

@@ -7,6 +7,7 @@ Every refusal has one form, `key = value: rule`, with the key as it is written u
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -107,6 +108,7 @@ def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> Parameter:
     return Parameter(name, annotation, param.default if default is REQUIRED else default, param)
 
 
+@functools.cache
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """The members of a union type; a lone type is its own."""
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
@@ -119,7 +121,12 @@ def join(prefix: str, name: str) -> str:
 
 def fail(key: str, value: object, rule: str) -> ValueError:
     """The error to raise for a value that breaks `rule`."""
-    return ValueError(f"{key} = {value!r}: {rule}")
+    return ValueError(f"{key} = {_as_list(value)!r}: {rule}")
+
+
+def _as_list(value: object) -> object:
+    """Sequences as a configuration file writes them."""
+    return [_as_list(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _coerced(annotation: Any, value: Any) -> Any:

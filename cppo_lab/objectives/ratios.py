@@ -18,21 +18,19 @@ from cppo_lab.objectives.rules import Rules
 ratios = Rules("surrogate.ratio")
 
 
-@ratios.register("token", about="the token's own, rho_t")
+@ratios.register("token")
 def token(own: Tensor, mask: Tensor) -> Tensor:
-    """Nothing."""
+    """The token's own, rho_t."""
     return torch.zeros_like(own)
 
 
-@ratios.register("sequence", about="the geometric mean of the response (GSPO)", paper="arXiv:2507.18071")
+@ratios.register("sequence", paper="arXiv:2507.18071")
 def sequence(own: Tensor, mask: Tensor) -> Tensor:
-    """The mean log-ratio in place of the token's own (GSPO-token form)."""
+    """The geometric mean of the response (GSPO)."""
     return (row_mean(own, mask).unsqueeze(-1) - own).masked_fill(~mask, 0.0)
 
 
-@ratios.register(
-    "prefix_minimum", about="rho_t times the smallest earlier ratio (MinPRO)", paper="arXiv:2601.22718"
-)
+@ratios.register("prefix_minimum", paper="arXiv:2601.22718")
 def prefix_minimum(
     own: Tensor,
     mask: Tensor,
@@ -45,20 +43,23 @@ def prefix_minimum(
         ),
     ] = False,
 ) -> Tensor:
-    """The smallest log-ratio before the token; 0 for the first, and not capped at 0."""
+    """rho_t times the smallest earlier ratio (MinPRO).
+
+    The smallest log-ratio before the token; 0 for the first, and not capped at 0.
+    """
     smallest = own.masked_fill(~mask, torch.inf).cummin(-1).values
     if not inclusive:
         smallest = shift_right(smallest, torch.inf)
     return smallest.masked_fill(smallest == torch.inf, 0.0).masked_fill(~mask, 0.0)
 
 
-@ratios.register("prefix_product", about="the product of the ratios up to t (CTPO)", paper="arXiv:2605.07331")
+@ratios.register("prefix_product", paper="arXiv:2605.07331")
 def prefix_product(own: Tensor, mask: Tensor) -> Tensor:
-    """The sum of the earlier log-ratios."""
+    """The product of the ratios up to t (CTPO)."""
     return shift_right(own.cumsum(-1)).masked_fill(~mask, 0.0)
 
 
-@ratios.register("prefix_mean", about="the geometric mean of the ratios up to t (PNPO)")
+@ratios.register("prefix_mean")
 def prefix_mean(own: Tensor, mask: Tensor) -> Tensor:
-    """The mean log-ratio up to the token in place of its own."""
+    """The geometric mean of the ratios up to t (PNPO)."""
     return own.cumsum(-1) / positions(mask).clamp(min=1) - own

@@ -15,21 +15,21 @@ from cppo_lab.objectives.rules import Rules
 kl_estimators = Rules("regulariser.kl_kind")
 
 
-@kl_estimators.register("k1", about="-x")
+@kl_estimators.register("k1")
 def k1(x: Tensor) -> Tensor:
-    """Unbiased, of either sign; any shape."""
+    """-x."""
     return -x
 
 
-@kl_estimators.register("k2", about="x^2 / 2")
+@kl_estimators.register("k2")
 def k2(x: Tensor) -> Tensor:
-    """Biased, never negative; any shape."""
+    """x^2 / 2."""
     return 0.5 * x.square()
 
 
-@kl_estimators.register("k3", about="e^x - 1 - x")
+@kl_estimators.register("k3")
 def k3(x: Tensor) -> Tensor:
-    """Unbiased, never negative; any shape."""
+    """e^x - 1 - x."""
     return x.expm1() - x
 
 

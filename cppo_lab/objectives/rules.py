@@ -1,9 +1,11 @@
 """Rules: functions that register themselves under the name by which a configuration selects them.
 
-    @weights.register("power", about="1 - (1 - w_min) u^exponent")
-    def power(at: WeightInputs, *, w_min: Floor, exponent: Annotated[float, Param(above=0)] = 2.0) -> Tensor: ...
+    @weights.register("power")
+    def power(at: WeightInputs, *, w_min: Floor, exponent: Annotated[float, Param(above=0)] = 2.0) -> Tensor:
+        \"\"\"1 - (1 - w_min) u^exponent.\"\"\"
 
 The keyword-only parameters of the function are the parameters of the rule; their annotations give types and ranges.
+The first line of its docstring is the rule's description in listings.
 """
 
 from __future__ import annotations
@@ -70,11 +72,16 @@ class Rule:
 class Rules(Registry[Rule]):
     """The rules of one kind. `kind` is the key that selects among them, such as `divergence.kind`."""
 
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.additions = 0
+        """How often a rule was added."""
+
     def register(  # type: ignore[override]
         self,
         name: str,
         *,
-        about: str,
+        about: str | None = None,
         paper: str | None = None,
         needs: Iterable[Need] = (),
         provides: Iterable[Provision] = (),
@@ -82,6 +89,9 @@ class Rules(Registry[Rule]):
         feedback: bool = False,
     ) -> Callable[[Function], Function]:
         """A decorator that registers a function as the rule `name`.
+
+        `about` is by default the first line of the function's docstring. `needs`: what it reads besides its inputs;
+        `check`: raises ValueError for a method in which it makes no sense; `feedback`: see `Rule`.
 
         Raises ValueError for a name that is taken, an unknown need, a parameter without a type, and a parameter that
         another rule of this kind declares differently, since their keys lie side by side in a configuration.
@@ -97,7 +107,11 @@ class Rules(Registry[Rule]):
             for each in parameters:
                 self._check_shared(name, each)
             rule = Rule(name, function, parameters, frozenset(needs), frozenset(provides), check, feedback)
-            self.add(Entry(name, rule, about, paper, function.__module__))
+            text = about or (function.__doc__ or "").strip().split("\n")[0]
+            if not text:
+                raise ValueError(f"{self.kind} {name}: needs a docstring that says what it does")
+            self.add(Entry(name, rule, text.rstrip("."), paper, function.__module__))
+            self.additions += 1
             return function
 
         return add

@@ -32,25 +32,25 @@ Steps = Annotated[int | None, Param(default=None, at_least=1, about="Its length;
 schedules = Rules("schedule.kind")
 
 
-@schedules.register("constant", about="1")
+@schedules.register("constant")
 def constant(at: ScheduleInputs) -> float:
-    """Always 1."""
+    """1."""
     return 1.0
 
 
-@schedules.register("linear", about="linearly from 1 to `final` over `steps`")
+@schedules.register("linear")
 def linear(at: ScheduleInputs, *, final: Final, steps: Steps) -> float:
-    """A straight line, constant after its end."""
+    """Linearly from 1 to `final` over `steps`."""
     return 1 + (final - 1) * at.share(steps)
 
 
-@schedules.register("cosine", about="half a cosine from 1 to `final` over `steps`")
+@schedules.register("cosine")
 def cosine(at: ScheduleInputs, *, final: Final, steps: Steps) -> float:
-    """Half a cosine, constant after its end."""
+    """Half a cosine from 1 to `final` over `steps`."""
     return 1 + (final - 1) * ((1 - math.cos(math.pi * at.share(steps))) / 2)
 
 
-@schedules.register("piecewise", about="linear between `points`, [step, factor]; constant outside them")
+@schedules.register("piecewise")
 def piecewise(
     at: ScheduleInputs,
     *,
@@ -58,7 +58,7 @@ def piecewise(
         tuple[tuple[int, float], ...], Param(about="[step, factor] pairs with increasing steps.")
     ] = (),
 ) -> float:
-    """Linear interpolation."""
+    """Linear between `points`, [step, factor]; constant outside them."""
     index = bisect_right([step for step, _ in points], at.step)
     if index == 0:
         return points[0][1]
@@ -68,11 +68,7 @@ def piecewise(
     return low + (high - low) * (at.step - left) / (right - left)
 
 
-@schedules.register(
-    "target_share",
-    about="a controller that moves the factor until the share of masked tokens is `target_share`",
-    feedback=True,
-)
+@schedules.register("target_share", feedback=True)
 def target_share_controller(
     factor: float,
     masked_share: float,
@@ -86,7 +82,9 @@ def target_share_controller(
     factor_min: Annotated[float, Param(above=0, at_most=1, about="The least factor.")] = 0.1,
     factor_max: Annotated[float, Param(at_least=1, about="The largest factor.")] = 10.0,
 ) -> float:
-    """factor * exp(rate * (m - target) / target), the exponent limited to +-rate * 3.
+    """A controller that moves the factor until the share of masked tokens is `target_share`.
+
+    factor * exp(rate * (m - target) / target), the exponent limited to +-rate * 3.
 
     Too many masked tokens widen the threshold. A NaN share changes nothing.
     """
@@ -115,7 +113,7 @@ class ScheduleSpec(Coordinate, path="schedule"):
             if step < 0 or not 0 < factor < math.inf:
                 raise fail(key, [step, factor], "steps must be at least 0 and factors greater than 0")
         if any(later <= earlier for (earlier, _), (later, _) in pairwise(self.points)):
-            raise fail(key, list(self.points), "steps must increase")
+            raise fail(key, self.points, "steps must increase")
 
 
 def schedule_factor(spec: ScheduleSpec, *, step: int, progress: float, controller: float = 1.0) -> float:

@@ -138,7 +138,7 @@ class AlgoSpec(Coordinate):
             raise fail(
                 "anchor",
                 self.anchor,
-                f"{self.name} is defined with {self.paper_anchor}; set force_anchor to compare anchors",
+                f"{self.name} is defined with anchor {self.paper_anchor}; set force_anchor to use another",
             )
         if self.anchor == "rollout" and not self.correction.is_off:
             raise fail(

@@ -52,17 +52,15 @@ class SurrogateInputs:
 surrogates = Rules("surrogate.kind")
 
 
-@surrogates.register("ratio", about="-A rho", paper="arXiv:2602.04879", needs=["ratio"])
+@surrogates.register("ratio", paper="arXiv:2602.04879", needs=["ratio"])
 def ratio_loss(at: SurrogateInputs) -> Tensor:
-    """-A rho, gated."""
+    """-A rho."""
     return -at.advantages * at.gate * at.ratio
 
 
-@surrogates.register(
-    "clipped", about="-min(A rho, A clip(rho))", paper="arXiv:1707.06347", needs=["ratio", "clip_window"]
-)
+@surrogates.register("clipped", paper="arXiv:1707.06347", needs=["ratio", "clip_window"])
 def clipped_loss(at: SurrogateInputs) -> Tensor:
-    """PPO: max(-A r, -A clip(r)), bounded by -A * dual where A < 0.
+    """-min(A rho, A clip(rho)).
 
     Keeps its constant clipped value where the gradient is cut.
     """
@@ -74,12 +72,7 @@ def clipped_loss(at: SurrogateInputs) -> Tensor:
     return torch.where(advantages < 0, torch.minimum(loss, -advantages * at.window.dual), loss)
 
 
-@surrogates.register(
-    "truncated",
-    about="-sg[clamp(rho, ratio_low, ratio_high)] A log pi; the bounds are absolute (CISPO)",
-    paper="arXiv:2506.13585",
-    needs=["ratio"],
-)
+@surrogates.register("truncated", paper="arXiv:2506.13585", needs=["ratio"])
 def truncated_loss(
     at: SurrogateInputs,
     *,
@@ -93,14 +86,17 @@ def truncated_loss(
         ),
     ] = float("inf"),
 ) -> Tensor:
-    """A detached weight, gated. A token beyond the bounds keeps a gradient of bounded size."""
+    """-sg[clamp(rho, ratio_low, ratio_high)] A log pi; the bounds are absolute (CISPO).
+
+    A detached weight, gated. A token beyond the bounds keeps a gradient of bounded size.
+    """
     weight = at.ratio.detach().clamp(ratio_low, ratio_high)
     return -at.advantages * at.gate * weight * at.logp
 
 
-@surrogates.register("log_probability", about="-A log pi (REINFORCE)", paper=REINFORCE)
+@surrogates.register("log_probability", paper=REINFORCE)
 def log_probability_loss(at: SurrogateInputs) -> Tensor:
-    """-A log pi, gated."""
+    """-A log pi (REINFORCE)."""
     return -at.advantages * at.gate * at.logp
 
 
@@ -110,15 +106,9 @@ def _check_geometric(algo: AlgoSpec) -> None:
         raise fail("surrogate.kind", "geometric", "needs trust_region.clip_space log and no dual_clip")
 
 
-@surrogates.register(
-    "geometric",
-    about="-A exp(mean of one-sidedly clipped log-ratios) (GMPO)",
-    paper="arXiv:2507.20673",
-    needs=["clip_window"],
-    check=_check_geometric,
-)
+@surrogates.register("geometric", paper="arXiv:2507.20673", needs=["clip_window"], check=_check_geometric)
 def geometric_loss(at: SurrogateInputs) -> Tensor:
-    """GMPO: -A exp(mean_t x_t), with x_t clipped one-sidedly by the sign of A before the mean.
+    """-A exp(mean of one-sidedly clipped log-ratios) (GMPO).
 
     Each token holds the value of its response, and the gradient of its own x_t.
     """
@@ -131,25 +121,21 @@ def geometric_loss(at: SurrogateInputs) -> Tensor:
     return -at.advantages * (value + one_sided - one_sided.detach()).exp()
 
 
-@surrogates.register("sapo", about="-A (4/tau) sigmoid(tau (rho - 1)) (SAPO)", paper="arXiv:2511.20347")
+@surrogates.register("sapo", paper="arXiv:2511.20347")
 def sapo_loss(
     at: SurrogateInputs,
     *,
     tau_positive: Annotated[float, Param(above=0, about="Temperature where A > 0.")] = 1.0,
     tau_negative: Annotated[float, Param(above=0, about="Temperature elsewhere.")] = 1.05,
 ) -> Tensor:
-    """A sigmoid of the ratio, gated; the temperature depends on the sign of A."""
+    """-A (4/tau) sigmoid(tau (rho - 1)) (SAPO)."""
     positive = torch.full_like(at.ratio, tau_positive)
     temperature = positive.masked_fill(at.advantages <= 0, tau_negative)
     soft = torch.sigmoid(temperature * (at.ratio - 1)) * 4 / temperature
     return -at.advantages * at.gate * soft
 
 
-@surrogates.register(
-    "quadratic",
-    about="-A rho + |A| c (rho - 1)^2 / (2 penalty_epsilon), c = mu(a) (DRPO) or 1 (SPO)",
-    paper="arXiv:2606.09821",
-)
+@surrogates.register("quadratic", paper="arXiv:2606.09821")
 def quadratic_loss(
     at: SurrogateInputs,
     *,
@@ -158,7 +144,7 @@ def quadratic_loss(
         Literal["anchor_probability", "one"], Param(about="c: mu(a), or 1.")
     ] = "anchor_probability",
 ) -> Tensor:
-    """A quadratic penalty on the ratio instead of a mask, gated."""
+    """-A rho + |A| c (rho - 1)^2 / (2 penalty_epsilon), c = mu(a) (DRPO) or 1 (SPO)."""
     penalty = at.advantages.abs() * (at.ratio - 1).square() / (2 * penalty_epsilon)
     if penalty_scale == "anchor_probability":
         penalty = penalty * at.anchor_logp.exp()

@@ -137,9 +137,9 @@ class RegionInputs:
 trust_regions = Rules("trust_region.kind")
 
 
-@trust_regions.register(OFF, about="keep everything")
+@trust_regions.register(OFF)
 def no_region(at: RegionInputs) -> Decision:
-    """Every response token is kept."""
+    """Keep everything."""
     nothing = torch.zeros_like(at.mask)
     return Decision(gate=at.mask.to(at.ratio.dtype), by_threshold=nothing, by_budget=nothing)
 
@@ -154,13 +154,7 @@ def _check_clip(algo: AlgoSpec) -> None:
         raise fail("trust_region.dual_clip", region.dual_clip, f"must be greater than {lowest}")
 
 
-@trust_regions.register(
-    "ratio_clip",
-    about="drop A > 0 with ratio > 1 + clip_high, and A < 0 with ratio < 1 - clip_low (or > dual_clip) (PPO)",
-    paper="arXiv:1707.06347",
-    provides=["clip_window"],
-    check=_check_clip,
-)
+@trust_regions.register("ratio_clip", paper="arXiv:1707.06347", provides=["clip_window"], check=_check_clip)
 def ratio_clip(
     at: RegionInputs,
     *,
@@ -178,7 +172,10 @@ def ratio_clip(
         Param(refuse_unread=True, about="Upper bound of the ratio where A < 0 (log: of its log)."),
     ] = None,
 ) -> Decision:
-    """Drop where PPO's clipped minimum has no gradient; equality keeps."""
+    """Drop A > 0 with ratio > 1 + clip_high, and A < 0 with ratio < 1 - clip_low (or > dual_clip) (PPO).
+
+    Drop where PPO's clipped minimum has no gradient; equality keeps.
+    """
     window = ClipWindow(max(1 - clip_low, 0.0), 1 + clip_high, dual_clip)
     if clip_space == "log":
         scale = positions(at.mask).clamp(min=1).to(at.ratio.dtype) ** clip_power
@@ -197,50 +194,39 @@ def ratio_clip(
     )
 
 
-@trust_regions.register(
-    "divergence_threshold",
-    about="drop tokens that move away and have D_t > delta (DPPO)",
-    paper=DPPO,
-    needs=["divergence", "gate"],
-)
+@trust_regions.register("divergence_threshold", paper=DPPO, needs=["divergence", "gate"])
 def divergence_threshold(at: RegionInputs, *, delta: Delta) -> Decision:
-    """Drop tokens that move away from the anchor and have D_t > delta."""
+    """Drop tokens that move away and have D_t > delta (DPPO)."""
     distance = at.divergence
     threshold = torch.full_like(distance, delta).masked_fill(~at.mask, 0.0)
     return at.decide(distance <= delta, lambda: distance / delta, threshold=threshold)
 
 
-@trust_regions.register(
-    "sequence_max",
-    about="drop responses whose largest D exceeds delta (TRM)",
-    paper=TRM,
-    needs=["divergence", "gate"],
-)
+@trust_regions.register("sequence_max", paper=TRM, needs=["divergence", "gate"])
 def sequence_max(at: RegionInputs, *, delta: Delta) -> Decision:
-    """Drop whole responses, tokens that move toward the anchor included."""
+    """Drop responses whose largest D exceeds delta (TRM).
+
+    Drop whole responses, tokens that move toward the anchor included.
+    """
     return _whole_responses(at, _largest(at) / delta, _largest(at) <= delta)
 
 
-@trust_regions.register(
-    "sequence_mean",
-    about="drop responses whose mean D exceeds delta_mean (TRM)",
-    paper=TRM,
-    needs=["divergence", "gate"],
-)
+@trust_regions.register("sequence_mean", paper=TRM, needs=["divergence", "gate"])
 def sequence_mean(at: RegionInputs, *, delta_mean: DeltaMean) -> Decision:
-    """Drop whole responses, tokens that move toward the anchor included."""
+    """Drop responses whose mean D exceeds delta_mean (TRM).
+
+    Drop whole responses, tokens that move toward the anchor included.
+    """
     mean = row_mean(at.divergence, at.mask).unsqueeze(-1)
     return _whole_responses(at, mean / delta_mean, mean <= delta_mean)
 
 
-@trust_regions.register(
-    "sequence_max_mean",
-    about="drop responses that fail either test (TRM)",
-    paper=TRM,
-    needs=["divergence", "mean_divergence", "gate"],
-)
+@trust_regions.register("sequence_max_mean", paper=TRM, needs=["divergence", "mean_divergence", "gate"])
 def sequence_max_mean(at: RegionInputs, *, delta: Delta, delta_mean: DeltaMean) -> Decision:
-    """Drop whole responses, tokens that move toward the anchor included."""
+    """Drop responses that fail either test (TRM).
+
+    Drop whole responses, tokens that move toward the anchor included.
+    """
     largest = _largest(at)
     mean = row_mean(at.mean_divergence, at.mask).unsqueeze(-1)
     score = torch.maximum(largest / delta, mean / delta_mean)
@@ -257,13 +243,12 @@ def _whole_responses(at: RegionInputs, score: Tensor, keep: Tensor) -> Decision:
 
 
 @trust_regions.register(
-    "prefix_budget",
-    about="drop tokens that move away and have w_t D_t > c_t (CPPO, Eq. 8-10)",
-    paper="arXiv:2606.10968",
-    needs=["divergence", "gate", "weights", "budget"],
+    "prefix_budget", paper="arXiv:2606.10968", needs=["divergence", "gate", "weights", "budget"]
 )
 def prefix_budget(at: RegionInputs, *, delta: Delta) -> Decision:
-    """c_t = min(delta, allowance_t - S_{t-1}), Eq. 8-10 (hard) and 19-20 (soft).
+    """Drop tokens that move away and have w_t D_t > c_t (CPPO, Eq. 8-10).
+
+    c_t = min(delta, allowance_t - S_{t-1}), Eq. 8-10 (hard) and 19-20 (soft).
 
     Every token is charged to the prefix: kept, dropped or moving toward the anchor (Algorithm 1).
     """

@@ -53,48 +53,43 @@ class WeightInputs:
 weights = Rules("trust_region.weights.kind")
 
 
-@weights.register("uniform", about="1")
+@weights.register("uniform")
 def uniform(at: WeightInputs) -> Tensor:
-    """1 everywhere."""
+    """1."""
     return torch.ones_like(at.fraction)
 
 
-@weights.register("linear", about="1 - (1 - w_min) u (Eq. 9)", paper=CPPO)
+@weights.register("linear", paper=CPPO)
 def linear(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """From 1 down to w_min."""
+    """1 - (1 - w_min) u (Eq. 9)."""
     return (at.fraction * (w_min - 1)).add_(1)
 
 
-@weights.register(
-    "shuffled",
-    about="the linear weights, in an order drawn once per rollout",
-    paper=CPPO,
-    needs=["weight_order"],
-)
+@weights.register("shuffled", paper=CPPO, needs=["weight_order"])
 def shuffled(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """Linear in the drawn order."""
+    """The linear weights, in an order drawn once per rollout."""
     return (at.fraction * (w_min - 1)).add_(1)
 
 
-@weights.register("reversed", about="w_min + (1 - w_min) u")
+@weights.register("reversed")
 def from_the_end(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """From w_min up to 1."""
+    """w_min + (1 - w_min) u."""
     return (at.remaining * (w_min - 1)).add_(1)
 
 
-@weights.register("cosine", about="w_min + (1 - w_min)(1 + cos(pi u))/2")
+@weights.register("cosine")
 def cosine(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """Half a cosine from 1 down to w_min."""
+    """w_min + (1 - w_min)(1 + cos(pi u))/2."""
     return w_min + (1 - w_min) * (1 + torch.cos(math.pi * at.fraction)) / 2
 
 
-@weights.register("exponential", about="w_min^u")
+@weights.register("exponential")
 def exponential(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """A geometric fall from 1 to w_min."""
+    """w_min^u."""
     return torch.exp(math.log(w_min) * at.fraction)
 
 
-@weights.register("step", about="1, then w_min from `step_at` on")
+@weights.register("step")
 def step(
     at: WeightInputs,
     *,
@@ -103,16 +98,14 @@ def step(
         float, Param(at_least=0, at_most=1, about="Where the step is, as a value of u.")
     ] = 0.5,
 ) -> Tensor:
-    """1 before `step_at`, w_min from there on."""
+    """1, then w_min from `step_at` on."""
     made = at.fraction
     return torch.ones_like(made).masked_fill(made >= step_at, w_min)
 
 
-@weights.register(
-    "remaining_horizon", about="max(w_min, (T-t)/(T-1)), proportional to lambda_t of Eq. 4", paper=CPPO
-)
+@weights.register("remaining_horizon", paper=CPPO)
 def remaining_horizon(at: WeightInputs, *, w_min: Floor) -> Tensor:
-    """The fraction still to come, at least w_min."""
+    """max(w_min, (T-t)/(T-1)), proportional to lambda_t of Eq. 4."""
     # A single token has no remaining horizon to be proportional to; every schedule gives it weight 1.
     return at.remaining.clamp(min=w_min).masked_fill(at.is_single, 1.0)
 

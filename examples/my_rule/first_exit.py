@@ -15,11 +15,7 @@ from cppo_lab.objectives.prefixes import shift_right
 from cppo_lab.objectives.trust_regions import Decision, Delta, RegionInputs, trust_regions
 
 
-@trust_regions.register(
-    "first_exit",
-    about="DPPO's threshold until the prefix has drifted by exit_at in total, 0 from there on",
-    needs=["divergence", "gate"],
-)
+@trust_regions.register("first_exit", needs=["divergence", "gate"])
 def first_exit(
     at: RegionInputs,
     *,
@@ -28,9 +24,9 @@ def first_exit(
         float, Param(above=0, always_shown=True, about="Most that the D of a prefix may add up to.")
     ] = 1.0,
 ) -> Decision:
-    """Drop tokens that move away and have D_t > delta, or that come after the exit."""
+    """DPPO's threshold until the prefix has drifted by exit_at in total, 0 from there on."""
     before = shift_right(at.divergence.cumsum(-1))
-    threshold = torch.where(before <= exit_at, delta, 0.0)
+    threshold = torch.full_like(before, delta).masked_fill(before > exit_at, 0.0)
     within = at.divergence <= threshold
     violated = at.away & ~within
     return at.decide(
