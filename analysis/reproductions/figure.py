@@ -1,7 +1,7 @@
 """The figure of one item of docs/reproductions.md, drawn from its result file alone.
 
-Curves (or what else the item is about), one axes per panel, and the contrasts of its claims: beside the curves of one
-panel, below those of several, so that the figure is never wider than a page.
+Curves, one axes per panel, and the contrasts of its claims: beside the curves of a single panel, below those of
+several, so that the figure is never wider than a page.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cppo_lab.analysis.claim_tests import FAILS, HOLDS, INCONCLUSIVE, ClaimTest
 from cppo_lab.analysis.claims import MARGIN
@@ -26,7 +27,7 @@ from cppo_lab.analysis.formatting import MINUS, points, signed
 from cppo_lab.analysis.run_table import Curve, Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
 
-# Which series of a result file answers the question of a figure of the report; accuracy for all others.
+# The curve that answers the question of a figure of the report; accuracy for all others.
 SERIES = {"position_profiles": "deviation", "budgets": "budget"}
 _LABELS = {
     "accuracy": ("training step", "held-out accuracy"),
@@ -36,10 +37,10 @@ _LABELS = {
 MOST_METHODS = 12
 MOST_ACROSS = 3
 WIDTH = 10.5
-"""Inches: what a page shows without making the print small."""
+"""Inches; wider figures are scaled down on the page."""
 LONGEST_NAME = 40
 MOST_POINTS = 30.0
-"""Where the scale of differences ends, so that three points can be seen beside forty; arrows stand for the rest."""
+"""The end of the scale of differences, which keeps three points visible beside forty; arrows stand for the rest."""
 _VERDICT_COLOR = {HOLDS: "#009e73", FAILS: style.CROSS, INCONCLUSIVE: style.SOFT_INK}
 
 
@@ -57,8 +58,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """The contrasts of one score on one scale: `unit` of it makes 1 on the axis, `band` is small in it, `written` is
-    how its values are, and what lies beyond `most` on the axis is shown by arrows.
+    """The contrasts of one score on one scale: `unit` of the score is 1 on the axis, `band` is the margin of equality,
+    `written` formats values, and arrows show what lies beyond `most` on the axis.
     """
 
     label: str
@@ -75,8 +76,8 @@ def reproduction(
     figure_of_report: str | None,
     baseline: str | None = None,
 ) -> Figure | None:
-    """The figure of an item; None where nothing was measured. With one panel, methods that no claim sets against
-    `baseline` are set against it too, where the item is about accuracies.
+    """The figure of an item; None where nothing was measured. An item about accuracies with a single panel also shows
+    the contrasts with `baseline` that no claim is about.
     """
     panels = [panel for panel in table.panels if table.methods(panel)]
     if not panels:
@@ -99,7 +100,7 @@ def headlines(table: RunTable, panels: Sequence[str], tests: Sequence[ClaimTest]
 
 
 def _accuracies(lines: Sequence[Line]) -> Block:
-    return Block("difference of final accuracy, points (95%)", lines, 0.01, MARGIN, points, MOST_POINTS)
+    return Block("difference in final accuracy, points (95% CI)", lines, 0.01, MARGIN, points, MOST_POINTS)
 
 
 def _of_score(test: ClaimTest) -> Block:
@@ -111,7 +112,7 @@ def _of_score(test: ClaimTest) -> Block:
 
 
 def _line(name: str, is_contrast: bool, test: ClaimTest) -> Line:
-    """The row of an test. One that another sweep tests on more seeds has that one's verdict."""
+    """The row of a claim; a question that another sweep tests on more seeds has the verdict given there."""
     seen = test.estimate
     remark = "" if seen is None else f"n = {seen.n}" + (f" of {test.planned}" if test.is_interim else "")
     return Line(name, is_contrast, seen, _VERDICT_COLOR[test.verdict], remark=remark)
@@ -166,7 +167,7 @@ def _panels(
 
 
 def contrast_rows(contrasts: Sequence[ClaimTest]) -> list[Line]:
-    """The rows from top to bottom: a contrast that was measured in panels has a heading, and a row for each."""
+    """The rows from top to bottom: a contrast measured in several panels has a heading and a row for each."""
     names = [_name(test.claim.treatment, test.claim.baseline) for test in contrasts]
     rows: list[Line] = []
     for name in dict.fromkeys(names):
@@ -178,7 +179,7 @@ def contrast_rows(contrasts: Sequence[ClaimTest]) -> list[Line]:
 
 
 def _unclaimed(table: RunTable, panel: str, baseline: str, contrasts: Sequence[ClaimTest]) -> list[Line]:
-    """The methods that no claim sets against `baseline`, set against it."""
+    """The contrasts with `baseline` that no claim is about."""
     claimed = [{test.claim.treatment, test.claim.baseline} for test in contrasts]
     found = {
         method: difference(table.of(panel, method), table.of(panel, baseline))
@@ -207,36 +208,25 @@ def _curves(axes: Axes, table: RunTable, panel: str, column: str, looks: dict[st
         x, y = mean_curve(runs, column)
         if len(x):
             last = max(last, float(x[-1]))
-            axes.plot(
-                x,
-                y,
-                color=look.color,
-                linestyle=look.linestyle,
-                linewidth=1.9,
-                marker=look.marker,
-                markevery=max(1, len(x) // 5),
-                markersize=4.5,
-                markeredgecolor=style.PAPER,
-                markeredgewidth=0.6,
-            )
+            axes.plot(x, y, **look.line() | {"markersize": 4.5, "markevery": max(1, len(x) // 5)})
     across, up = _LABELS[column]
     style.panel_title(axes, panel, 30)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if column == "accuracy":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if column != "deviation":
         style.step_axis(axes, last)
     else:
-        # Where the halves meet that the score sets against each other.
+        # The score compares the two halves.
         axes.axvline(0.5, color=style.SOFT_INK, linewidth=1.0, linestyle=":", zorder=1)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 def shared(table: RunTable, panel: str) -> dict[str, list[Run]]:
-    """The runs of every method of a panel from those seeds and starting policies that all of them have, so that their
-    means compare; all its runs where there are no such seeds.
+    """The runs of each method of a panel on the seeds and starting policies that all methods share, so that their means
+    are comparable; all runs where none are shared.
     """
     runs = {method: table.of(panel, method) for method in table.methods(panel)}
     common = set.intersection(*({run.pair for run in each} for each in runs.values()))
@@ -246,20 +236,13 @@ def shared(table: RunTable, panel: str) -> dict[str, list[Run]]:
 
 
 def mean_curve(runs: Sequence[Run], curve: str) -> Curve:
-    """Places and means over the runs. A run that diverged goes on at the last accuracy it had, so that the mean does
-    not rise because a run is missing; other series have its values up to its end alone.
+    """Mean of a curve over runs. A run that diverged is carried on at its last accuracy, so that the mean does not rise
+    because a run is missing; other curves are averaged over the runs that recorded each step.
     """
-    series = [getattr(run, curve) for run in runs]
-    places = sorted({float(at) for ats, _ in series for at in ats})
-    means = []
-    for place in places:
-        values = [
-            float(of[np.searchsorted(at, place, side="right") - 1])
-            for at, of in series
-            if len(at) and at[0] <= place and (curve == "accuracy" or place in at)
-        ]
-        means.append(np.mean(values))
-    return np.array(places), np.array(means)
+    series = [pd.Series(values, at) for at, values in (getattr(run, curve) for run in runs)]
+    frame = pd.DataFrame(dict(enumerate(series))).sort_index()
+    means = (frame.ffill() if curve == "accuracy" else frame).mean(axis="columns")
+    return means.index.to_numpy(dtype=np.float64), means.to_numpy(dtype=np.float64)
 
 
 def _contrasts(axes: Axes, block: Block, with_key: bool) -> None:
@@ -282,13 +265,10 @@ def _contrasts(axes: Axes, block: Block, with_key: bool) -> None:
     axes.set_xlim(-limit, limit)
     for row, line in enumerate(lines):
         _mark(axes, row, line, limit, block.unit)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_yticks(range(len(lines)), [line.name for line in lines])
-    axes.tick_params(axis="y", labelsize=8.0, labelcolor=style.INK)
+    style.row_axis(axes, [line.name for line in lines])
+    axes.tick_params(axis="y", labelsize=8.0)
     for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if line.is_contrast and line.is_claimed else "normal")
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.set_xlabel(block.label)
     if with_key:
@@ -296,7 +276,7 @@ def _contrasts(axes: Axes, block: Block, with_key: bool) -> None:
 
 
 def _key(axes: Axes) -> None:
-    """What the colours of the contrasts say of the paper's claims."""
+    """The legend of the colours of verdicts."""
     handles = [
         Line2D([], [], color=color, linewidth=2.4, marker="o", markersize=5.5, label=verdict)
         for verdict, color in _VERDICT_COLOR.items()
@@ -313,7 +293,7 @@ def _on_axis(seen: Estimate, unit: float) -> tuple[float, float, float]:
 
 
 def _mark(axes: Axes, row: int, line: Line, limit: float, unit: float) -> None:
-    """The dot of an estimate, and an arrow at the edge of the scale where it or its interval goes on beyond it."""
+    """The dot of an estimate, and an arrow at each edge of the scale that its interval crosses."""
     if line.seen is None:
         return
     mean, low, high = _on_axis(line.seen, unit)
@@ -341,6 +321,6 @@ def _name(treatment: str, baseline: str | None) -> str:
 
 
 def shown_in_words(figure_of_report: str | None) -> str:
-    """What the figure of an item shows."""
+    """The alternative text of an item's figure."""
     _, up = _LABELS[SERIES.get(figure_of_report or "", "accuracy")]
-    return f"{up} (means over the seeds that all methods have)"
+    return f"{up} (means over the seeds that all methods share)"
