@@ -27,5 +27,7 @@ def command_line() -> str:
     """Every command with its arguments and options, as Typer describes them."""
     command = [sys.executable, "-m", "typer", "cppo_lab.cli", "utils", "docs", "--name", "cppo-lab"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    commands = re.sub(r"(?m)^## `cppo-lab (\S+)`$", r"## \1", done.stdout)
+    # Typer's own list of the commands cuts each sentence short.
+    pages = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", done.stdout)
+    commands = re.sub(r"(?m)^## `cppo-lab (\S+)`$", r"## \1", pages)
     return commands.replace("# `cppo-lab`", "# Command line", 1)
