@@ -26,6 +26,7 @@ class Kind(StrEnum):
     methods = "methods"
     models = "models"
     tasks = "tasks"
+    engines = "engines"
     sweeps = "sweeps"
     runs = "runs"
 
@@ -43,7 +44,7 @@ def list_(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """List methods, models, tasks or sweeps, or the runs in the output folder.
+    """List methods, models, tasks, engines or sweeps, or the runs in the output folder.
 
     Examples:
 
@@ -66,7 +67,8 @@ def list_(
     elif what == Kind.models:
         rows = models(config_dir)
     else:
-        folders = sweep_dirs() if what == Kind.sweeps else [each / "task" for each in conf_dirs(config_dir)]
+        group = what.value.removesuffix("s")
+        folders = sweep_dirs() if what == Kind.sweeps else [each / group for each in conf_dirs(config_dir)]
         rows = [{"name": name, "about": _about(path)} for name, path in _files(folders).items()]
     _show(rows, what.value.capitalize(), as_json)
 

@@ -92,6 +92,12 @@ def test_its_settings_are_checked(overrides: list[str], sentence: str, folder: s
     assert sentence in str(refusal.value)
 
 
+def test_it_is_listed(folder: str, invoke: Invoke) -> None:
+    code, out, err = invoke("list", "engines", "--plugins", folder, "--json")
+    assert code == 0, err
+    assert [row["name"] for row in json.loads(out)] == ["cool", "native", "vllm"]
+
+
 def test_it_evaluates(folder: str, output: Path, invoke: Invoke) -> None:
     save_checkpoint(output / "model", starting(tiny_config(output)))
     found = {}
