@@ -1,4 +1,4 @@
-"""Figures to bytes: PNG and PDF for files, SVG for the page with its colours left to the page."""
+"""Renders figures: PNG and PDF for files, SVG for the page, whose theme sets its colours."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.looks import DARK
 
 PNG_DPI = 200
-# Beyond this an inline SVG costs a browser more than a picture of it does.
+# Above this size an inline SVG is slower in a browser than a bitmap.
 MOST_SVG_BYTES = 1_500_000
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One figure in the forms asked for; a form that was not asked for is None."""
+    """One figure in the requested formats; None for the others."""
 
     name: str
     png: bytes | None
@@ -30,13 +30,13 @@ class Rendered:
 
 
 def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool, mark: str = "") -> Rendered:
-    """Lay the figure out once and write the forms asked for; `page` gives markup to put into HTML.
+    """Lay the figure out once and render the requested formats; `page`: markup to put into HTML.
 
-    mark: what speaks against the figure, written in a strip below it in every form.
+    mark: a warning to write in a strip below the figure, in every format.
     """
     with style.house_style():
         figure.draw_without_rendering()
-        # The layout is settled; solving it again for every format would only cost time.
+        # The layout is final; solving it again for every format would only take time.
         figure.set_layout_engine("none")
         area = style.stamp(figure, mark) if mark else None
         picture = _saved(figure, "png", area, dpi=PNG_DPI) if png else None
@@ -54,9 +54,7 @@ def render(name: str, figure: Figure, *, png: bool, pdf: bool, page: bool, mark:
 
 
 def inline_svg(document: str) -> str:
-    """An SVG document as an element for HTML: house colours become CSS variables, so that dark mode reaches
-    them.
-    """
+    """An SVG document as an HTML element, its house colours replaced by CSS variables for dark mode."""
     start = document.index("<svg")
     svg = document[start:]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -71,12 +69,12 @@ def inline_svg(document: str) -> str:
 
 
 def variable(color: str) -> str:
-    """CSS reference to a house colour, itself for any other colour."""
+    """CSS reference to a house colour; any other colour unchanged."""
     return f"var(--c-{color[1:]}, {color})" if color in DARK else color
 
 
 def palette_css(dark: bool) -> str:
-    """Declarations of every house colour for one theme."""
+    """CSS declarations of all house colours for one theme."""
     return "".join(f"--c-{light[1:]}:{night if dark else light};" for light, night in DARK.items())
 
 

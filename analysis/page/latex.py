@@ -1,4 +1,4 @@
-"""Tables as LaTeX in booktabs style, everything escaped, in ASCII."""
+"""Tables as LaTeX in booktabs style: ASCII, with all text escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cppo_lab.analysis.safe_text import brief, visible
 
 MOST_CHARACTERS = 300
 _COMMANDS = {
-    # The default font encoding has other characters in the places of these three.
+    # The default font encoding prints other characters for these three.
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -26,7 +26,7 @@ _COMMANDS = {
 
 
 def latex(table: Table) -> str:
-    """What `table` shows, for a document that loads the package booktabs."""
+    """The table for a document that loads the package booktabs."""
     shown = pd.DataFrame(
         [[_line(brief(cell.text, MOST_CHARACTERS)) for cell in row] for row in table.rows],
         columns=[_line(brief(header, MOST_CHARACTERS)) for header, _ in table.columns],
@@ -42,7 +42,7 @@ def latex(table: Table) -> str:
             label=f"tab:{table.name}",
         )
     )
-    # After a line break LaTeX reads a bracket as its length and a star as its variant.
+    # After a line break LaTeX would read a bracket or a star as an argument.
     return _ascii(re.sub(r"^(?=[\[*])", "{}", written, flags=re.MULTILINE))
 
 
@@ -51,7 +51,7 @@ def _line(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Typographic characters as commands, any other that is not ASCII by its number."""
+    """Typographic characters as commands, other non-ASCII characters as code points."""
     return "".join(
         _COMMANDS.get(character)
         or (character if character.isascii() else rf"\textbackslash{{}}u{ord(character):04x}")

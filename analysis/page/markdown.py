@@ -1,16 +1,16 @@
-"""Text from runs, made safe inside Markdown."""
+"""Escapes text from runs for Markdown."""
 
 from __future__ import annotations
 
 import re
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&])")
-# What begins a list or underlines a heading, at the start of a line alone.
+# At the start of a line these begin a list or underline a heading.
 OPENING = re.compile(r"^(?:[-+=]|\d+(?=[.)](?:\s|$)))")
 
 
 def line(text: object) -> str:
-    """One line of prose: marks and tags lose their meaning, line breaks become blanks."""
+    """One line of prose: markup escaped, line breaks replaced by spaces."""
     escaped = cell(text).strip()
     opening = OPENING.match(escaped)
     if opening is None:
@@ -25,7 +25,7 @@ def cell(text: object) -> str:
 
 
 def fence(text: object) -> str:
-    """A code block around `text`, its fence longer than any run of backticks inside."""
+    """A code block around `text`, with a fence longer than any run of backticks in it."""
     body = str(text)
     longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
     marks = "`" * max(3, longest + 1)

@@ -45,8 +45,8 @@ ABLATIONS = (
     "ablations",
     title="Ablations",
     section="mechanisms",
-    caption="Held-out accuracy over training for the comparisons of the paper's Figures 5 and 6, with DPPO for "
-    "reference where it ran. Lines are means over seeds; {band} ({seeds}).",
+    caption="Held-out accuracy over training for the paper's ablations, with DPPO for reference where it ran. "
+    "Lines are means over seeds; {band} ({seeds}).",
     about="CPPO against its parts and variants, with DPPO for reference",
     paper="Figures 5 and 6 of the CPPO paper",
     per_panel=True,

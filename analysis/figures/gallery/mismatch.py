@@ -62,7 +62,7 @@ def draw(data: FigureData) -> Drawing:
     ]
     style.name_methods(sheet, handles, columns=4)
     runs = [f"{name}: {plural(size, 'run')}" for name, size in engines.value_counts(sort=False).items()]
-    return Drawing(sheet, f"{'; '.join(runs)}.")
+    return Drawing(sheet, f"Shown: {'; '.join(runs)}.")
 
 
 def engines_of(study: Study) -> pd.Series:

@@ -54,7 +54,7 @@ QUANTITIES = (
     title="Training metrics",
     section="stability",
     caption="Training metrics over steps. Lines are means over seeds (medians on logarithmic axes, where a few "
-    "rare tokens dominate a mean), thin lines single seeds; {band}, on linear axes only ({seeds}). A "
+    "rare tokens dominate a mean), thin lines single seeds. On linear axes, {band} ({seeds}). A "
     "logarithmic axis starts at most three decades below the median of its values; smaller ones are below"
     " it. Masked by reason: means over steps and seeds.{failures}",
     about="accuracy, KL, TV, masking and its reasons, entropy, effective sample size, gradient norm, rollouts "

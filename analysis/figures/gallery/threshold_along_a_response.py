@@ -92,7 +92,7 @@ def draw(data: FigureData) -> Drawing:
         _row(axes, response)
     _name_signs(sheet)
     named = [f"{one.method}: run {one.run_id[:12]}, step {one.step}" for one in shown]
-    return Drawing(sheet, f"{listed(named)}.")
+    return Drawing(sheet, f"Shown: {listed(named)}.")
 
 
 def responses(data: FigureData) -> list[Response]:
@@ -197,7 +197,7 @@ def _row(axes: Axes, response: Response) -> None:
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_ylabel("weighted divergence w D", fontsize=8)
-    verdict = "right" if response.right else "wrong"
+    verdict = "correct" if response.right else "wrong"
     axes.set_title(f"{response.method}: response at step {response.step}, {verdict}")
     _name_tokens(axes, response, places)
 
