@@ -175,7 +175,7 @@ def load_questions(
     else:
         raise UserError(f"task={benchmark.name}: needs a file of problems; give --data FILE.")
     if not rows:
-        raise UserError(f"{source}: holds no problem.")
+        raise UserError(f"{source}: contains no problems.")
     return [
         _question(row, benchmark, f"{source}, row {number}", remedy)
         for number, row in enumerate(rows, start=1)

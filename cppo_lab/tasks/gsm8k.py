@@ -41,7 +41,7 @@ def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) ->
     """
     rows = local_rows(Path(path)) if path else hub_rows(HUB_ID, "main", split, revision)
     if not rows:
-        raise UserError(f"{path or HUB_ID}: holds no problem.")
+        raise UserError(f"{path or HUB_ID}: contains no problems.")
     return [_problem(row, f"{path or HUB_ID}, row {number}") for number, row in enumerate(rows, start=1)]
 
 

@@ -71,7 +71,7 @@ def test_symbolic_references_are_kept_verbatim(tmp_path: Path) -> None:
         ),
         ([{"question": "", "answer": "1"}], ["row 1", "question", "text"]),
         ([{"question": 3, "answer": "1"}], ["row 1", "question", "text"]),
-        ([], ["no problem"]),
+        ([], ["no problems"]),
     ],
 )
 def test_unusable_rows_are_refused_in_one_sentence(

@@ -162,8 +162,8 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         r"cannot be read as TSV \(its header must name every column once",
     ),
     "open quote": ("a.csv", 'ask,gold\n"q,1\n', r"cannot be read as CSV"),
-    "no rows": ("a.csv", "ask,gold\n", r"holds no problem"),
-    "nothing": ("a.csv", "", r"holds no problem"),
+    "no rows": ("a.csv", "ask,gold\n", r"contains no problems"),
+    "nothing": ("a.csv", "", r"contains no problems"),
     "too few": ("a.csv", "ask,gold\nq,1\n", r"task\.heldout=5: .* holds only 1 different problems"),
 }
 

@@ -109,8 +109,8 @@ BROKEN = {
     "not_text": ('{"question": 3, "answer": "#### 1"}\n', r"row 1: 'question' and 'answer' must be text"),
     "no_mark": ('{"question": "q", "answer": "it is 7"}\n', r"row 1: 'answer' must end in '#### NUMBER'"),
     "no_number": ('{"question": "q", "answer": "#### many"}\n', r"row 1: 'answer' must end in"),
-    "empty": ("", r"holds no problem"),
-    "blank": ("\n\n", r"holds no problem"),
+    "empty": ("", r"contains no problems"),
+    "blank": ("\n\n", r"contains no problems"),
 }
 
 
