@@ -191,3 +191,13 @@ def test_a_sweep_file_can_name_the_figure_of_its_plug_in(
     code, out, err = invoke("plan", str(sweep), "-o", str(tmp_path))
     assert code == 0, err
     assert "2 runs" in out
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path, plugin: Path) -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(# my_figures\.py\n.*?)```", text, re.DOTALL)
+    plugin.write_text(example, encoding="utf-8")
+    load_plugins([plugin])
+    write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0, 1))
+    files = write_report(tmp_path, "quickstart", formats=("png",))
+    assert "rollout-reward" in {path.stem for path in files.figures}
