@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,49 +35,13 @@ _PROFILE_VALUES = (
 
 
 @dataclass(frozen=True)
-class Study:
-    """Everything a report reads.
+class Heading:
+    """What a study is called and asks.
 
-    runs: one row per run, index `run_id`; columns `folder name status reason method panel group policy seeds counted
-        seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters task
-        starting_recipe starting_seed starting_accuracy device started_at`, and one column per resolved
-        configuration key, prefixed `config.`.
-    metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
-    timings: columns `run_id step` and the wall-clock keys.
-    profiles: one row per run, step, kind and bin.
     command: the overrides of a sweep given on the command line; empty for a sweep from a file.
     source: where the runs come from; empty for a single sweep.
-    claims: what the sweep's file claims; none where several sweeps are joined.
-    incomparable: the keys that must agree and do not, in a study that was forced.
+    claims: the claims of the sweep's file; none where several sweeps are joined.
     """
-
-    name: str
-    title: str
-    question: str
-    baseline: str | None
-    window: int | None
-    created_at: str | None
-    grouping: Grouping
-    runs: pd.DataFrame
-    metrics: pd.DataFrame
-    timings: pd.DataFrame
-    profiles: pd.DataFrame
-    provenance: dict[str, dict[str, Any]]
-    notes: tuple[str, ...] = field(default=())
-    command: str = ""
-    source: str = ""
-    claims: tuple[Mapping[str, Any], ...] = ()
-    incomparable: tuple[Difference, ...] = ()
-
-    @property
-    def mark(self) -> str:
-        """The label of every figure and table where the runs are not comparable; empty where they are."""
-        return mark(self.incomparable)
-
-
-@dataclass(frozen=True)
-class Heading:
-    """The title and question of a study; the fields are those of Study."""
 
     name: str
     title: str
@@ -88,6 +52,35 @@ class Heading:
     created_at: str | None = None
     source: str = ""
     claims: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Heading):
+    """Everything a report reads.
+
+    runs: one row per run, index `run_id`; columns `folder name status reason method panel group policy seeds counted
+        seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters task
+        starting_recipe starting_seed starting_accuracy device started_at`, and one column per resolved
+        configuration key, prefixed `config.`.
+    metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
+    timings: columns `run_id step` and the wall-clock keys.
+    profiles: one row per run, step, kind and bin.
+    incomparable: the keys that must agree and do not, in a study that was forced.
+    """
+
+    grouping: Grouping
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    timings: pd.DataFrame
+    profiles: pd.DataFrame
+    provenance: dict[str, dict[str, Any]]
+    notes: tuple[str, ...] = ()
+    incomparable: tuple[Difference, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """The label of every figure and table where the runs are not comparable; empty where they are."""
+        return mark(self.incomparable)
 
 
 def assemble(

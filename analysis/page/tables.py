@@ -29,7 +29,7 @@ from cppo_lab.analysis.method_notes import final_in_words, threshold_in_words, w
 from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.summary import MethodResult, Summary
-from cppo_lab.analysis.verdict_text import claim_measured, claim_seeds, claim_verdict
+from cppo_lab.analysis.verdict_text import FELL, claim_measured, claim_seeds, claim_verdict
 
 Item = TypeVar("Item")
 
@@ -208,7 +208,7 @@ def claims_table(tests: Sequence[ClaimTest], table: RunTable) -> Table:
     return Table.of(
         "claims",
         "The claims of the sweep's file, each tested for and against, with p values Holm-adjusted over the claims of a "
-        "panel.",
+        f"panel. {FELL}: one of the methods ended below its starting policy.",
         columns,
         tests,
     )
