@@ -1,4 +1,4 @@
-"""Responses laid end to end, as trainers without padding hold them, as the rows that the rules read."""
+"""Unpack responses that a trainer without padding stores end to end, into the rows that the rules read."""
 
 import torch
 from torch import Tensor

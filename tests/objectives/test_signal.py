@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppo_lab.objectives import TokenBatch, compute_advantages, gae, method, token_advantages, token_objective
-from cppo_lab.objectives.advantages import whitened
+from cppo_lab.objectives.advantages import advantages, whitened
 from cppo_lab.objectives.critics import value_loss
 from cppo_lab.objectives.overlong import overlong_penalty, without_truncated
 from cppo_lab.objectives.regularisers import kl_estimate
@@ -24,7 +24,7 @@ from cppo_lab.objectives.spec import (
 )
 from cppo_lab.objectives.thresholds import thresholds_at
 
-GROUP_KINDS = ("group_normalised", "group_centred", "leave_one_out")
+GROUP_KINDS = advantages.that_need("group")
 
 
 @pytest.mark.parametrize("kind", GROUP_KINDS)
