@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny_runs import ROOT
+from tiny_runs import ROOT, TINY
 
 from cppo_lab import __version__
 from cppo_lab.config.compose import group_options
@@ -145,3 +145,27 @@ def test_custom_data_and_a_task_of_your_own_train_outside_the_repository(
         ("custom", "FINISHED"),
         ("letters", "FINISHED"),
     }
+
+
+def test_a_rule_of_your_own_is_listed_compared_trained_and_reported_outside_the_repository(
+    program: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "examples" / "my_rule", tmp_path / "my_rule")
+    mine = ("--plugins", "my_rule")
+    listed = json.loads(run(program, "list", "methods", "--json", *mine, cwd=tmp_path))
+    assert "first_exit" in [row["name"] for row in listed]
+    difference = json.loads(
+        run(program, "list", "methods", "--diff", "first_exit", "cppo", "--json", *mine, cwd=tmp_path)
+    )
+    (kind,) = (row for row in difference if row["coordinate"] == "trust_region.kind")
+    assert (kind["first_exit"], kind["cppo"]) == ("first_exit", "prefix_budget")
+    short = (*TINY, "trainer.steps=1", "seed=0", "warmup.seed=0", "algo=cppo,first_exit")
+    run(program, "sweep", "first_exit", *short, *mine, "-j", "1", cwd=tmp_path)
+    infos = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/run.json")]
+    assert {(info["method"], info["status"]) for info in infos} == {
+        ("first_exit", "FINISHED"),
+        ("cppo", "FINISHED"),
+    }
+    assert {plugin["name"] for info in infos for plugin in info["plugins"]} == {"my_rule"}
+    (page,) = tmp_path.glob("outputs/reports/*/index.html")
+    assert "first_exit" in page.read_text(encoding="utf-8")
