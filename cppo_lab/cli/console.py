@@ -13,7 +13,7 @@ from rich.text import Text
 
 @functools.cache
 def console() -> Console:
-    """The console for a person; long lines are not broken where there is no terminal."""
+    """The console. Without a terminal, long lines are not wrapped."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=200)
 
@@ -27,7 +27,7 @@ def print_json(content: Any) -> None:
 
 
 def table(title: str | Text, *columns: str | Text) -> Table:
-    """A table in the lab's style; the markup of a `Text` is not read."""
+    """A table in the lab's style. Markup in a `Text` is printed as text."""
     made = Table(
         title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
     )
@@ -44,7 +44,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration as a person says it."""
+    """A duration in seconds, minutes or hours."""
     if value is None:
         return "?"
     if value < 90:
@@ -55,7 +55,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float) -> str:
-    """A large number, short: 12.3 k, 4.5 M, 6.7 G."""
+    """A large number in short: 12.3 k, 4.5 M, 6.7 G."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.1f} {unit}"

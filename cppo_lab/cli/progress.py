@@ -29,7 +29,7 @@ def _percent(metrics: Mapping[str, Any]) -> str:
 
 
 class SweepProgress:
-    """Shows the events of a sweep's workers."""
+    """Shows the events of a sweep's workers as progress bars or lines."""
 
     def __init__(self, labels: Mapping[str, str], steps: Mapping[str, int], console: Console) -> None:
         self._labels, self._steps, self._console = labels, steps, console
@@ -58,14 +58,14 @@ class SweepProgress:
         self.stop()
 
     def stop(self) -> None:
-        """Take the bars down; what they said last stays."""
+        """Stop updating the bars."""
         self._progress.stop()
 
     def _label(self, job: str) -> str:
         return self._labels.get(job, f"starting policy {job}")
 
     def show(self, event: Event) -> None:
-        """Bring one event to the screen."""
+        """Show one event."""
         if event.kind == "started":
             self._since[event.job] = time.monotonic()
             self._advance(event.job, 0, self._steps.get(event.job), "", "steps")

@@ -39,7 +39,7 @@ def plugins_named(overrides: Sequence[str]) -> list[str]:
 
 
 def with_plugins(names: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """`overrides` with one `plugins=[…]` that joins these plug-ins and its own, as references that hold anywhere.
+    """`overrides` with one `plugins=[…]` for these plug-ins and its own, by absolute paths or entry points.
 
     Loads them. Raises UserError for one that cannot be loaded.
     """

@@ -1,1 +1,1 @@
-"""Sweep files, their runs and costs, and the workers that execute them."""
+"""Sweep files, the runs that they expand to, their costs, and the worker processes that train them."""

@@ -1,4 +1,4 @@
-"""What a run will cost: tokens, optimizer updates, and estimates of time and memory with their basis stated."""
+"""What a run will cost: tokens, optimizer updates, and estimates of time and memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _GPU_FLOPS = 2.0e14
 
 @dataclass(frozen=True)
 class Cost:
-    """Upper bounds, since responses may end early, groups may be dropped, and prompts need not be refilled.
+    """Upper bounds: responses may end early, groups may be dropped, and prompts may not need refilling.
 
-    The estimate of time is for one round of sampling per step. `gpu` is there for runs at GPU scale: their time is
-    that on as many H100s as hold the run, and their memory is per device.
+    The time is estimated for one round of sampling per step. `gpu` is set for runs at GPU scale: their time is for the
+    fewest H100s that hold the run, and their memory is per device.
     """
 
     rollouts: int

@@ -1,4 +1,4 @@
-"""What a run on GPUs will cost: H100-hours by a stated FLOP model, and memory per device."""
+"""What a run on GPUs will cost: H100-hours by a FLOP model, and memory per device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cppo_lab.config.size import trained_networks
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import ModelShape, known_shape
 
-# Fewer parameters are laptop work, and planned as before.
+# Models with fewer parameters are planned for the CPU.
 _GPU_SCALE = 100_000_000
 _H100_FLOPS = 989e12
 """Dense bfloat16 rate of an H100 SXM5 (its data sheet), floating-point operations per second."""
 _TRAINING_UTILISATION = 0.35
 _SAMPLING_UTILISATION = 0.10
 _DEVICE_BYTES = 80 << 30
-# What is left free for CUDA itself and for fragmentation.
+# The rest is left for CUDA itself and for fragmentation.
 _USABLE = 0.95
-# Where that many do not help, one microbatch is too large for any.
+# If so many are not enough, one microbatch is too large for any number.
 _MOST_DEVICES = 1024
 # Float32 weights and gradients, and AdamW's two moments.
 _TRAINED_BYTES = 4 * 4
@@ -29,25 +29,24 @@ _LAYER_NUMBERS = 17
 
 FLOP_MODEL = (
     "H100-hours: with 2N the operations of a token's forward pass (twice its active parameters, and attention over "
-    "half a response), 6N operations per trained token and epoch (8N where activations are recomputed) and 2N to read "
-    f"a rollout again, at {_TRAINING_UTILISATION:.0%} of an H100's {_H100_FLOPS / 1e12:.0f} TFLOP/s in bfloat16, and "
-    f"2N per sampled token, evaluations included, at {_SAMPLING_UTILISATION:.0%}; every response is taken to be as "
-    "long as it may be, and both shares are assumed, not measured."
+    "half a response), 6N operations per trained token and epoch (8N if activations are recomputed) and 2N to "
+    f"recompute a rollout's log-probabilities, at {_TRAINING_UTILISATION:.0%} of an H100's {_H100_FLOPS / 1e12:.0f} "
+    f"TFLOP/s in bfloat16, and 2N per sampled token, evaluations included, at {_SAMPLING_UTILISATION:.0%}; every "
+    "response is assumed to reach its length limit, and both utilisations are assumptions, not measurements."
 )
 MEMORY_MODEL = (
-    "Memory: float32 weights, gradients and AdamW's moments (sharded evenly where there are several devices), and the "
-    "larger of one microbatch's activations with a bfloat16 copy of the weights, and of what the rollout engine holds "
-    "while it samples."
+    "Memory: float32 weights, gradients and AdamW's moments (sharded evenly over several devices), plus the larger of "
+    "one microbatch's activations with a bfloat16 copy of the weights, and the rollout engine's memory while sampling."
 )
 
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Bytes on each of so many devices; `peak` is states with the larger of training and sampling.
+    """Bytes per device; `peak` is `states` and the larger of `training` and `sampling`.
 
-    `states` are weights, gradients, moments and every copy of the weights that is held throughout; `training` is what
-    an update needs besides them, and `sampling` what the rollout engine does, of which `kv_cache` is for keys and
-    values: on all devices together, of so many `sequences` as long as they may be.
+    `states` are weights, gradients, moments and every permanent copy of the weights; `training` is what an update needs
+    in addition, and `sampling` what the rollout engine needs. Its `kv_cache` holds, over all devices, so many
+    `sequences` of full length.
     """
 
     states: int
@@ -58,14 +57,14 @@ class GpuMemory:
 
     @property
     def peak(self) -> int:
-        """The most that is needed at once."""
+        """The most that is needed at any time."""
         return self.states + max(self.training, self.sampling)
 
 
 @dataclass(frozen=True)
 class GpuCost:
-    """Upper bounds. `memory` is per device when sharded over `devices`, the fewest 80 GiB ones that hold the run;
-    `one_device_bytes` is what a single device would need.
+    """Upper bounds. `memory` is per device when sharded over `devices`, the fewest 80 GiB devices that hold the run;
+    `one_device_bytes` is for a single device.
     """
 
     active_parameters: int
@@ -80,9 +79,9 @@ class GpuCost:
 
 
 def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | None:
-    """The cost of a run at GPU scale; None for a smaller one, one on a CPU, or one whose model's size is unknown.
+    """The cost of a run at GPU scale; None for a smaller model, a model of unknown size, or a run on a CPU.
 
-    `rollouts` are the responses that the run samples to learn from, at most; a prompt has about `prompt_tokens`.
+    `rollouts` is the largest number of responses sampled for training; a prompt has about `prompt_tokens`.
     """
     model = config.model
     shape = known_shape(model.path) if isinstance(model, PretrainedModel) else None
@@ -94,15 +93,15 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
     per_response = prompt_tokens + config.task.response_limit
     evaluations = 1 + math.ceil(trainer.steps / trainer.evaluate_every)
     problems = min(trainer.evaluation_problems or config.task.heldout_count, config.task.heldout_count)
-    judged = evaluations * problems * config.task.heldout_sampling.samples
+    evaluated = evaluations * problems * config.task.heldout_sampling.samples
     trained = trainer.steps * trainer.prompts_per_step * trainer.group_size * per_response
     needs = config.algo.requirements
     forward = 2 * shape.multiplied_parameters + shape.attention_operations(per_response)
-    read_again = 1 + needs.needs_reference
+    recomputed = 1 + needs.needs_reference
     per_update = 3 + model.gradient_checkpointing
     networks = trained_networks(config)
-    training = trained * forward * (read_again + networks * trainer.epochs * per_update)
-    sampling = (rollouts + judged) * per_response * forward
+    training = trained * forward * (recomputed + networks * trainer.epochs * per_update)
+    sampling = (rollouts + evaluated) * per_response * forward
     sampling_s = sampling / (_H100_FLOPS * _SAMPLING_UTILISATION)
     hours = (training / (_H100_FLOPS * _TRAINING_UTILISATION) + sampling_s) / 3600
     devices = _fewest_devices(config, shape, per_response)
@@ -112,7 +111,7 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
         h100_hours=hours,
         h100_hours_sampling=sampling_s / 3600,
         sampled_tokens=rollouts * config.task.response_limit,
-        evaluation_tokens=judged * config.task.response_limit,
+        evaluation_tokens=evaluated * config.task.response_limit,
         devices=devices,
         fits_one_device=devices == 1,
         one_device_bytes=one.peak,

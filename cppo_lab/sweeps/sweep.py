@@ -1,4 +1,4 @@
-"""Sweeps: a question, axes in Hydra's grammar, and the runs they expand to."""
+"""Sweeps: all runs of a sweep file, composed and validated, and the manifest that lists them."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class PlannedRun:
 
     @cached_property
     def folder(self) -> RunFolder:
-        """Where the run is, or will be."""
+        """The run's folder, which may not exist yet."""
         return run_folder(self.config)
 
     @property
     def run_id(self) -> str:
-        """Its identity, which its folder's name ends in."""
+        """Its identity, with which its folder's name ends."""
         return self.folder.path.name.rpartition("-")[2]
 
     @property
     def label(self) -> str:
-        """The method and the other axis values, as a person would say them."""
+        """The method and the other axis values, for display."""
         others = [f"{key}={value}" for key, value in self.axes.items() if key != "algo"]
         return " ".join([self.config.algo.name, *others])
 
@@ -57,7 +57,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where the manifest is written."""
+        """The folder of the manifest."""
         return self.output / "sweeps" / self.name
 
     @property
@@ -72,11 +72,11 @@ class Sweep:
 
     @property
     def manifest_path(self) -> Path:
-        """The list of the sweep's runs that the report reads."""
+        """sweep.json: the list of runs that the report reads."""
         return self.folder / "sweep.json"
 
     def manifest(self) -> dict[str, Any]:
-        """What the sweep's file and its runs say now of sweep.json."""
+        """The content of sweep.json by the sweep's file and the present state of its runs."""
         return {
             "name": self.name,
             "title": self.file.title,
@@ -91,7 +91,7 @@ class Sweep:
                     "folder": f"runs/{run.folder.path.name}",
                     "overrides": list(run.overrides),
                     "axes": dict(run.axes),
-                    # Tells a run whose folder is gone from one that never started.
+                    # Tells a run whose folder was deleted from one that never started.
                     "status": run.folder.status,
                 }
                 for run in self.runs
@@ -99,11 +99,11 @@ class Sweep:
         }
 
     def read_manifest(self) -> dict[str, Any]:
-        """The content of sweep.json; empty before the sweep was first run."""
+        """The content of sweep.json; empty before the sweep's first run."""
         return read_object(self.manifest_path)
 
     def write_manifest(self, **extra: Any) -> Path:
-        """Bring sweep.json up to date. One that is stays untouched: its time tells whether a report is older."""
+        """Update sweep.json. It is not rewritten without a change: its time tells whether a report is older."""
         known = self.read_manifest()
         manifest = jsonable_config({"created_at": _now()} | known | self.manifest() | extra)
         if manifest != known:
@@ -127,62 +127,64 @@ def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | Non
     for each, config in zip(found, configs, strict=True):
         values = {axis: each.value(axis) or _of_config(axis, config) for axis in axes}
         runs.append(PlannedRun(each.overrides, values, config))
-    telling = sorted(_telling(overrides))
-    of_file = any(grid.axes for grid in file.grids)
-    name = f"{file.slug}-{digest(telling)[:6]}" if telling and of_file else file.slug
+    distinguishing = sorted(_distinguishing(overrides))
+    is_adhoc = not any(grid.axes for grid in file.grids)
+    name = file.slug if is_adhoc or not distinguishing else f"{file.slug}-{digest(distinguishing)[:6]}"
     distinct = _without_repeats(runs)
-    _refuse_two_in_one(file, distinct)
+    _refuse_same_place(file, distinct)
     return Sweep(file, name, distinct, runs[0].config.paths.output)
 
 
-def _telling(overrides: Sequence[str]) -> list[str]:
-    """Those that make a sweep another one: not where it is written and tracked, what does its runs, or plug-ins."""
+def _distinguishing(overrides: Sequence[str]) -> list[str]:
+    """The overrides that make it another sweep: not its output, tracking and plug-ins, nor Hydra's launchers."""
     others = hydra_settings(overrides)
     return [o for o in overrides if not o.startswith(("paths.", "tracking", "plugins=")) and o not in others]
 
 
-def _refuse_two_in_one(file: SweepFile, runs: Sequence[PlannedRun]) -> None:
-    """Raise UserError where two runs that differ stand at the same place of every axis: they would count as one."""
+def _refuse_same_place(file: SweepFile, runs: Sequence[PlannedRun]) -> None:
+    """Raise UserError for different runs with the same values on every axis: they would count as one."""
     places: dict[tuple[tuple[str, str], ...], PlannedRun] = {}
     for run in runs:
         other = places.setdefault(tuple(run.axes.items()), run)
         if other is run:
             continue
         differing = _differing(other, run)
-        told = ", ".join(f"{key} to {first} and to {second}" for key, (first, second) in differing.items())
-        given = " ".join(f"{key}=…" for key in differing)
+        settings = ", ".join(
+            f"{key} to {first} and to {second}" for key, (first, second) in differing.items()
+        )
+        remedy = " ".join(f"{key}=…" for key in differing)
         raise UserError(
             f"sweep {file.slug}: {' '.join(f'{key}={value}' for key, value in run.axes.items())}: two grids of the "
-            f"file set {told} for it; give {given} as well."
+            f"file set {settings} for it; give {remedy} as well."
         )
 
 
 def _differing(one: PlannedRun, other: PlannedRun) -> dict[str, tuple[str, str]]:
-    """The keys that two runs are told to set differently, with both values; as it came out where one leaves a key."""
+    """The keys that the overrides of two runs set differently, with both values (a run's own default if unset)."""
     first, second = values_set(one.overrides), values_set(other.overrides)
     found = {}
     for key in dict.fromkeys((*first, *second)):
-        values = first.get(key) or _out(key, one.config), second.get(key) or _out(key, other.config)
+        values = first.get(key) or _shown(key, one.config), second.get(key) or _shown(key, other.config)
         if values[0] != values[1]:
             found[key] = values
     return found
 
 
-def _out(key: str, config: RunConfig) -> str:
+def _shown(key: str, config: RunConfig) -> str:
     found = _at(key, config)
-    return str(found) if isinstance(found, (str, int, float)) else "what it is by default"
+    return str(found) if isinstance(found, (str, int, float)) else "its default"
 
 
 def _of_config(axis: str, config: RunConfig) -> str:
-    """Where a run stands on an axis that another grid of its sweep varies, as it came out."""
+    """The configured value of a run on an axis that only another grid of its sweep varies."""
     found = _at(axis, config)
     if not isinstance(found, (str, int, float)):
-        raise UserError(f"axes: {axis}: every grid of the sweep must set it, since another one varies it.")
+        raise UserError(f"axes: {axis}: must be set in every grid of the sweep, since one of them varies it.")
     return str(found)
 
 
 def _at(key: str, config: RunConfig) -> Any:
-    """What a configuration holds at a dotted key; None where that is no key of it."""
+    """The value of a configuration at a dotted key; None for an unknown key."""
     found: Any = config
     for part in key.split("."):
         found = getattr(found, part, None)
@@ -190,14 +192,15 @@ def _at(key: str, config: RunConfig) -> Any:
 
 
 def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[list[str]]]:
-    """The planned sweep of a name, a file or a first override, and for each of its grids the overrides merged with
-    those of the file.
+    """The planned sweep of a name, a file or a first override, and the merged overrides of each of its grids.
+
+    Raises UserError for whatever is wrong with the file, an override or a run.
     """
     if "=" in name:
         overrides = with_plugins([], [name, *overrides])
         if split_scale(overrides)[1] != list(overrides):
-            raise UserError("scale: only a sweep file has scales; name one, such as table1 scale=paper.")
-        file = adhoc_sweep(_telling(overrides))
+            raise UserError("scale: only sweep files have scales; name one, as in table1 scale=paper.")
+        file = adhoc_sweep(_distinguishing(overrides))
     else:
         # A plug-in may bring the sweep along.
         scale, overrides = split_scale(with_plugins([], overrides))
@@ -207,5 +210,5 @@ def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> 
 
 
 def _without_repeats(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
-    """Two combinations may describe the same run; it is done once."""
+    """Each run once: several combinations may describe the same run."""
     return tuple({run.folder.path.name: run for run in reversed(runs)}.values())[::-1]

@@ -1,4 +1,4 @@
-"""Sweep files: a question, and the grids of runs that answer it, at the laptop's scale and at the paper's."""
+"""Sweep files: a question and the grids of runs that answer it, at one or more scales (`lab`, `paper`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales",
 
 @dataclass(frozen=True)
 class Grid:
-    """Axes in Hydra's sweep grammar, the last one varying fastest, and what all runs of the grid are set to."""
+    """Axes in Hydra's sweep grammar, the last one varying fastest, and the overrides of all runs of the grid."""
 
     axes: Mapping[str, str]
     overrides: tuple[str, ...] = ()
@@ -28,11 +28,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep's YAML file says at one scale; its runs are those of all its grids.
+    """A sweep file at one scale. Its runs are those of all its grids.
 
-    `paper` is the item of the paper it repeats, `figure` the figure of the report that answers the question, and
-    `claims` what the paper says of it, as analysis/claims.py reads them. `window` is the number of training steps
-    within which the report looks for the best accuracy; without it, they end where the shortest finished run does.
+    `paper` is the figure or table that it reproduces, `figure` the report's figure that answers the question, and
+    `claims` the paper's claims, in the form of analysis/claims.py. `window` is the number of training steps in which
+    the report looks for the best accuracy (default: the steps of the shortest finished run).
     """
 
     name: str
@@ -51,7 +51,7 @@ class SweepFile:
 
     @property
     def slug(self) -> str:
-        """The name, and the scale where it is not the laptop's."""
+        """The name, followed by the scale unless it is the default."""
         return self.name if self.scale == DEFAULT_SCALE else f"{self.name}-{self.scale}"
 
 
@@ -61,13 +61,13 @@ def sweep_names() -> list[str]:
 
 
 def sweep_path(name: str) -> Path | None:
-    """The file of a sweep by its name; None where neither the lab nor a loaded plug-in has it."""
+    """The file of a sweep by its name; None if neither the lab nor a loaded plug-in has it."""
     paths = (folder / f"{name}.yaml" for folder in sweep_dirs())
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_sweep(name_or_file: str, scale: str = DEFAULT_SCALE) -> SweepFile:
-    """The sweep of that name, or in that file, at `scale`. Raises UserError when it is missing or not a sweep."""
+    """The sweep of a name or a file at `scale`. Raises UserError if it is missing or not a valid sweep file."""
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
         known = sweep_path(name_or_file)
@@ -90,13 +90,13 @@ def read_sweep(name_or_file: str, scale: str = DEFAULT_SCALE) -> SweepFile:
 
 
 def adhoc_sweep(overrides: Sequence[str]) -> SweepFile:
-    """A sweep given entirely on the command line."""
+    """A sweep defined by command-line overrides alone."""
     name = f"adhoc-{digest(list(overrides))[:6]}"
     return SweepFile(name, " ".join(overrides), "", (), (Grid({}),), None)
 
 
 def split_scale(overrides: Sequence[str]) -> tuple[str, list[str]]:
-    """`scale=…`, which chooses among what a file says, and the overrides without it."""
+    """The scale that `scale=…` selects, and the other overrides."""
     named = [override.partition("=")[2] for override in overrides if override.startswith("scale=")]
     rest = [override for override in overrides if not override.startswith("scale=")]
     return (named[-1] if named else DEFAULT_SCALE), rest
@@ -104,7 +104,7 @@ def split_scale(overrides: Sequence[str]) -> tuple[str, list[str]]:
 
 def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file needs 'axes', or 'scales' that have them.")
+        raise UserError(f"{path}: a sweep file needs 'axes', or 'scales' with axes.")
     _known_keys(path, content, _KEYS, "")
     at_scale, scales = _at_scale(path, content, scale)
     grids = _crossed(path, scale, at_scale.get("axes"), content.get("axes"))
@@ -146,14 +146,14 @@ def _known_keys(path: Path, content: Mapping[Any, Any], known: set[str], place: 
 def _at_scale(
     path: Path, content: Mapping[str, Any], scale: str
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """What the file says of `scale` alone, and the scales that it has."""
+    """The file's part for `scale`, and the names of its scales."""
     scales = content.get("scales")
     if scales is None:
         scales = {DEFAULT_SCALE: {}}
     if not isinstance(scales, dict) or not all(isinstance(each, dict) for each in scales.values()):
-        raise UserError(f"{path}: scales: must be a mapping from scales to what each of them sets.")
+        raise UserError(f"{path}: scales: must be a mapping from scales to their settings.")
     if not scales:
-        raise UserError(f"{path}: scales={{}}: must name a scale, such as {DEFAULT_SCALE}, or be left out.")
+        raise UserError(f"{path}: scales={{}}: must name a scale such as {DEFAULT_SCALE}, or be left out.")
     for name, each in scales.items():
         _known_keys(path, each, _SCALE_KEYS, f"scales.{name}.")
     if scale not in scales:
@@ -162,8 +162,9 @@ def _at_scale(
 
 
 def _crossed(path: Path, scale: str, at_scale: Any, of_file: Any) -> list[Grid]:
-    """Every grid of the scale with every grid of the file. An axis that both list keeps the values of both; a pair of
-    grids that is left without one is none.
+    """Every grid of the scale crossed with every grid of the file.
+
+    An axis in both keeps the values that both list; a pair of grids without a common value is left out.
     """
     outer, inner = _grids(path, at_scale, f"scales.{scale}."), _grids(path, of_file, "")
     grids = []
@@ -187,26 +188,28 @@ def _crossed(path: Path, scale: str, at_scale: Any, of_file: Any) -> list[Grid]:
 
 
 def _listed(path: Path, key: str, axis: str) -> list[str]:
-    """The values of an axis that stands in the file and in one of its scales."""
+    """The values of an axis that is both in the file and in one of its scales."""
     if set("()[]{}'\"") & set(axis):
         raise UserError(
-            f"{path}: axes: {key}: {axis}: must be a list of plain values, as a scale narrows it."
+            f"{path}: axes: {key}: {axis}: must be a list of plain values, since a scale narrows it."
         )
     return axis.split(",")
 
 
 def _grids(path: Path, axes: Any, place: str) -> list[Grid]:
-    """One grid, or a list of them; a grid's own `overrides` stand among its axes."""
+    """One grid or a list of grids; the key `overrides` among the axes holds a grid's own overrides."""
     given = axes if isinstance(axes, list) else [axes or {}]
     grids = []
     for each in given:
         if not isinstance(each, dict):
-            raise UserError(f"{path}: {place}axes: must be a mapping from keys to values, or a list of such.")
+            raise UserError(
+                f"{path}: {place}axes: must be a mapping from keys to values, or a list of such mappings."
+            )
         overrides = _overrides(path, each, f"{place}axes.")
         own = {str(key): value for key, value in each.items() if key != "overrides"}
         empty = next((key for key, value in own.items() if value == []), None)
         if empty is not None:
-            raise UserError(f"{path}: {place}axes: {empty}=[]: must have a value at least.")
+            raise UserError(f"{path}: {place}axes: {empty}=[]: must have at least one value.")
         grids.append(Grid({key: _axis(value) for key, value in own.items()}, overrides))
     return grids
 
@@ -219,7 +222,7 @@ def _overrides(path: Path, content: Mapping[str, Any], place: str) -> tuple[str,
 
 
 def _plugins(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The plug-ins of the file: paths from its folder, or names of installed ones."""
+    """The plug-ins of the file: paths relative to its folder, or names of installed plug-ins."""
     given = content.get("plugins") or []
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise UserError(
@@ -234,7 +237,7 @@ def _axis(value: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of the file as Hydra reads it."""
+    """A value of the file in Hydra's grammar."""
     if isinstance(value, list):
         return f"[{','.join(map(_value, value))}]"
     return "null" if value is None else str(value)

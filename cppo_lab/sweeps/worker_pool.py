@@ -1,4 +1,8 @@
-"""Runs a list of configurations in worker processes, and survives whatever happens to them."""
+"""Trains runs in worker processes. A worker that dies takes only its own run with it.
+
+A worker reports progress through a pipe of its own, so that one that is killed cannot hold a lock that others need; it
+stops on an interrupt with a note in its run folder, and ends with its parent.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.starting_policy import cache_folder, is_ready
 
-# Parents poll this often for work of their own (tracking, progress).
+# How often the parent polls for its own work (tracking, progress).
 _POLL_S = 0.2
 _STOP_S = 20.0
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a worker tells: which job (its key), and what happened.
+    """A worker's message: the key of its job, and what happened.
 
     `started`, `warmup` (done, planned), `step` (step, metrics), `finished`, `failed` (reason).
     """
@@ -41,7 +45,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Job:
-    """A starting policy to make, or a run to do; a run waits for the policy that it starts from."""
+    """A starting policy or a run to train; a run waits for its starting policy."""
 
     key: str
     kind: Literal["policy", "run"]
@@ -66,9 +70,9 @@ class Outcome:
 
 
 def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
-    """The runs in their order; each starting policy that is missing once, before the first run that needs it.
+    """The runs in order, each missing starting policy once, just before the first run that needs it.
 
-    A sweep that is stopped has thus finished whole seeds, rather than only made their starting policies.
+    An interrupted sweep has thus finished whole seeds instead of only their starting policies.
     """
     jobs: dict[str, Job] = {}
     for config in configs:
@@ -82,7 +86,7 @@ def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
 
 
 def default_jobs(configs: Sequence[RunConfig]) -> int:
-    """How many of these runs to do at a time: one on a GPU, which they would share, else as many as have cores."""
+    """How many of these runs to train in parallel: one on a GPU, else as many as there are cores for their threads."""
     if any(resolved_device(config.trainer.device) == "cuda" for config in configs):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -92,10 +96,10 @@ def default_jobs(configs: Sequence[RunConfig]) -> int:
 def run_jobs(
     jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None], poll: Callable[[], None]
 ) -> Outcome:
-    """Do the jobs, `workers` at a time. `poll` is called several times a second.
+    """Do the jobs with `workers` processes. `poll` is called several times a second.
 
-    A worker that dies takes only its own job with it. KeyboardInterrupt stops the workers (they note it in their
-    run folders) and is raised again.
+    A worker that dies takes only its own job with it. KeyboardInterrupt stops the workers, which note it in their run
+    folders, and is raised again.
     """
     scheduler = _Scheduler(jobs, workers, on_event)
     try:
@@ -122,11 +126,11 @@ class _Scheduler:
         return bool(self._waiting) or any(worker.job for worker in self._workers)
 
     def assign(self) -> None:
-        """Give every idle worker the first job whose starting policy is there."""
+        """Give every idle worker the first job whose starting policy is ready."""
         for job in list(self._waiting):
             if job.needs in self.outcome.failed:
                 self._waiting.remove(job)
-                self._fail(job, f"its starting policy could not be made: {self.outcome.failed[job.needs]}")
+                self._fail(job, f"its starting policy failed: {self.outcome.failed[job.needs]}")
             elif job.needs is None or job.needs in self.outcome.finished:
                 worker = self._idle_worker()
                 if worker is None or not self._hand_over(job, worker):
@@ -134,13 +138,13 @@ class _Scheduler:
                 self._waiting.remove(job)
 
     def _hand_over(self, job: Job, worker: _Worker) -> bool:
-        """Give the job to an idle worker; False when that died since its last one: the job waits for another."""
+        """Give the job to an idle worker; False if that has died since its last job: the job waits for another one."""
         worker.job = job
         try:
             # A plug-in's classes can be unpickled once it is loaded.
             worker.connection.send((job.kind, loaded(job.config.plugins), pickle.dumps(job.config)))
         except OSError:
-            # Where no worker can start, every one takes a job with it: else there would be no end of them.
+            # A worker that dies before its first job takes the job with it, or there would be no end of them.
             if worker.has_worked:
                 worker.job = None
             self._bury(worker)
@@ -154,7 +158,7 @@ class _Scheduler:
         if len(self._workers) >= self._limit:
             return None
         ours, theirs = self._context.Pipe()
-        # Not a daemon, which could have no processes that grade; `_leave_with` and `stop` see to its end.
+        # Not a daemon, which could not start processes; `_end_with` and `stop` end it.
         process = self._context.Process(target=_work, args=(theirs, os.getpid()))
         process.start()
         theirs.close()
@@ -197,7 +201,7 @@ class _Scheduler:
         self._on_event(Event(job.key, "failed", reason))
 
     def stop(self) -> None:
-        """Ask the workers to leave: the idle ones by closing their pipe, the busy ones by an interrupt."""
+        """Stop the workers: idle ones by closing their pipe, busy ones by an interrupt."""
         import signal
 
         for worker in self._workers:
@@ -211,8 +215,8 @@ class _Scheduler:
                 worker.process.kill()
 
 
-def _leave_with(parent: int) -> None:
-    """End this process when its parent is gone, so that an orphan never holds a run's lock."""
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: an orphan would hold its run's lock."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -223,8 +227,8 @@ def _leave_with(parent: int) -> None:
 
 
 def _work(connection: Connection, parent: int) -> None:
-    """A worker process: do one job after the other until the pipe closes."""
-    _leave_with(parent)
+    """A worker process: does one job after the other until the pipe closes."""
+    _end_with(parent)
     heed_one_interrupt()
     try:
         while True:
@@ -264,7 +268,7 @@ def _do(connection: Connection, kind: str, config: RunConfig) -> None:
     except BrokenPipeError:
         raise
     except Exception as error:
-        # Whatever stopped this job, the others go on; run.json holds the reason.
+        # Whatever stopped this job, the others continue; run.json has the reason.
         first = (str(error).strip().splitlines() or [""])[0]
         connection.send(("failed", first or type(error).__name__))
     else:

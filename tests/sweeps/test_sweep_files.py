@@ -179,7 +179,7 @@ def test_where_a_sweep_is_tracked_and_what_does_its_runs_make_it_no_other_one(tm
 
 def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
     text = "axes:\n  - {regime: [mild, mismatch]}\n  - {seed: [1, 2]}\n"
-    with pytest.raises(UserError, match="regime: every grid of the sweep must set it"):
+    with pytest.raises(UserError, match="regime: must be set in every grid of the sweep"):
         planned(tmp_path, text=text)
 
 
@@ -199,11 +199,11 @@ def test_a_choice_that_only_some_grids_make_is_refused(tmp_path: Path) -> None:
         ),
         (
             "axes: {seed: [0, 1]}\nscales: {lab: {axes: {seed: 'range(0,1)'}}}",
-            r"axes: seed: range\(0,1\): must be a list of plain values, as a scale narrows it",
+            r"axes: seed: range\(0,1\): must be a list of plain values, since a scale narrows it",
         ),
         ("axes: {seed: 0}\nclaims: {a: b}", "claims: must be a list of mappings"),
-        ("axes: {seed: 0}\nscales: {}", r"scales=\{\}: must name a scale, such as lab"),
-        ("axes: {seed: 0, algo: []}", r"axes: algo=\[\]: must have a value at least"),
+        ("axes: {seed: 0}\nscales: {}", r"scales=\{\}: must name a scale such as lab"),
+        ("axes: {seed: 0, algo: []}", r"axes: algo=\[\]: must have at least one value"),
         ("axes: {seed: 0}\nbaseline: [1]", r"baseline=\[1\]: must be a text"),
         ("axes: {seed: 0}\npaper: yes", "paper=True: must be a text"),
         ("axes: {seed: 0}\nfigure: [1]", r"figure=\[1\]: must be a text"),

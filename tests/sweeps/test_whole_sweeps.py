@@ -156,7 +156,7 @@ def test_failed_starting_policy_fails_its_runs_with_the_reason(tmp_path: Path) -
     cache_folder(config).write_text("in the way", encoding="utf-8")
     done = lab("sweep", "seed=0,1", *TINY, "--no-report", "-o", str(output), cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.count("starting policy could not be made") >= 2
+    assert done.stdout.count("its starting policy failed") >= 2
     assert "Traceback" not in done.stdout + done.stderr
 
 
