@@ -42,7 +42,8 @@ def with_new_key(node: Any, value: Any, neutral: Any) -> Any:
     """A copy of a group whose class has one more key."""
     old = type(node)
     if isinstance(node, BaseModel):
-        grown = create_model(old.__name__, __base__=old, new_key=(Any, Field(default=neutral)))
+        new_key: Any = (Any, Field(default=neutral))
+        grown = create_model(old.__name__, __base__=old, __module__=old.__module__, new_key=new_key)
         return grown.model_construct(
             **{name: getattr(node, name) for name in old.model_fields}, new_key=value
         )
