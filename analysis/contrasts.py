@@ -88,7 +88,7 @@ class Contrast:
 
     @property
     def verdict(self) -> str:
-        """`higher`, `lower` or `inconclusive`, and why where it is not the interval that says so."""
+        """`higher`, `lower` or `inconclusive`, with the reason where the interval alone would not be."""
         seen = self.estimate
         if seen is None:
             return "no matched pairs"
@@ -118,7 +118,7 @@ class Contrast:
 def pair_up(
     treatment: Iterable[Run], baseline: Iterable[Run] | None, score: str = "final", less: float = 0.0
 ) -> dict[tuple[str, str], Pair]:
-    """`score` of `treatment` minus that of `baseline` (of nothing, if None) and minus `less`, by (seeds, policy)."""
+    """`score` of `treatment` minus that of `baseline` (if any) and minus `less`, by (seeds, policy)."""
     found = _by_pair(treatment, score)
     if baseline is not None:
         other = _by_pair(baseline, score)
@@ -131,7 +131,7 @@ def pair_up(
 
 
 def contrast(treatment: str, baseline: str | None, pairs: Iterable[Pair]) -> Contrast:
-    """The contrast of given pairs; its p is not adjusted yet."""
+    """The contrast over these pairs, adjusted for no other."""
     kept = tuple(pairs)
     seen = estimate([pair.value for pair in kept], [pair.error for pair in kept])
     made = Contrast(treatment, baseline, kept, seen)
@@ -139,7 +139,7 @@ def contrast(treatment: str, baseline: str | None, pairs: Iterable[Pair]) -> Con
 
 
 def compare(treatment: Sequence[Run], baseline: Sequence[Run], names: tuple[str, str]) -> Contrast:
-    """The contrast of final accuracies of two methods, called by `names`."""
+    """The contrast of final accuracies of two methods with these `names`."""
     made = contrast(*names, pair_up(treatment, baseline).values())
     if not treatment or not baseline:
         return made
@@ -162,13 +162,13 @@ def adjusted(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjustment. A test without runs (NaN) will be made one day: it counts, as one that shows nothing."""
+    """Holm's adjustment. Planned tests without runs yet (NaN) count with p = 1, so that a family never grows."""
     return [float(p) for p in statistics.holm(np.nan_to_num(np.array(p_values, dtype=np.float64), nan=1.0))]
 
 
 def p_beyond(seen: Estimate | None, distance: float) -> float:
-    """Two-sided p of the t test of a mean that lies `distance` inside what is to be shown: NaN without an interval,
-    1 on the wrong side.
+    """Two-sided p of the t test of a mean against a bound `distance` away: NaN without an interval, 1 where the mean is
+    on the wrong side (negative distance).
     """
     if seen is None or not seen.has_interval:
         return math.nan
@@ -176,8 +176,10 @@ def p_beyond(seen: Estimate | None, distance: float) -> float:
 
 
 def seeds_to_detect(seen: Estimate | None, distance: float, family: int) -> float | None:
-    """Pairs that would show what the mean lies `distance` inside of, with probability POWER at Holm's first step, were
-    mean and spread those seen: None without a spread or on the wrong side, infinity where more than can be counted.
+    """Pairs that detect, with probability POWER at Holm's first step, that the mean is past a bound `distance` away.
+
+    The observed mean and spread are taken for the true ones. None without a spread or on the wrong side of the bound;
+    infinity above 1,000.
     """
     if seen is None or not seen.sd > 0 or not distance > 0:
         return None
@@ -185,7 +187,7 @@ def seeds_to_detect(seen: Estimate | None, distance: float, family: int) -> floa
 
 
 def seeds_to_show_equal(seen: Estimate | None, margin: float, family: int) -> float | None:
-    """The same for a difference to be shown to lie within `margin` of zero."""
+    """Pairs that show, likewise, that the mean is within `margin` of zero."""
     if seen is None or not seen.sd > 0 or not abs(seen.mean) < margin:
         return None
     return statistics.pairs_to_show_equal(seen.mean, seen.sd, margin, POWER, 1 - ALPHA / family) or math.inf

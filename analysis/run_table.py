@@ -81,7 +81,7 @@ class Run(Scores):
         return self.seeds, self.policy
 
     def score(self, name: str) -> float:
-        """A score by its name, those included that are made of others."""
+        """A score by name, including scores derived from others."""
         if name == "deviation_early_minus_late":
             early, late = self.deviation_early, self.deviation_late
             return (early - late) / ((early + late) / 2) if early + late > 0 else math.nan

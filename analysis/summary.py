@@ -142,7 +142,7 @@ def _panel(
     leader = ranked[0] if len(ranked) > 1 else None
     unresolved: tuple[str, ...] = ()
     if leader is not None:
-        # Contrasts with the baseline were planned, whoever leads; all others are picked after seeing who does.
+        # Contrasts with the baseline were planned; those with the leader are chosen after seeing the results.
         pairs = _settled([_compare(a, b) for a, b in combinations(ranked, 2)], tests)
         planned = {frozenset((c.treatment, c.baseline)): c for c in contrasts}
         deciding = [
@@ -159,8 +159,8 @@ def _compare(treatment: MethodResult, baseline: MethodResult) -> Contrast:
 
 
 def _settled(contrasts: Sequence[Contrast], tests: Sequence[ClaimTest]) -> tuple[Contrast, ...]:
-    """The contrasts with adjusted p values. One that a claim is about was planned with it, and is adjusted among the
-    claims; the rest are a family of their own. So no contrast has two verdicts.
+    """The contrasts with adjusted p values. A contrast that a claim is about is adjusted among the claims, so that it
+    has one verdict everywhere; the rest are a family of their own.
     """
     claimed = {
         test.contrast.runs: test
@@ -201,7 +201,7 @@ def _method_result(study: Study, group: Group, runs: tuple[Run, ...], scoring: S
         area=estimate(values["area"]),
         median_step=statistics.median_step(np.array([run.reached_at for run in runs])) if known else math.nan,
         interquartile=statistics.interquartile_mean(finals) if len(finals) else math.nan,
-        # The draws are the same whichever other methods are in the report.
+        # A generator of its own: the draws do not depend on the other methods of the report.
         interquartile_interval=statistics.stratified_bootstrap_interval(finals, np.random.default_rng(0))
         if enough
         else None,

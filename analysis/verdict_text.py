@@ -131,7 +131,7 @@ def _needed(test: ClaimTest) -> str:
     return ", ".join([f"{first} seeds {purpose}", *(f"{count} {what}" for count, what in others)])
 
 
-def panel_in_words(study: Study, panel: str) -> str:
+def panel_title(study: Study, panel: str) -> str:
     """The title of a panel; where panels are models of several sizes, with the number of parameters."""
     known = study.runs.dropna(subset=["parameters"])
     sizes = known.loc[known["panel"] == panel, "parameters"].unique()

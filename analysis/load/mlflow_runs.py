@@ -48,7 +48,7 @@ _PAGE = 500
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """What to report from a tracking server: an experiment, or only these sweeps and runs of it."""
 
     uri: str
@@ -78,7 +78,7 @@ class _Listing:
         return [run_id for run_id in self.runs if run_id not in inside]
 
 
-def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Study:
+def load_experiment(wanted: Selection, cache: Path, *, force: bool = False) -> Study:
     """The study of an experiment's runs; their files are cached in `cache`.
 
     Raises NothingToReport when the server cannot be read, or has no such experiment, sweep or run; NotComparable as
@@ -98,15 +98,15 @@ def load_experiment(wanted: Wanted, cache: Path, *, force: bool = False) -> Stud
             records = {record.run_id: record for record, _ in fetched}
             sweeps = [_sweep(client, listing, name, records, root) for name in names]
     of_runs = [records[run_id] for run_id in alone]
-    picked = Source(f"runs-{_digest(*sorted(alone))}", False, tuple(of_runs)) if alone else None
+    selected = Source(f"runs-{_digest(*sorted(alone))}", False, tuple(of_runs)) if alone else None
     unsent = [record.folder.name for record, has_sent in fetched if not has_sent]
     name = "+".join(["mlflow", safe_name(wanted.experiment), *map(safe_name, (*wanted.sweeps, *wanted.runs))])
     source = f"MLflow experiment {wanted.experiment} at {wanted.address}"
-    return join(sweeps, picked, force=force, name=name, source=source, notes=_told(unsent))
+    return join(sweeps, selected, force=force, name=name, source=source, notes=_told(unsent))
 
 
 @contextmanager
-def _reading(wanted: Wanted) -> Iterator[None]:
+def _reading(wanted: Selection) -> Iterator[None]:
     """Turn any error of a store (SQLAlchemy, requests, MLflow, the system) into one sentence."""
     try:
         yield
@@ -118,7 +118,7 @@ def _reading(wanted: Wanted) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: Exception, wanted: Wanted) -> str:
+def _reason(error: Exception, wanted: Selection) -> str:
     """The system error at the end of the chain (`connection refused`), else the first line of the error."""
     link: BaseException | None = error
     while link is not None:
@@ -128,7 +128,7 @@ def _reason(error: Exception, wanted: Wanted) -> str:
     return first_line(Exception(str(error).replace(wanted.uri, wanted.address) or type(error).__name__))
 
 
-def _client(wanted: Wanted) -> MlflowClient:
+def _client(wanted: Selection) -> MlflowClient:
     scheme, separator, path = wanted.uri.partition("://")
     if not separator:
         raise NothingToReport(
@@ -149,7 +149,7 @@ def _client(wanted: Wanted) -> MlflowClient:
     return MlflowClient(wanted.uri)
 
 
-def _listing(client: MlflowClient, wanted: Wanted) -> _Listing:
+def _listing(client: MlflowClient, wanted: Selection) -> _Listing:
     experiment = client.get_experiment_by_name(wanted.experiment)
     if experiment is None:
         known = [each.name for each in client.search_experiments()]
@@ -209,7 +209,7 @@ def _weight(run: Run) -> tuple[bool, int]:
     return has_ended(run), run.info.end_time or run.info.start_time or 0
 
 
-def _chosen(listing: _Listing, wanted: Wanted) -> tuple[list[str], list[str]]:
+def _chosen(listing: _Listing, wanted: Selection) -> tuple[list[str], list[str]]:
     """The names of the sweeps, and the ids of the single runs, to report."""
     if not wanted.sweeps and not wanted.runs:
         return [name for name, members in listing.members.items() if members], listing.alone
@@ -233,7 +233,7 @@ def _chosen(listing: _Listing, wanted: Wanted) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(names)), list(dict.fromkeys(alone))
 
 
-def _unknown(key: str, asked: str, known: Sequence[str], wanted: Wanted) -> str:
+def _unknown(key: str, asked: str, known: Sequence[str], wanted: Selection) -> str:
     there = f"; there are {', '.join(sorted(known)[:20])}" if known else ""
     return (
         f"{key} = {asked}: not in experiment {wanted.experiment} at {wanted.address}{there}."

@@ -17,7 +17,7 @@ from cppo_lab.analysis.run_table import ACCURACY, KL, STDERR, Array, Curve, Run,
 
 @dataclass(frozen=True)
 class Scoring:
-    """What `final`, `best` and the threshold mean in one panel; the same for each of its runs, so that they compare.
+    """What `final`, `best` and the threshold mean in one panel; the same for all its runs, so that they are comparable.
 
     final_evaluations: final is the mean of so many last evaluations. window: best is taken within steps 0..window,
     with so many evaluations_in_window. threshold: halfway from the panel's mean start to its highest mean final;
@@ -64,8 +64,8 @@ def _evaluations(study: Study) -> dict[str, Curve]:
 
 
 def _scoring(study: Study, panel: str, per_run: dict[str, Curve]) -> Scoring:
-    """Set by the finished runs of a panel, so that a run that died early changes it for no other; by all its counted
-    runs where none finished.
+    """The scoring of a panel depends on its finished runs, so that a run that failed early does not change it for the
+    others; on all its counted runs where none finished.
     """
     rows = study.runs[(study.runs["panel"] == panel) & study.runs["counted"]]
     finished = rows[rows["status"] == "FINISHED"]
@@ -73,7 +73,7 @@ def _scoring(study: Study, panel: str, per_run: dict[str, Curve]) -> Scoring:
     shortest = min((int((taken >= 1).sum()) for taken in steps), default=0)
     last = 3 if shortest >= 4 else 1
     ends = [int(taken.max()) for taken in steps] or [int(study.metrics["step"].max())]
-    # A window that no run fills would carry curves on that were not cut short.
+    # A longer window would extend the curves of runs that were not cut short.
     window = min([*ends, *([study.window] if study.window else [])])
     inside = min((int((taken <= window).sum()) for taken in steps), default=0)
     return Scoring(last, window, inside, _threshold(rows, per_run, last))

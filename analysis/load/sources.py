@@ -25,7 +25,7 @@ from cppo_lab.errors import UserError, near_miss
 from cppo_lab.tracking.run_folder import RunFolder
 
 OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
-PICKED = "runs"
+SELECTED = "runs"
 _MOST_TITLES = 3
 _LONGEST_NAME = 80
 
@@ -69,11 +69,11 @@ def load_study(
         folders = [] if known else sorted(path for path in output_root.glob("runs/*") if path.is_dir())
         if not names and not folders:
             raise NothingToReport(f"{output_root} holds no sweep and no run; run a sweep first.")
-        picked = PICKED
+        selected = SELECTED
     else:
-        picked = f"{PICKED}-{_digest(sorted(folder.name for folder in folders))}"
+        selected = f"{SELECTED}-{_digest(sorted(folder.name for folder in folders))}"
     sweeps = [read_sweep(output_root, name) for name in names]
-    return join(sweeps, read_picked(folders, picked) if folders else None, force=force)
+    return join(sweeps, read_selected(folders, selected) if folders else None, force=force)
 
 
 def read_sweep(output_root: Path, name: str) -> SweepSource:
@@ -118,7 +118,7 @@ def sweep_source(
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 
 
-def read_picked(folders: Sequence[Path], name: str) -> Source:
+def read_selected(folders: Sequence[Path], name: str) -> Source:
     """Run folders selected one by one. Raises NothingToReport for one that does not exist."""
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
@@ -128,7 +128,7 @@ def read_picked(folders: Sequence[Path], name: str) -> Source:
 
 def join(
     sweeps: Sequence[SweepSource],
-    picked: Source | None,
+    selected: Source | None,
     *,
     force: bool,
     name: str | None = None,
@@ -136,7 +136,7 @@ def join(
     notes: Sequence[str] = (),
 ) -> Study:
     """One study of all sources; `name` and `source` replace the default ones. Raises as load_study does."""
-    sources = [sweep.source for sweep in sweeps] + ([picked] if picked else [])
+    sources = [sweep.source for sweep in sweeps] + ([selected] if selected else [])
     records = unique_records(sources)
     if steps_of(records) < 1:
         raise NothingToReport(_nothing_yet(sources, records))
@@ -144,7 +144,7 @@ def join(
     differences = find_differences(sources, axes)
     if not force:
         check(differences)
-    heading, disagreements = _heading(sweeps, picked, len(records))
+    heading, disagreements = _heading(sweeps, selected, len(records))
     heading = replace(heading, name=name or heading.name, source=source or heading.source)
     told = (uncontrolled(axes, differences), code_versions(records), _unchecked(records))
     all_notes = (*notes, *disagreements, *(sentence for sentence in told if sentence))
@@ -164,13 +164,13 @@ def title_and_command(title: str, axes: Mapping[str, Sequence[str]]) -> tuple[st
     return " × ".join(named), title
 
 
-def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -> tuple[Heading, list[str]]:
+def _heading(sweeps: Sequence[SweepSource], selected: Source | None, count: int) -> tuple[Heading, list[str]]:
     """The heading of the joined study, and a sentence for each setting that its sweeps disagree on."""
     if not sweeps:
-        name = picked.name if picked else PICKED
-        return Heading(name, plural(count, "run"), source="" if name == PICKED else "selected runs"), []
+        name = selected.name if selected else SELECTED
+        return Heading(name, plural(count, "run"), source="" if name == SELECTED else "selected runs"), []
     headings = [sweep.heading for sweep in sweeps]
-    if len(headings) == 1 and picked is None:
+    if len(headings) == 1 and selected is None:
         return headings[0], []
     titles = list(dict.fromkeys(heading.title for heading in headings))
     names = [heading.name for heading in headings]
@@ -187,10 +187,10 @@ def _heading(sweeps: Sequence[SweepSource], picked: Source | None, count: int) -
             f"this report uses {windows[0]}."
         )
     sources = [f"{'sweep' if len(names) == 1 else 'sweeps'} {listed(names)}"]
-    if picked:
-        sources.append(f"{plural(len(picked.records), 'selected run')}")
+    if selected:
+        sources.append(f"{plural(len(selected.records), 'selected run')}")
     heading = Heading(
-        name=_joined_name([*names, *([picked.name] if picked else [])]),
+        name=_joined_name([*names, *([selected.name] if selected else [])]),
         title=" · ".join(titles) if len(titles) <= _MOST_TITLES else plural(len(names), "sweep"),
         question=" ".join(dict.fromkeys(h.question for h in headings if h.question)),
         command="; ".join(dict.fromkeys(h.command for h in headings if h.command)),

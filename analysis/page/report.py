@@ -157,7 +157,7 @@ def collect(study: Study, formats: set[str]) -> Content:
         run_tables.budget_table(study),
         run_tables.runs_table(study, summary),
     ]
-    titles = {panel: verdict_text.panel_in_words(study, panel) for panel in study.grouping.panels}
+    titles = {panel: verdict_text.panel_title(study, panel) for panel in study.grouping.panels}
     return Content(
         study=study,
         summary=summary,

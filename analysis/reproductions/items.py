@@ -49,19 +49,17 @@ def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
     table = run_table(read_results(folder / f"{sweep.slug}.csv"))
     claims, planned = read_claims(name, sweep.claims), planned_runs(sweep)
     if scale == PAPER_SCALE:
-        # Some are about the embedded task or the testbed's regimes, which only exist at laptop scale.
+        # Some claims concern the embedded task or regimes that only exist at laptop scale.
         claims = [claim for claim in claims if answerable(claim, planned)]
     return Item(sweep, table, tuple(check_claims(claims, table, planned, sweep.slug)))
 
 
 def read_items(folder: Path) -> list[Item]:
-    """Every sweep of the paper at laptop scale, and after it at the paper's, where it was run. Raises UserError where
-    there is no such folder.
+    """Every sweep of the paper at laptop scale, each followed by its results at the paper's scale where there are any.
+    Raises UserError where there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"results={folder}: no such folder; `cppo-lab results NAME` writes the files it should hold."
-        )
+        raise UserError(f"results={folder}: no such folder; `cppo-lab results NAME` writes result files.")
     items = []
     for name in ORDER:
         items.append(read_item(name, folder))
@@ -77,6 +75,6 @@ def heading(item: Item) -> str:
 
 
 def anchor(item: Item) -> str:
-    """What links to the item's section, as GitHub makes it."""
+    """The anchor of the item's section, as GitHub generates it."""
     kept = "".join(c for c in heading(item).lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")

@@ -64,11 +64,11 @@ class Request:
         return load_study(self.output, self.sweeps or None, folders, force=self.force)
 
     def _of_server(self) -> Study:
-        from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+        from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
         from cppo_lab.tracking.mlflow_store import default_experiment, tracking_uri
 
         uri = tracking_uri(self.mlflow, self.output)
-        wanted = Wanted(uri, self.experiment or default_experiment(), self.sweeps, self.runs)
+        wanted = Selection(uri, self.experiment or default_experiment(), self.sweeps, self.runs)
         with console().status(f"Reading the runs of {wanted.experiment} at {wanted.address} …"):
             return load_experiment(wanted, self.output / "remote", force=self.force)
 

@@ -56,13 +56,13 @@ def hand_made(tmp_path: Path) -> tuple[Study, Summary]:
 
 
 def test_the_threshold_is_halfway_to_the_highest_mean_final_and_the_same_for_all(tmp_path: Path) -> None:
-    _, findings = hand_made(tmp_path)
+    _, summary = hand_made(tmp_path)
     # grpo's final is the mean of 0.5, 0.7 and 0.9; it starts at 0.3.
-    assert findings.panels[0].scoring.threshold == pytest.approx((0.3 + 0.7) / 2)
-    grpo, pg = findings.results
+    assert summary.panels[0].scoring.threshold == pytest.approx((0.3 + 0.7) / 2)
+    grpo, pg = summary.results
     assert (grpo.median_step, grpo.reached) == (6.0, 2)
     assert (pg.median_step, pg.reached) == (math.inf, 0)
-    table = learning_table(findings)
+    table = learning_table(summary)
     assert table is not None
     rows = {row[0].text: row for row in table.rows}
     assert [cell.text for cell in rows["grpo"][-2:]] == ["6", "2 of 2"]
@@ -74,18 +74,18 @@ def test_the_threshold_is_halfway_to_the_highest_mean_final_and_the_same_for_all
 def test_where_nothing_rose_there_is_no_threshold(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), steps=4, evaluate_every=2)
     set_accuracies(tmp_path, {name: {0: 0.3, 2: 0.3, 4: 0.2} for name in ("grpo", "pg")})
-    findings = summarise(load_study(tmp_path, "quickstart"))
-    assert math.isnan(findings.panels[0].scoring.threshold)
-    assert threshold_in_words(findings) == "no threshold (no method ended above its start)"
-    table = learning_table(findings)
+    summary = summarise(load_study(tmp_path, "quickstart"))
+    assert math.isnan(summary.panels[0].scoring.threshold)
+    assert threshold_in_words(summary) == "no threshold (no method ended above its start)"
+    table = learning_table(summary)
     assert table is not None
     assert [cell.text for cell in table.rows[0][-2:]] == ["–", "–"]
 
 
 def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: Path) -> None:
     faults = {("pg", 0): Fault("FAILED", "loss is nan", 4, True)}
-    study, findings = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), faults=faults)
-    dead = next(run for run in findings.results[1].runs if run.seeds == "seed=0")
+    study, summary = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), faults=faults)
+    dead = next(run for run in summary.results[1].runs if run.seeds == "seed=0")
     rows = study.metrics[(study.metrics["run_id"] == dead.run_id)].dropna(subset=[ACCURACY])
     steps, values = rows["step"].to_numpy(), rows[ACCURACY].to_numpy()
     assert steps[-1] == 4
@@ -94,20 +94,20 @@ def test_a_diverged_run_is_carried_on_within_the_window_of_the_others(tmp_path: 
 
 
 def test_a_window_longer_than_the_runs_is_cut_to_them(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1))
+    study, summary = study_of(tmp_path, algos=("grpo",), seeds=(0, 1))
     longer, shorter = (summarise(replace(study, window=window)) for window in (400, 6))
-    assert longer.panels[0].scoring == findings.panels[0].scoring
+    assert longer.panels[0].scoring == summary.panels[0].scoring
     assert shorter.panels[0].scoring.window == 6
     assert shorter.panels[0].scoring.evaluations_in_window == 4
     assert all(run.best_step <= 6 for run in shorter.results[0].runs)
 
 
 def test_collapses_carry_the_interval_of_their_share(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("pg", "grpo"), seeds=range(4))
-    pg, grpo = findings.results
+    _, summary = study_of(tmp_path, algos=("pg", "grpo"), seeds=range(4))
+    pg, grpo = summary.results
     assert (pg.collapses, grpo.collapses) == (4, 0)
     assert pg.collapse_interval == statistics.share_interval(4, 4)
-    table = stability_table(findings)
+    table = stability_table(summary)
     assert table is not None
     # One minus the fourth root of 0.025 is 60.2%.
     assert [cell.text for cell in table.rows[1][4:6]] == ["0 of 4", "0.0 to 60.2"]
@@ -147,10 +147,10 @@ def test_a_difference_of_that_size_survives_holm_with_the_stated_probability() -
 
 
 def test_the_power_of_every_comparison_is_said_in_words(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, seeds=range(5))
-    said = verdict_text.power_statements(findings.panels[0])
-    assert len(said) == len(findings.contrasts) == 3
-    for sentence, made in zip(said, findings.contrasts, strict=True):
+    _, summary = study_of(tmp_path, seeds=range(5))
+    said = verdict_text.power_statements(summary.panels[0])
+    assert len(said) == len(summary.contrasts) == 3
+    for sentence, made in zip(said, summary.contrasts, strict=True):
         assert sentence.startswith(f"{made.treatment} against dppo_tv: 5 pairs detect a true difference of ")
         assert f" {100 * made.smallest_detectable:.1f} points or more with 80% power" in sentence
         if made.seeds_needed is not None and math.isfinite(made.seeds_needed):
@@ -171,8 +171,8 @@ def test_the_power_of_every_comparison_is_said_in_words(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_said_of_power_is_not(seen: Estimate | None, expected: str, tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
-    panel = findings.panels[0]
+    _, summary = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1))
+    panel = summary.panels[0]
     made = replace(panel.contrasts[0], estimate=seen)
     (sentence,) = verdict_text.power_statements(replace(panel, contrasts=(made,)))
     assert sentence == f"grpo against dppo_tv: {expected}"
@@ -180,11 +180,11 @@ def test_what_cannot_be_said_of_power_is_not(seen: Estimate | None, expected: st
 
 def test_panels_of_several_model_sizes_are_named_with_them(tmp_path: Path) -> None:
     study, _ = study_of(tmp_path, algos=("grpo", "pg"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
-    assert verdict_text.panel_in_words(study, "lr=2e-4") == "lr=2e-4"
+    assert verdict_text.panel_title(study, "lr=2e-4") == "lr=2e-4"
     sizes = study.runs["panel"].map({"lr=2e-4": 126_208.0, "lr=4e-4": 8.2e9})
     scaled = replace(study, runs=study.runs.assign(parameters=sizes))
-    assert verdict_text.panel_in_words(scaled, "lr=2e-4") == "lr=2e-4 (0.13 M parameters)"
-    assert verdict_text.panel_in_words(scaled, "lr=4e-4") == "lr=4e-4 (8.2 B parameters)"
+    assert verdict_text.panel_title(scaled, "lr=2e-4") == "lr=2e-4 (0.13 M parameters)"
+    assert verdict_text.panel_title(scaled, "lr=4e-4") == "lr=4e-4 (8.2 B parameters)"
     assert magnitude(None) == "–"
 
 

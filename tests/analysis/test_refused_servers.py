@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import NothingToReport
 
 
@@ -28,7 +28,7 @@ def test_server_that_cannot_be_read_is_refused_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(NothingToReport) as caught:
-        load_experiment(Wanted(uri, "cppo-lab"), tmp_path / "cache")
+        load_experiment(Selection(uri, "cppo-lab"), tmp_path / "cache")
     assert part in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -58,7 +58,7 @@ def test_server_of_something_else_is_refused_without_the_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(NothingToReport) as caught:
-        load_experiment(Wanted(f"http://me:secret@{other_server}", "cppo-lab"), tmp_path)
+        load_experiment(Selection(f"http://me:secret@{other_server}", "cppo-lab"), tmp_path)
     assert str(caught.value).startswith(f"--mlflow http://{other_server}: cannot be read (")
     assert "404" in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -18,7 +18,7 @@ import pytest
 from run_folders import Fault, write_run
 
 from cppo_lab.analysis.load.comparability import NotComparable
-from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.report import collect, write_report, write_study
@@ -45,8 +45,8 @@ class Tracked:
     sweep: Sweep
     longer: Sweep
 
-    def wanted(self, *sweeps: str, experiment: str = EXPERIMENT, runs: tuple[str, ...] = ()) -> Wanted:
-        return Wanted(self.uri, experiment, sweeps, runs)
+    def wanted(self, *sweeps: str, experiment: str = EXPERIMENT, runs: tuple[str, ...] = ()) -> Selection:
+        return Selection(self.uri, experiment, sweeps, runs)
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_what_the_server_does_not_have_is_refused_with_what_it_has(
     wanted: dict[str, object], parts: list[str], tracked: Tracked, tmp_path: Path
 ) -> None:
     with pytest.raises(NothingToReport) as caught:
-        load_experiment(Wanted(**{"uri": tracked.uri, "experiment": EXPERIMENT, **wanted}), tmp_path)
+        load_experiment(Selection(**{"uri": tracked.uri, "experiment": EXPERIMENT, **wanted}), tmp_path)
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)

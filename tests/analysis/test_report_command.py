@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from run_folders import write_run, write_sweep
 
-from cppo_lab.analysis.load.mlflow_runs import Wanted
+from cppo_lab.analysis.load.mlflow_runs import Selection
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 
@@ -41,11 +41,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, filled: Path) -> list[Wanted]:
+def asked(monkeypatch: pytest.MonkeyPatch, filled: Path) -> list[Selection]:
     """What was asked of a tracking server, which answers with a sweep of `filled`."""
-    requests: list[Wanted] = []
+    requests: list[Selection] = []
 
-    def answer(wanted: Wanted, cache: Path, *, force: bool) -> Study:
+    def answer(wanted: Selection, cache: Path, *, force: bool) -> Study:
         requests.append(wanted)
         return load_study(filled, "quickstart", force=force)
 
@@ -71,7 +71,7 @@ def rows(result: tuple[int, str, str]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_of_the_documentation_does_what_it_says(
-    command: list[str], filled: Path, asked: list[Wanted], invoke: Invoke, tmp_path: Path
+    command: list[str], filled: Path, asked: list[Selection], invoke: Invoke, tmp_path: Path
 ) -> None:
     quick = [] if {"--terminal", "--aa"} & {*command} or command[0] == "compare" else ["--terminal", "--json"]
     code, out, err = invoke(*command, *quick, "-o", str(filled))
@@ -154,29 +154,29 @@ def test_comparable_runs_bear_no_mark_with_force(filled: Path, invoke: Invoke) -
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["--experiment", "mine"], Wanted("sqlite:///{output}/mlflow.db", "mine")),
-        (["--mlflow", "http://there:5000"], Wanted("http://there:5000", "cppo-lab")),
+        (["--experiment", "mine"], Selection("sqlite:///{output}/mlflow.db", "mine")),
+        (["--mlflow", "http://there:5000"], Selection("http://there:5000", "cppo-lab")),
         (
             ["a", "b", "--run", "c", "--mlflow", "http://there:5000", "--experiment", "mine"],
-            Wanted("http://there:5000", "mine", ("a", "b"), ("c",)),
+            Selection("http://there:5000", "mine", ("a", "b"), ("c",)),
         ),
     ],
 )
 def test_server_is_asked_for_what_was_given(
-    arguments: list[str], wanted: Wanted, filled: Path, asked: list[Wanted], invoke: Invoke
+    arguments: list[str], wanted: Selection, filled: Path, asked: list[Selection], invoke: Invoke
 ) -> None:
     code, _, err = invoke("report", *arguments, "--terminal", "-o", str(filled))
     assert code == 0, err
     uri = wanted.uri.format(output=filled.resolve())
-    assert asked == [Wanted(uri, wanted.experiment, wanted.sweeps, wanted.runs)]
+    assert asked == [Selection(uri, wanted.experiment, wanted.sweeps, wanted.runs)]
 
 
 def test_environment_names_the_server(
-    filled: Path, asked: list[Wanted], invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    filled: Path, asked: list[Selection], invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
     invoke("report", "--experiment", "mine", "--terminal", "-o", str(filled))
-    assert asked == [Wanted("http://elsewhere:5000", "mine")]
+    assert asked == [Selection("http://elsewhere:5000", "mine")]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from tiny_runs import files_with_times
 
-from cppo_lab.analysis.load.mlflow_runs import Wanted, load_experiment
+from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
@@ -186,7 +186,7 @@ def test_report_reads_back_what_was_sent(root: Path, tmp_path: Path) -> None:
         written_run(run.config, starting_policy={"recipe": "0123456789ab", "seed": 0, "accuracy": 0.3})
     SweepMirror(sweep, sweep.runs[0].config.tracking).close(True)
     here = load_study(root, sweep.name)
-    there = load_experiment(Wanted(tracking_uri(None, root), "cppo-lab", (sweep.name,)), tmp_path)
+    there = load_experiment(Selection(tracking_uri(None, root), "cppo-lab", (sweep.name,)), tmp_path)
     assert there.metrics.equals(here.metrics)
     columns = [column for column in here.runs.columns if column != "folder"]
     assert there.runs[columns].equals(here.runs[columns])

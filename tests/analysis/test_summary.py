@@ -27,28 +27,28 @@ def study_of(tmp_path: Path, **options: object) -> tuple[Study, Summary]:
 
 
 def test_final_accuracy_is_the_mean_of_the_last_three_evaluations(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
+    study, summary = study_of(tmp_path, algos=("grpo",), seeds=(0,))
     recorded = study.metrics[ACCURACY].dropna().tolist()
-    assert findings.panels[0].scoring.final_evaluations == 3
-    assert findings.results[0].runs[0].final == pytest.approx(np.mean(recorded[-3:]))
+    assert summary.panels[0].scoring.final_evaluations == 3
+    assert summary.results[0].runs[0].final == pytest.approx(np.mean(recorded[-3:]))
 
 
 def test_with_fewer_than_four_evaluations_the_last_one_is_final(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,), steps=6, evaluate_every=2)
-    assert findings.panels[0].scoring.final_evaluations == 1
-    assert findings.results[0].runs[0].final == study.metrics[ACCURACY].dropna().iloc[-1]
+    study, summary = study_of(tmp_path, algos=("grpo",), seeds=(0,), steps=6, evaluate_every=2)
+    assert summary.panels[0].scoring.final_evaluations == 1
+    assert summary.results[0].runs[0].final == study.metrics[ACCURACY].dropna().iloc[-1]
 
 
 def test_a_collapse_is_lower_and_a_tie_is_not_resolved(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, seeds=range(5))
-    verdicts = {contrast.treatment: contrast.verdict for contrast in findings.contrasts}
+    _, summary = study_of(tmp_path, seeds=range(5))
+    verdicts = {contrast.treatment: contrast.verdict for contrast in summary.contrasts}
     assert verdicts == {"pg": "lower", "grpo": "inconclusive", "cppo": "inconclusive"}
-    assert {result.label: result.collapses for result in findings.results}["pg"] == 5
+    assert {result.label: result.collapses for result in summary.results}["pg"] == 5
 
 
 def test_no_winner_is_named_among_methods_that_tie(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, seeds=range(5))
-    panel = findings.panels[0]
+    _, summary = study_of(tmp_path, seeds=range(5))
+    panel = summary.panels[0]
     assert panel.winner is None
     text = " ".join(verdict_text.verdict(panel))
     assert "is not resolved" in text
@@ -56,16 +56,16 @@ def test_no_winner_is_named_among_methods_that_tie(tmp_path: Path) -> None:
 
 
 def test_a_method_far_ahead_of_every_other_is_named(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("pg", "dppo_tv"), seeds=range(5))
-    panel = findings.panels[0]
+    _, summary = study_of(tmp_path, algos=("pg", "dppo_tv"), seeds=range(5))
+    panel = summary.panels[0]
     assert panel.winner is not None
     assert panel.winner.label == "dppo_tv"
     assert "its lead over every other method is resolved" in verdict_text.verdict(panel)[0]
 
 
 def test_a_leading_baseline_is_judged_by_the_comparisons_made_with_it(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("pg", "dppo_tv", "grpo"), seeds=range(3), baseline="grpo")
-    panel = findings.panels[0]
+    _, summary = study_of(tmp_path, algos=("pg", "dppo_tv", "grpo"), seeds=range(3), baseline="grpo")
+    panel = summary.panels[0]
     assert panel.leader is not None
     assert panel.leader.label == panel.baseline == "grpo"
     assert set(panel.not_resolved_from) == {c.treatment for c in panel.contrasts if not c.resolved}
@@ -79,21 +79,21 @@ def test_an_interval_beside_zero_that_holm_does_not_pass_says_so() -> None:
 
 
 def test_a_single_seed_resolves_nothing(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, seeds=(0,))
-    assert all(contrast.verdict == "inconclusive (one pair)" for contrast in findings.contrasts)
-    assert any("a single seed" in caveat for caveat in method_notes.caveats(study, findings))
+    study, summary = study_of(tmp_path, seeds=(0,))
+    assert all(contrast.verdict == "inconclusive (one pair)" for contrast in summary.contrasts)
+    assert any("a single seed" in caveat for caveat in method_notes.caveats(study, summary))
 
 
 def test_a_method_with_one_seed_among_others_is_said_to_have_no_interval(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, only_seed={"grpo": 1})
-    lone = next(result for result in findings.results if result.label == "grpo")
+    study, summary = study_of(tmp_path, only_seed={"grpo": 1})
+    lone = next(result for result in summary.results if result.label == "grpo")
     assert lone.final is not None
     assert (lone.n, lone.final.has_interval) == (1, False)
-    assert any(caveat.startswith("grpo: a single seed") for caveat in method_notes.caveats(study, findings))
+    assert any(caveat.startswith("grpo: a single seed") for caveat in method_notes.caveats(study, summary))
 
 
 def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
-    study, findings = study_of(
+    study, summary = study_of(
         tmp_path,
         faults={
             ("pg", 0): Fault("FAILED", "loss is nan", 6, True),
@@ -101,40 +101,40 @@ def test_failed_and_unfinished_runs_are_named_in_words(tmp_path: Path) -> None:
             ("cppo", 2): Fault("INTERRUPTED", None, 6),
         },
     )
-    text = " ".join(method_notes.caveats(study, findings))
+    text = " ".join(method_notes.caveats(study, summary))
     assert "1 run diverged (pg seed=0) and counts" in text
     assert "1 run failed without diverging (grpo seed=1); not counted" in text
     assert "1 run interrupted (cppo seed=2); shown, not counted" in text
 
 
 def test_the_window_ends_where_the_shortest_finished_run_ends(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5, True)})
-    assert findings.panels[0].scoring.window == 12
+    _, summary = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 5, True)})
+    assert summary.panels[0].scoring.window == 12
 
 
 def test_a_run_that_died_early_changes_the_meaning_of_final_for_no_other(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3, True)})
-    assert findings.panels[0].scoring.final_evaluations == 3
+    _, summary = study_of(tmp_path, faults={("pg", 0): Fault("FAILED", "loss is nan", 3, True)})
+    assert summary.panels[0].scoring.final_evaluations == 3
 
 
-def test_panels_of_different_length_have_yardsticks_of_their_own(tmp_path: Path) -> None:
+def test_panels_of_different_length_are_scored_separately(tmp_path: Path) -> None:
     folders = write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0,), learning_rates=(1e-4, 2e-4))
     for folder, algo in ((folders[1], "grpo"), (folders[3], "cppo")):
         write_run(folder, run_id=folder.name.split("-")[1], algo=algo, seed=0, rate=2e-4, steps=4)
-    findings = summarise(load_study(tmp_path, "quickstart"))
-    assert [panel.scoring.window for panel in findings.panels] == [12, 4]
-    assert [panel.scoring.final_evaluations for panel in findings.panels] == [3, 1]
-    assert final_in_words(findings) == (
+    summary = summarise(load_study(tmp_path, "quickstart"))
+    assert [panel.scoring.window for panel in summary.panels] == [12, 4]
+    assert [panel.scoring.final_evaluations for panel in summary.panels] == [3, 1]
+    assert final_in_words(summary) == (
         "the mean of the last 3 evaluations for lr=1e-4 and the last evaluation for lr=2e-4"
     )
-    assert window_in_words(findings) == "steps 0 to 12 for lr=1e-4 and steps 0 to 4 for lr=2e-4"
+    assert window_in_words(summary) == "steps 0 to 12 for lr=1e-4 and steps 0 to 4 for lr=2e-4"
 
 
 def test_a_mid_sweep_report_has_no_final_and_says_so(tmp_path: Path) -> None:
     faults = {("grpo", seed): Fault("RUNNING", None, 5) for seed in (0, 1)}
-    _, findings = study_of(tmp_path, algos=("grpo",), seeds=(0, 1), faults=faults)
-    assert findings.results[0].final is None
-    assert "No run has finished yet" in verdict_text.verdict(findings.panels[0])[0]
+    _, summary = study_of(tmp_path, algos=("grpo",), seeds=(0, 1), faults=faults)
+    assert summary.results[0].final is None
+    assert "No run has finished yet" in verdict_text.verdict(summary.panels[0])[0]
 
 
 def test_the_baseline_is_of_the_same_panel() -> None:
@@ -166,19 +166,19 @@ def test_without_a_wish_a_divergence_threshold_is_the_baseline(
 
 
 def test_evaluation_error_enters_the_spread(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("grpo",), seeds=(0,))
-    run = findings.results[0].runs[0]
+    study, summary = study_of(tmp_path, algos=("grpo",), seeds=(0,))
+    run = summary.results[0].runs[0]
     stderr = study.metrics["eval/heldout/stderr"].dropna().to_numpy()[-3:]
     assert run.final_error == pytest.approx(np.sqrt((stderr**2).sum()) / 3)
 
 
 def test_the_interval_is_left_out_of_the_first_sentence_when_it_says_nothing(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(1, 2))
-    leader = findings.panels[0].leader
+    _, summary = study_of(tmp_path, algos=("grpo", "dppo_tv"), seeds=(1, 2))
+    leader = summary.panels[0].leader
     assert leader is not None
     assert leader.final is not None
     assert leader.final.high - leader.final.low > verdict_text.USELESS_WIDTH
-    assert "too few seeds for a useful interval" in verdict_text.verdict(findings.panels[0])[0]
+    assert "too few seeds for a useful interval" in verdict_text.verdict(summary.panels[0])[0]
 
 
 def with_final(panel: PanelSummary, finals: dict[str, float]) -> PanelSummary:
@@ -194,32 +194,30 @@ def with_final(panel: PanelSummary, finals: dict[str, float]) -> PanelSummary:
 
 
 def test_a_tie_at_the_shown_precision_is_called_level(tmp_path: Path) -> None:
-    _, findings = study_of(tmp_path, algos=("pg", "grpo", "cppo"), seeds=(0, 1))
-    tie = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.6001, "cppo": 0.6})
+    _, summary = study_of(tmp_path, algos=("pg", "grpo", "cppo"), seeds=(0, 1))
+    tie = with_final(summary.panels[0], {"pg": 0.1, "grpo": 0.6001, "cppo": 0.6})
     assert verdict_text.verdict(tie)[0] == (
         "grpo and cppo ended level at 60.0%, the highest; a lead over pg is not resolved."
     )
-    all_alike = with_final(findings.panels[0], {"pg": 0.6, "grpo": 0.6001, "cppo": 0.6})
+    all_alike = with_final(summary.panels[0], {"pg": 0.6, "grpo": 0.6001, "cppo": 0.6})
     assert verdict_text.verdict(all_alike)[0] == "pg, grpo and cppo ended level at 60.0%."
-    apart = with_final(findings.panels[0], {"pg": 0.1, "grpo": 0.602, "cppo": 0.6})
+    apart = with_final(summary.panels[0], {"pg": 0.1, "grpo": 0.602, "cppo": 0.6})
     assert verdict_text.verdict(apart)[0].startswith("grpo ended highest, at 60.2%")
 
 
 def test_methods_that_train_on_other_tokens_are_named_among_the_caveats(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("ppo", "grpo", "cppo"), seeds=(0, 1))
-    assert not any("trained tokens" in caveat for caveat in method_notes.caveats(study, findings))
+    study, summary = study_of(tmp_path, algos=("ppo", "grpo", "cppo"), seeds=(0, 1))
+    assert not any("trained tokens" in caveat for caveat in method_notes.caveats(study, summary))
     kinds = study.runs["method"].map({"ppo": "none", "grpo": "none", "cppo": "skip"})
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-    (caveat,) = [
-        c for c in method_notes.caveats(replace(study, runs=runs), findings) if "trained tokens" in c
-    ]
+    (caveat,) = [c for c in method_notes.caveats(replace(study, runs=runs), summary) if "trained tokens" in c]
     assert "differ in algo.dynamic_sampling.kind (none: ppo and grpo; skip: cppo): averages" in caveat
     assert "algo.dynamic_sampling.kind=skip algo.aggregation.kind=token_mean" in caveat
 
 
 def test_panels_that_differ_in_tokens_while_their_methods_do_not_bring_no_caveat(tmp_path: Path) -> None:
-    study, findings = study_of(tmp_path, algos=("grpo", "cppo"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
+    study, summary = study_of(tmp_path, algos=("grpo", "cppo"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
     kinds = study.runs["panel"].map({"lr=2e-4": "none", "lr=4e-4": "skip"})
     assert kinds.notna().all()
     runs = study.runs.assign(**{"config.algo.dynamic_sampling.kind": kinds})
-    assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), findings))
+    assert not any("trained tokens" in c for c in method_notes.caveats(replace(study, runs=runs), summary))
