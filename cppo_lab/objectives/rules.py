@@ -13,14 +13,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from cppo_lab.errors import near_miss
 from cppo_lab.objectives.parameters import Parameter, fail, parameter
 from cppo_lab.registry import Entry, Registry
-
-if TYPE_CHECKING:
-    from cppo_lab.objectives.spec import AlgoSpec
 
 Need = Literal[
     "old_logp", "topk", "full", "values", "weight_order",  # tensors that the trainer must provide
@@ -46,7 +43,7 @@ RESERVED = frozenset(
     }
 )
 """The attributes of a `Coordinate`, which no parameter may be called."""
-Check = Callable[["AlgoSpec"], None]
+Check = Callable[[Any], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -60,7 +57,7 @@ class Rule:
     needs: frozenset[Need]
     provides: frozenset[Provision]
     check: Check | None
-    """Raises ValueError for a method in which the rule makes no sense."""
+    """Takes the `AlgoSpec`; raises ValueError where the rule makes no sense in it."""
     feedback: bool
     """A schedule that is updated after each step from the share of masked tokens."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from cppo_lab.objectives.prefixes import row_mean
 from cppo_lab.objectives.ratios import ratios
 from cppo_lab.objectives.rules import Rules
 from cppo_lab.objectives.trust_regions import ClipWindow
-
-if TYPE_CHECKING:
-    from cppo_lab.objectives.spec import AlgoSpec
 
 REINFORCE = "doi:10.1007/BF00992696"
 
@@ -100,7 +97,7 @@ def log_probability_loss(at: SurrogateInputs) -> Tensor:
     return -at.advantages * at.gate * at.logp
 
 
-def _check_geometric(algo: AlgoSpec) -> None:
+def _check_geometric(algo: Coordinate) -> None:
     region = algo.trust_region
     if region.clip_space != "log" or region.dual_clip is not None:
         raise fail("surrogate.kind", "geometric", "needs trust_region.clip_space log and no dual_clip")

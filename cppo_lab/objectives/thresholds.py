@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.schedules import ThresholdController, schedule_factor
-
-if TYPE_CHECKING:
-    from cppo_lab.objectives.trust_regions import TrustRegionSpec
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,9 @@ class Thresholds:
 
 
 def thresholds_at(
-    region: TrustRegionSpec, *, step: int = 0, progress: float = 0.0, controller: float = 1.0
+    region: Coordinate, *, step: int = 0, progress: float = 0.0, controller: float = 1.0
 ) -> Thresholds:
-    """The thresholds in force; a relative budget follows the scheduled delta."""
+    """The thresholds of a trust region in force; a relative budget follows the scheduled delta."""
     factor = schedule_factor(region.schedule, step=step, progress=progress, controller=controller)
     scheduled = [each for each in region.selected()["kind"].parameters if each.param.scheduled]
     values = {each.name: getattr(region, each.name) * factor for each in scheduled}
@@ -44,6 +41,6 @@ def thresholds_at(
     return Thresholds(values, budget)
 
 
-def controller_of(region: TrustRegionSpec) -> ThresholdController:
-    """A controller for the schedule with feedback, of the thresholds or of the budget; idle where neither has any."""
+def controller_of(region: Coordinate) -> ThresholdController:
+    """A controller for the schedule with feedback, of a trust region or its budget; idle where neither has any."""
     return ThresholdController(region.schedule if region.schedule.has_feedback else region.budget.schedule)

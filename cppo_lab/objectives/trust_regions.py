@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from cppo_lab.objectives.rules import Need, Rules
 from cppo_lab.objectives.schedules import ScheduleSpec
 from cppo_lab.objectives.thresholds import Thresholds
 from cppo_lab.objectives.weights import WeightSpec, position_weights
-
-if TYPE_CHECKING:
-    from cppo_lab.objectives.spec import AlgoSpec
 
 DPPO = "arXiv:2602.04879"
 TRM = "arXiv:2512.23075"
@@ -144,7 +141,7 @@ def no_region(at: RegionInputs) -> Decision:
     return Decision(gate=at.mask.to(at.ratio.dtype), by_threshold=nothing, by_budget=nothing)
 
 
-def _check_clip(algo: AlgoSpec) -> None:
+def _check_clip(algo: Coordinate) -> None:
     region = algo.trust_region
     in_log_space = region.clip_space == "log"
     if not in_log_space and region.clip_power != 0:
