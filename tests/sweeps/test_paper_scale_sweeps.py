@@ -78,7 +78,7 @@ def test_plan_shows_what_table_1_would_cost(invoke: Invoke, tmp_path: Path) -> N
     code, out, err = invoke("plan", "table1", "scale=paper", "-o", str(tmp_path))
     assert code == 0, err
     shown = " ".join(out.split())
-    assert "32 runs, 0 done; at most" in shown
+    assert "32 runs, 0 finished; at most" in shown
     assert "Qwen/Qwen3-1.7B with ppo needs" in shown, "its critic is a second model"
     assert "Qwen/Qwen3-30B-A3B-Base needs" in shown
     code, out, _ = invoke("plan", "table1", "scale=paper", "--json", "-o", str(tmp_path))

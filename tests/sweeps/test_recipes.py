@@ -211,7 +211,7 @@ def test_plan_says_what_no_single_device_holds(invoke: Invoke, tmp_path: Path) -
     code, out, _ = invoke(*asked)
     assert code == 0
     shown = " ".join(out.split())
-    assert "Qwen/Qwen3-8B-Base needs 158 GiB and does not fit one 80 GiB device" in shown
+    assert "Qwen/Qwen3-8B-Base needs 158 GiB and does not fit on one 80 GiB device" in shown
     assert "Qwen/Qwen3-1.7B needs" not in shown
     assert "6N operations per trained token" in shown
     content = json.loads(invoke(*asked, "--json")[1])

@@ -220,7 +220,7 @@ def test_an_unknown_scale_names_those_there_are(tmp_path: Path) -> None:
         read_sweep(written(tmp_path, LADDER), "lng")
     with pytest.raises(UserError, match="scale=paper: unknown; allowed are lab"):
         read_sweep("quickstart", "paper")
-    with pytest.raises(UserError, match="only a sweep file has scales"):
+    with pytest.raises(UserError, match="only sweep files have scales"):
         find_sweep("seed=0,1", ["scale=paper"], None)
 
 

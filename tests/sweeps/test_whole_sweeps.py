@@ -81,7 +81,7 @@ def test_another_sweep_shares_the_runs_it_has_in_common(swept: tuple[Path, Any])
     assert states == ["FINISHED", "PENDING"]
     done = lab(*arguments, cwd=output)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 run to do, 1 finished already" in done.stdout
+    assert "1 run to do, 1 finished" in done.stdout
     after = files_with_times(output, ("runs/*/metrics.jsonl", "runs/*/run.json"))
     assert before.items() <= after.items()
     assert len(list(output.glob("runs/*/run.json"))) == 5

@@ -135,7 +135,7 @@ def test_interrupt_ends_with_130_and_says_how_to_go_on(
     os.killpg(process.pid, number)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
-    assert "the same command goes on" in printed.lower()
+    assert "run the same command" in printed.lower()
     assert "Traceback" not in printed
     _, alive = psutil.wait_procs(workers, timeout=15)
     assert alive == []
