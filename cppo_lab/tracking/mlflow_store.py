@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import write_atomically
 from cppo_lab.paths import conf_dir
 from cppo_lab.tracking.run_folder import RunFolder
@@ -28,6 +28,7 @@ _ALONE = "none"
 _BATCH = 500
 _LOCK_PATIENCE_S = 10.0
 _PARAM_LENGTH = 500
+_REASON_LENGTH = 200
 # Marks a row with token traces in a sample file; inside a string the quotes would be escaped.
 _TOKENS = '"tokens": {'
 _STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED", "RUNNING": "RUNNING"}
@@ -297,14 +298,9 @@ def _telling_samples(folder: Path) -> list[Path]:
     return [path for path in files[:-1] if _TOKENS in path.read_text(encoding="utf-8")] + files[-1:]
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind when it has none; at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _unusable(uri: str, reason: str) -> UserError:
     return UserError(
-        f"tracking.uri={uri}: the MLflow store cannot be used ({reason}); "
+        f"tracking.uri={uri}: the MLflow store cannot be used ({reason[:_REASON_LENGTH]}); "
         "fix it, or run without it: tracking=none."
     )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cppo_lab.config.schema import RunConfig, Tracking
-from cppo_lab.tracking.mlflow_store import Store, first_line, tracking_uri
+from cppo_lab.errors import first_line
+from cppo_lab.tracking.mlflow_store import Store, tracking_uri
 from cppo_lab.tracking.run_folder import RunFolder
 
 
@@ -112,7 +113,7 @@ class _Mirror(ABC):
         except Exception as error:
             # The results are in the run folders; a store that is down must not stop the runs.
             if not self._reported:
-                reason = first_line(error)
+                reason = first_line(error)[:200]
                 print(f"Warning: MLflow store {self.store.uri}: {reason}; trying again.", file=sys.stderr)
             self._reported = True
 
