@@ -13,6 +13,7 @@ from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.token_traces import TokenRecorder, token_texts
 from cppo_lab.rng import Stream, numpy_stream
 from cppo_lab.rollouts.rollout import Rollout
+from cppo_lab.tasks.grading.answers import AnswerFormat
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict
 from cppo_lab.tasks.problem import Problem
 
@@ -47,7 +48,7 @@ class Experience:
         """What a checkpoint must hold of it: tensors and plain data."""
         return shallow(self) | {
             "rollout": shallow(self.rollout),
-            "problems": [shallow(problem) for problem in self.problems],
+            "problems": [_problem_state(problem) for problem in self.problems],
             "verdicts": [(verdict.outcome.value, verdict.parsed) for verdict in self.verdicts],
         }
 
@@ -56,7 +57,10 @@ class Experience:
         """The experience that `state_dict` was taken of."""
         parts = {
             "rollout": Rollout(**state["rollout"]),
-            "problems": [Problem(**problem) for problem in state["problems"]],
+            "problems": [
+                Problem(**{**problem, "format": AnswerFormat(**problem["format"])})
+                for problem in state["problems"]
+            ],
             "verdicts": [Verdict(Outcome(outcome), parsed) for outcome, parsed in state["verdicts"]],
         }
         return cls(**{**state, **parts})
@@ -97,6 +101,12 @@ class Experience:
 def shallow(instance: Any) -> dict[str, Any]:
     """The fields of a dataclass as they are."""
     return {field.name: getattr(instance, field.name) for field in fields(instance)}
+
+
+def _problem_state(problem: Problem) -> dict[str, Any]:
+    # What a task's own kind of problem adds is needed for grading alone, which is done.
+    plain = {field.name: getattr(problem, field.name) for field in fields(Problem)}
+    return plain | {"format": shallow(problem.format)}
 
 
 def minibatch_order(

@@ -22,7 +22,10 @@ Invoke = Callable[..., tuple[int, str, str]]
         (["train", "algo=cppo,grpo"], "use cppo-lab sweep algo=cppo,grpo"),
         (["train", "cppo"], "give key=value"),
         (["eval", "chain", "--model", "x", "--data", "foo"], "makes its own problems"),
-        (["eval", "gsm8k", "--model", "x", "--data", "foo", "--steps", "3"], "only the chain task"),
+        (
+            ["eval", "gsm8k", "--model", "x", "--data", "foo", "--steps", "3"],
+            "only applies to the chain task",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

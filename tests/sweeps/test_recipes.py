@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def test_every_threshold_file_is_of_a_recipe_and_a_method_and_changes_it(path: P
     composed, plain = compose_run([f"recipe={recipe}", f"algo={method}"]), compose_run([f"algo={method}"])
     if method != "cppo_fixed_budget" or recipe.startswith("qwen3_30b"):
         assert composed.algo.trust_region != plain.algo.trust_region
-    assert replace(composed.algo, trust_region=plain.algo.trust_region) == plain.algo
+    assert composed.algo.replace(trust_region=plain.algo.trust_region) == plain.algo
 
 
 def test_an_override_beats_the_recipe() -> None:
