@@ -109,7 +109,9 @@ def eval_(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    engine: Annotated[str, typer.Option(help="`native`, `vllm`, or `openai` for a server.")] = "native",
+    engine: Annotated[
+        str, typer.Option(help="`native`, `vllm`, an engine of a plug-in, or `openai` for a server.")
+    ] = "native",
     base_url: Annotated[
         str | None,
         typer.Option(
