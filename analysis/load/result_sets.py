@@ -88,8 +88,8 @@ def one_per_run(
     used: dict[str, int] = {}
     for place in preferred:
         used.setdefault(rows[place]["run_id"], place)
-    kept = sorted(used.values())
-    return [rows[i] for i in kept], [row for i, row in enumerate(rows) if i not in set(kept)]
+    kept = set(used.values())
+    return [rows[i] for i in sorted(kept)], [row for i, row in enumerate(rows) if i not in kept]
 
 
 def _of(row: Row, columns: Sequence[str]) -> tuple[str, ...]:

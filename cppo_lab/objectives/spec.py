@@ -41,7 +41,6 @@ __all__ = [
     "TrustRegionSpec",
     "WeightSpec",
     "neutral_tree",
-    "unread_keys",
 ]
 
 Anchor = Literal["rollout", "old"]
@@ -177,20 +176,6 @@ def neutral_tree() -> dict[str, Any]:
         name: "???" if each.is_required else _plain(each.default)
         for name, each in AlgoSpec.parameters().items()
     }
-
-
-def unread_keys(algo: AlgoSpec) -> frozenset[str]:
-    """The dotted keys under `algo` that are parameters of rules that the method does not select."""
-
-    def walk(coordinate: Coordinate, prefix: str) -> Iterator[str]:
-        for name in coordinate.parameters():
-            value = getattr(coordinate, name)
-            if isinstance(value, Coordinate):
-                yield from walk(value, f"{prefix}{name}.")
-            elif not coordinate.reads(name):
-                yield f"{prefix}{name}"
-
-    return frozenset(walk(algo, ""))
 
 
 def _plain(value: Any) -> Any:

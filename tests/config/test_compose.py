@@ -25,7 +25,6 @@ NEEDS = {
     **{("model", name): ["warmup=none"] for name in group_options("model") if name.startswith("qwen3")},
 }
 # The trainer has no critic for it yet.
-NO_CRITIC = {("algo", "ppo")}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
@@ -44,12 +43,7 @@ def test_every_shipped_choice_is_valid_and_names_exactly_the_keys_of_the_schema(
 ) -> None:
     """A key that only a file knows would be refused; one that only the schema knows would hide a default."""
     tree = compose_tree([f"{group}={name}", *NEEDS.get((group, name), [])])
-    try:
-        config = validate(tree)
-    except UserError as error:
-        if (group, name) in NO_CRITIC and "critic" in str(error):
-            pytest.skip("needs a critic")
-        raise
+    config = validate(tree)
     assert leaves(tree) == leaves(config.model_dump(mode="python"))
     if group == "algo":
         assert config.algo.name == name

@@ -17,7 +17,7 @@ from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.describe import rules_of, summary
 from cppo_lab.objectives.objective import token_objective
-from cppo_lab.objectives.spec import AlgoSpec, neutral_tree, unread_keys
+from cppo_lab.objectives.spec import AlgoSpec, neutral_tree
 
 seeds = st.integers(0, 2**31 - 1)
 some = settings(max_examples=12, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
@@ -162,7 +162,6 @@ def test_a_method_survives_its_tree_and_shows_what_it_selects(
     assert hash(again) == hash(algo)
     assert algo.as_dict().keys() == neutral_tree().keys()
     assert all(isinstance(text, str) and text for text in summary(algo).values())
-    assert not any(key == unread for unread in unread_keys(algo))
 
 
 def test_every_rule_says_in_one_line_what_it_does() -> None:

@@ -119,7 +119,7 @@ import json, sys
 import torch
 from cppo_lab.objectives import AlgoSpec, TokenBatch, method, method_names, token_objective
 from cppo_lab.objectives.describe import difference, summary
-from cppo_lab.objectives.spec import neutral_tree, unread_keys
+from cppo_lab.objectives.spec import neutral_tree
 from cppo_lab.plugins import load_plugins
 
 before = method("cppo")
@@ -152,7 +152,7 @@ print(json.dumps({
     "gradient": batch.logp.grad.tolist(),
     "same cppo": before == after and hash(before) == hash(after),
     "known to Hydra": "exit_at" in neutral_tree()["trust_region"],
-    "unread by cppo": "trust_region.exit_at" in unread_keys(after),
+    "unread by cppo": not after.trust_region.reads("exit_at"),
     "refused": [refusal(exit_at=-1), refusal(exit_at="much")],
 }))
 """
