@@ -82,7 +82,7 @@ def no_divergence(at: DivergenceInputs) -> Tensor:
     return torch.zeros_like(at.p_logp)
 
 
-@divergences.register("binary_tv", paper=DPPO)
+@divergences.register("binary_tv", paper=DPPO, largest=1.0)
 def binary_tv(at: DivergenceInputs) -> Tensor:
     """The sampled token against all others: |mu(a) - pi(a)|."""
     return (at.p_logp.exp() - at.q_logp.exp()).abs()
@@ -106,7 +106,7 @@ def kl_terms(p: Tensor, q: Tensor, p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return (p_logp - q_logp).mul_(p)
 
 
-@divergences.register("topk_tv", paper=DPPO, needs=["topk"])
+@divergences.register("topk_tv", paper=DPPO, needs=["topk"], largest=1.0)
 def topk_tv(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
     """TV over the K likeliest tokens under mu, the sampled token, and one atom for the rest."""
     return _over_reduced_atoms(tv_terms, at, k, atoms)
@@ -118,7 +118,7 @@ def topk_kl(at: DivergenceInputs, *, k: TopSize, atoms: Atoms) -> Tensor:
     return _over_reduced_atoms(kl_terms, at, k, atoms)
 
 
-@divergences.register("exact_tv", needs=["full"])
+@divergences.register("exact_tv", needs=["full"], largest=1.0)
 def exact_tv(at: DivergenceInputs) -> Tensor:
     """TV over the whole vocabulary."""
     return _over_vocabulary(tv_terms, at)

@@ -45,6 +45,8 @@ class Param:
     """The value that leaves identities of runs alone, for a default that was changed; else the default."""
     always_shown: bool = False
     """Show it in listings even at its default."""
+    main_from: float | None = None
+    """It is (part of) the main threshold of a rule; multiples are of its distance from this value. None: it is not."""
 
 
 @dataclass(frozen=True)

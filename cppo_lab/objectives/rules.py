@@ -11,6 +11,7 @@ The first line of its docstring is the rule's description in listings.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -60,6 +61,8 @@ class Rule:
     """Takes the `AlgoSpec`; raises ValueError where the rule makes no sense in it."""
     feedback: bool
     """A schedule that is updated after each step from the share of masked tokens."""
+    largest: float = math.inf
+    """The largest value that a divergence can have: no threshold beyond it acts."""
 
     def reads(self, name: str) -> bool:
         """Whether `name` is one of its parameters."""
@@ -84,11 +87,12 @@ class Rules(Registry[Rule]):
         provides: Iterable[Provision] = (),
         check: Check | None = None,
         feedback: bool = False,
+        largest: float = math.inf,
     ) -> Callable[[Function], Function]:
         """A decorator that registers a function as the rule `name`.
 
         `about` is by default the first line of the function's docstring. `needs`: what it reads besides its inputs;
-        `check`: raises ValueError for a method in which it makes no sense; `feedback`: see `Rule`.
+        `check`: raises ValueError for a method in which it makes no sense; `feedback`, `largest`: see `Rule`.
 
         Raises ValueError for a name that is taken, an unknown need, a parameter without a type, and a parameter that
         another rule of this kind declares differently, since their keys lie side by side in a configuration.
@@ -103,7 +107,9 @@ class Rules(Registry[Rule]):
             parameters = _parameters_of(function)
             for each in parameters:
                 self._check_shared(name, each)
-            rule = Rule(name, function, parameters, frozenset(needs), frozenset(provides), check, feedback)
+            rule = Rule(
+                name, function, parameters, frozenset(needs), frozenset(provides), check, feedback, largest
+            )
             text = about or (function.__doc__ or "").strip().split("\n")[0]
             if not text:
                 raise ValueError(f"{self.kind} {name}: needs a docstring that says what it does")

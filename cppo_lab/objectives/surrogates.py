@@ -74,12 +74,18 @@ def truncated_loss(
     at: SurrogateInputs,
     *,
     ratio_low: Annotated[
-        float, Param(at_least=0, refuse_unread=True, always_shown=True, about="Least weight.")
+        float,
+        Param(at_least=0, refuse_unread=True, always_shown=True, main_from=1.0, about="Least weight."),
     ] = 0.0,
     ratio_high: Annotated[
         float,
         Param(
-            above="ratio_low", infinite=True, refuse_unread=True, always_shown=True, about="Largest weight."
+            above="ratio_low",
+            infinite=True,
+            refuse_unread=True,
+            always_shown=True,
+            main_from=1.0,
+            about="Largest weight.",
         ),
     ] = float("inf"),
 ) -> Tensor:
@@ -136,7 +142,9 @@ def sapo_loss(
 def quadratic_loss(
     at: SurrogateInputs,
     *,
-    penalty_epsilon: Annotated[float, Param(above=0, always_shown=True, about="Inverse strength.")] = 12.5,
+    penalty_epsilon: Annotated[
+        float, Param(above=0, always_shown=True, main_from=0.0, about="Inverse strength.")
+    ] = 12.5,
     penalty_scale: Annotated[
         Literal["anchor_probability", "one"], Param(about="c: mu(a), or 1.")
     ] = "anchor_probability",

@@ -26,16 +26,28 @@ DPPO = "arXiv:2602.04879"
 TRM = "arXiv:2512.23075"
 Delta = Annotated[
     float,
-    Param(above=0, infinite=True, scheduled=True, always_shown=True, about="Threshold on D_t, in its units."),
+    Param(
+        above=0,
+        infinite=True,
+        scheduled=True,
+        always_shown=True,
+        main_from=0.0,
+        about="Threshold on D_t, in its units.",
+    ),
 ]
 """The token-level threshold; a schedule and a relative budget follow it."""
 DeltaMean = Annotated[
     float,
     Param(
-        above=0, infinite=True, scheduled=True, always_shown=True, about="Threshold on a response's mean D_t."
+        above=0,
+        infinite=True,
+        scheduled=True,
+        always_shown=True,
+        main_from=0.0,
+        about="Threshold on a response's mean D_t.",
     ),
 ]
-ClipRange = Annotated[float, Param(at_least=0, infinite=True, always_shown=True)]
+ClipRange = Annotated[float, Param(at_least=0, infinite=True, always_shown=True, main_from=0.0)]
 
 
 @dataclass(frozen=True)
