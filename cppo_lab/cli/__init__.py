@@ -17,6 +17,7 @@ from cppo_lab.cli import (
     list,
     plan,
     report,
+    reproduce,
     results,
     sweep,
     train,
@@ -61,6 +62,7 @@ app.command()(sweep.sweep)
 app.command()(train.train)
 app.command("eval")(eval.eval_)
 app.command()(report.report)
+app.command()(reproduce.reproduce)
 app.command()(results.results)
 app.command()(inspect.inspect)
 app.command()(compare.compare)

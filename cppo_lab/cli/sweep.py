@@ -52,7 +52,7 @@ def sweep(
     * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)'`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
-    _refuse_jobs(jobs, [name, *(overrides or [])])
+    refuse_jobs(jobs, [name, *(overrides or [])])
     given = all_overrides(overrides, output, plugins)
     if dry_run:
         from cppo_lab.cli.plan import show_plan
@@ -102,7 +102,7 @@ def _nothing_to_do(planned: Sweep, report: bool) -> None:
         sys.exit(1)
 
 
-def _refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
+def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
     """Raise UserError for --jobs with one of Hydra's launchers, which starts the runs itself."""
     from cppo_lab.sweeps.expansion import hydra_settings
 
