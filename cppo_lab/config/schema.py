@@ -168,3 +168,8 @@ class RunConfig(Group):
                 f"engine.kind = {self.engine.kind}: does not record whole distributions, which "
                 f"algo.name = {self.algo.name} needs"
             )
+        if needs.needs_rollout_entropy and not self.engine.gives_entropy:
+            raise ValueError(
+                f"engine.kind = {self.engine.kind}: does not record the entropy of the whole distribution, which "
+                f"algo.name = {self.algo.name} needs (that of the top K alone is only a lower bound)"
+            )

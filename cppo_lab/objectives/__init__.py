@@ -13,7 +13,7 @@ from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import gae, value_loss
 from cppo_lab.objectives.named import method, method_names
-from cppo_lab.objectives.objective import TokenObjective, token_objective
+from cppo_lab.objectives.objective import TokenObjective, batch_statistics, token_objective
 from cppo_lab.objectives.packing import unpack
 from cppo_lab.objectives.spec import AlgoSpec, Requirements
 
@@ -25,6 +25,7 @@ __all__ = [
     "TokenObjective",
     "TopK",
     "aggregate",
+    "batch_statistics",
     "compute_advantages",
     "denominator",
     "gae",

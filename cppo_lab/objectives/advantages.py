@@ -63,18 +63,32 @@ def rewards_alone(at: AdvantageInputs) -> Tensor:
     return at.totals
 
 
+Epsilon = Annotated[
+    float,
+    Param(default=1e-6, at_least=0, about="Added to the group's sample standard deviation (ddof 1)."),
+]
+
+
 @advantages.register("group_normalised", paper="arXiv:2402.03300", needs=["group"])
-def group_normalised(
-    at: AdvantageInputs,
-    *,
-    epsilon: Annotated[
-        float, Param(at_least=0, about="Added to the group's sample standard deviation (ddof 1).")
-    ] = 1e-6,
-) -> Tensor:
+def group_normalised(at: AdvantageInputs, *, epsilon: Epsilon) -> Tensor:
     """(R - mean) / (std + epsilon) (GRPO)."""
     if at.rewards.shape[1] == 1:
         return at.centred
     return at.centred / (at.totals.std(-1, keepdim=True) + epsilon)
+
+
+@advantages.register("group_median", paper="arXiv:2604.18578", needs=["group"])
+def group_median(at: AdvantageInputs, *, epsilon: Epsilon) -> Tensor:
+    """(R - median) / (std + epsilon) (GBPO).
+
+    The median of an even number is the mean of the two in the middle.
+    """
+    totals = at.totals
+    if totals.shape[1] == 1:
+        return at.centred
+    centred = totals - totals.quantile(0.5, dim=-1, keepdim=True)
+    spread = totals.std(-1, keepdim=True) + epsilon
+    return (centred / spread).masked_fill(zero_variance(totals).unsqueeze(-1), 0.0)
 
 
 @advantages.register("group_centred", paper="arXiv:2503.20783", needs=["group"])

@@ -63,6 +63,12 @@ class TokenBatch:
     full: FullDistributions | None = None
     weight_order: Tensor | None = None
     """[B, T] sort keys drawn once per rollout and kept over its updates; order shuffled position weights."""
+    rollout_entropy: Tensor | None = None
+    """[B, T] entropy of mu in nats at the position of each token."""
+    version_lag: Tensor | None = None
+    """[B, T] int: training steps that the weights which sampled the token are behind those being trained."""
+    prompt: Tensor | None = None
+    """[B] int: equal for responses to the same prompt, within a minibatch."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.logp.shape)
@@ -71,7 +77,8 @@ class TokenBatch:
         if self.response_mask.dtype != torch.bool:
             raise ValueError(f"response_mask has dtype {self.response_mask.dtype}: must be torch.bool")
         for name in (
-            "rollout_logp", "response_mask", "old_logp", "reference_logp", "entropy", "weight_order"
+            "rollout_logp", "response_mask", "old_logp", "reference_logp", "entropy", "weight_order",
+            "rollout_entropy", "version_lag",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
@@ -80,6 +87,8 @@ class TokenBatch:
             raise ValueError(
                 f"advantages has shape {tuple(self.advantages.shape)}: must be {shape} or {shape[:1]}"
             )
+        if self.prompt is not None and tuple(self.prompt.shape) != shape[:1]:
+            raise ValueError(f"prompt has shape {tuple(self.prompt.shape)}: must be {shape[:1]}")
         for name in ("topk", "full"):
             pair = getattr(self, name)
             if pair is not None and (

@@ -19,6 +19,12 @@ def hard(within: Tensor) -> Tensor:
     return within
 
 
+@gates.register("reflect", paper="arXiv:2604.18578")
+def reflect(within: Tensor) -> Tensor:
+    """Keep, or pull back: -1 outside (BPO)."""
+    return 2 * within.to(torch.int8) - 1
+
+
 @gates.register("inverse", paper="arXiv:2606.10968", needs=["violation"])
 def inverse(violation: Tensor) -> Tensor:
     """min(1, 1/x) (Eq. 20)."""

@@ -28,12 +28,15 @@ def at_multiple(algo: AlgoSpec, multiple: float) -> dict[str, float]:
 
     A bound on the ratio is measured from 1: twice [0.8, 1.28] is [0.6, 1.56].
     """
-    found = {}
+    found: dict[str, float] = {}
     for key, declared, value in _declared(algo):
+        siblings = vars(getattr(algo, key.split(".")[0])) | {
+            key.split(".")[1]: value for key, value in found.items()
+        }
         start = declared.param.main_from
         assert start is not None, "only main parameters are listed"
         scaled = float(f"{start + multiple * (value - start):.6g}")
-        low, high = declared.param.at_least, declared.param.at_most
+        low, high = declared.least(siblings), declared.param.at_most
         found[key] = min(max(scaled, -math.inf if low is None else low), math.inf if high is None else high)
     return found
 
@@ -61,6 +64,7 @@ def _of(path: str, coordinate: Coordinate) -> Iterator[tuple[str, Parameter, flo
         value = getattr(coordinate, name)
         if declared.param.main_from is None or value is None or not coordinate.reads(name):
             continue
-        # An infinite bound, or one at the end of its range, is off.
-        if math.isfinite(value) and value != declared.param.at_least:
+        # An infinite bound, or one at the end of its range, is off; no multiple moves one at the value it starts from.
+        fixed = (declared.least(vars(coordinate)), declared.param.main_from)
+        if math.isfinite(value) and value not in fixed:
             yield join(path, name), declared, value

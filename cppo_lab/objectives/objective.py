@@ -5,18 +5,22 @@ divergence -> trust region -> surrogate -> correction -> regularisers, as pure f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cppo_lab.objectives.batch import TokenBatch
+from cppo_lab.objectives.coordinate import OFF
 from cppo_lab.objectives.corrections import CorrectionInputs, correction_factor
-from cppo_lab.objectives.divergences import divergence
-from cppo_lab.objectives.log_ratios import log_ratio, moves_away, read_logp
+from cppo_lab.objectives.log_ratios import read_logp
+from cppo_lab.objectives.measured import Measured, measured
+from cppo_lab.objectives.pooled import PooledTokens, Statistics, merged, pooled
 from cppo_lab.objectives.regularisers import regulariser_loss
+from cppo_lab.objectives.scales import ScaleInputs
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.objectives.surrogates import SurrogateInputs, importance_ratio, surrogate_loss
+from cppo_lab.objectives.surrogates import SurrogateInputs, surrogate_loss
 from cppo_lab.objectives.thresholds import Thresholds, thresholds_at
 from cppo_lab.objectives.trust_regions import Decision, RegionInputs
 
@@ -48,7 +52,7 @@ class TokenObjective:
     """bool: A (rho - 1) <= 0, the update does not move the policy away from the anchor."""
     advantages: Tensor
     gate: Tensor
-    """In [0, 1]; under ratio_clip, 0 where the gradient is really cut."""
+    """In [0, 1], or -1 under the gate `reflect`; under ratio_clip, 0 where the gradient is really cut."""
     masked: Tensor
     """bool: gate below 1. A soft gate counts as masking what the hard one would drop."""
     masked_by_threshold: Tensor
@@ -85,62 +89,52 @@ def token_objective(
     progress: float = 0.0,
     step: int = 0,
     threshold_factor: float = 1.0,
+    statistics: Statistics | None = None,
 ) -> TokenObjective:
     """Apply `algo` to `batch`: the loss of each token and every intermediate quantity.
 
     `step` finished training steps and `progress` of the run in [0, 1] place schedules; `threshold_factor` is
-    that of a `schedules.ThresholdController`. Everything is computed in float32 at least. Raises
-    ValueError when the batch lacks a tensor that `algo.requirements` names.
+    that of a `schedules.ThresholdController`. `statistics` are those of the whole minibatch (`batch_statistics`),
+    for methods whose requirements name them. Everything is computed in float32 at least. Raises ValueError
+    when the batch lacks a tensor that `algo.requirements` names, or statistics that it needs.
     """
     mask = batch.response_mask
-    logp = read_logp(batch.logp, mask)
-    anchor_logp = _anchor_logp(batch, algo)
-    advantages = _token_advantages(batch, logp.dtype)
-    log_ratios, clamped = log_ratio(logp, anchor_logp)
-    ratio = importance_ratio(log_ratios, mask, algo.surrogate)
-    fixed_log_ratio = log_ratios.detach()
-    away = moves_away(advantages, fixed_log_ratio) & mask
+    found = measured(batch, algo)
+    fixed_log_ratio = found.log_ratios.detach()
     at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
-    measured = (algo.divergence, logp.detach(), anchor_logp, mask, batch.topk, batch.full)
-    distance = divergence(*measured)
-    decision = _decide(
-        RegionInputs(
-            spec=algo.trust_region,
-            ratio=ratio.detach(),
-            advantages=advantages,
-            away=away,
-            mask=mask,
-            thresholds=at,
-            distance=distance,
-            mean_distance=divergence(*measured, selector="mean_kind"),
-            weight_order=batch.weight_order,
-        )
-    )
+    decision = _decide(batch, algo, found, at, _given_statistics(algo, statistics))
     inputs = SurrogateInputs(
-        logp, anchor_logp, log_ratios, ratio, advantages, mask, decision.gate, decision.window
+        found.logp,
+        found.anchor_logp,
+        found.log_ratios,
+        found.ratio,
+        found.advantages,
+        mask,
+        decision.gate,
+        decision.window,
     )
     policy_loss = surrogate_loss(inputs, algo.surrogate)
-    factor = _correction(batch, algo, logp.detach(), advantages)
+    factor = _correction(batch, algo, found.logp.detach(), found.advantages)
     if factor is not None:
         policy_loss = policy_loss * factor
     policy_loss = policy_loss.masked_fill(~mask, 0.0)
-    regulariser = regulariser_loss(batch, logp, algo.regulariser)
+    regulariser = regulariser_loss(batch, found.logp, algo.regulariser)
     return TokenObjective(
         loss=policy_loss if regulariser is None else policy_loss + regulariser,
         policy_loss=policy_loss,
         regulariser=regulariser,
-        surrogate=-advantages * decision.gate * fixed_log_ratio.exp(),
+        surrogate=-found.advantages * decision.gate * fixed_log_ratio.exp(),
         anchor=algo.anchor,
         log_ratio=fixed_log_ratio,
-        ratio=ratio.detach(),
-        clamped=clamped,
-        toward=mask & ~away,
-        advantages=advantages,
+        ratio=found.ratio.detach(),
+        clamped=found.clamped,
+        toward=mask & ~found.away,
+        advantages=found.advantages,
         gate=decision.gate,
         masked=decision.by_threshold | decision.by_budget,
         masked_by_threshold=decision.by_threshold,
         masked_by_budget=decision.by_budget,
-        divergence=distance,
+        divergence=found.distance,
         weights=decision.weights,
         threshold=decision.threshold,
         prefix_threshold=decision.prefix_threshold,
@@ -154,24 +148,79 @@ def token_objective(
     )
 
 
-def _anchor_logp(batch: TokenBatch, algo: AlgoSpec) -> Tensor:
-    if algo.anchor == "rollout":
-        return read_logp(batch.rollout_logp.detach(), batch.response_mask)
-    if batch.old_logp is None:
-        raise ValueError(f"{algo.name} is anchored at old and needs TokenBatch.old_logp")
-    return read_logp(batch.old_logp.detach(), batch.response_mask)
+def batch_statistics(
+    parts: Iterable[TokenBatch],
+    algo: AlgoSpec,
+    *,
+    progress: float = 0.0,
+    step: int = 0,
+    threshold_factor: float = 1.0,
+) -> Statistics:
+    """What the rules of `algo` read of a whole minibatch, given as its micro-batches; empty where they read nothing.
+
+    The other arguments are those of `token_objective`. Raises ValueError when a batch lacks a tensor.
+    """
+    if not algo.requirements.needs_statistics:
+        return {}
+    region = algo.trust_region
+    values = thresholds_at(region, step=step, progress=progress, controller=threshold_factor).values
+    with torch.no_grad():
+        pool = pooled(_pooled(part, measured(part, algo)) for part in parts)
+        return merged(statistic(pool) for statistic in algo.statistics(values))
 
 
-def _token_advantages(batch: TokenBatch, dtype: torch.dtype) -> Tensor:
-    advantages = batch.advantages.detach()
-    if advantages.dim() == 1:
-        advantages = advantages.unsqueeze(-1).expand(batch.logp.shape)
-    return advantages.to(dtype).masked_fill(~batch.response_mask, 0.0)
+def _pooled(batch: TokenBatch, found: Measured) -> PooledTokens:
+    mask = batch.response_mask
+    prompt = None if batch.prompt is None else batch.prompt.unsqueeze(-1).expand_as(mask)[mask]
+    return PooledTokens(
+        log_ratio=found.ratio[mask].double().log(),
+        advantages=found.advantages[mask],
+        away=found.away[mask],
+        distance=None if found.distance is None else found.distance[mask].double(),
+        prompt=prompt,
+    )
+
+
+def _given_statistics(algo: AlgoSpec, statistics: Statistics | None) -> Statistics:
+    if statistics is None and algo.requirements.needs_statistics:
+        raise ValueError(
+            f"{algo.name} reads statistics of the whole minibatch: pass statistics=batch_statistics(...) of all its "
+            "micro-batches"
+        )
+    return statistics or {}
 
 
 @torch.no_grad()
-def _decide(inputs: RegionInputs) -> Decision:
-    decision: Decision = inputs.spec.rule(overrides=inputs.thresholds.values)(inputs)
+def _decide(
+    batch: TokenBatch, algo: AlgoSpec, found: Measured, at: Thresholds, statistics: Statistics
+) -> Decision:
+    region, mask = algo.trust_region, batch.response_mask
+    for need in ("rollout_entropy", "version_lag"):
+        if algo.needs(need) and getattr(batch, need) is None:
+            raise ValueError(f"{algo.name} needs TokenBatch.{need}")
+    scale = None
+    if region.scale != OFF:
+        log_ratio = found.ratio.detach().log()
+        scale = region.rule("scale")(
+            ScaleInputs(log_ratio, mask, batch.rollout_entropy, batch.version_lag, statistics)
+        )
+    inputs = RegionInputs(
+        spec=region,
+        ratio=found.ratio.detach(),
+        advantages=found.advantages,
+        away=found.away,
+        mask=mask,
+        thresholds=at,
+        distance=found.distance,
+        mean_distance=found.mean_distance,
+        weight_order=batch.weight_order,
+        scale=scale,
+        rollout_entropy=batch.rollout_entropy,
+        version_lag=batch.version_lag,
+        prompt=batch.prompt,
+        statistics=statistics,
+    )
+    decision: Decision = region.rule(overrides=at.values)(inputs)
     return decision
 
 

@@ -33,7 +33,8 @@ class Param:
     about: str = ""
     above: float | str | None = None
     """Exclusive lower bound: a number, or the name of another key of the same group."""
-    at_least: float | None = None
+    at_least: float | str | None = None
+    """Inclusive lower bound: a number, or the name of another key of the same group."""
     at_most: float | None = None
     infinite: bool = False
     """Accept infinity."""
@@ -85,18 +86,25 @@ class Parameter:
         if not any(_accepts(option, value) for option in options):
             raise fail(key, value, "must be " + " or ".join(_described(option) for option in options))
 
+    def least(self, siblings: Mapping[str, Any]) -> float | None:
+        """The inclusive lower bound beside the values `siblings` of the other keys; None without one."""
+        bound = self.param.at_least
+        found: float | None = siblings[bound] if isinstance(bound, str) else bound
+        return found
+
     def check_range(self, key: str, value: Any, siblings: Mapping[str, Any]) -> None:
         """Raise ValueError unless a number lies in the range; `siblings` are the values of the keys beside it."""
         if not isinstance(value, float | int) or isinstance(value, bool):
             return
         limits = self.param
         above = siblings[limits.above] if isinstance(limits.above, str) else limits.above
+        at_least = self.least(siblings)
         if math.isinf(value) and not limits.infinite:
             raise fail(key, value, "must be finite")
         if above is not None and not value > above:
             raise fail(key, value, f"must be greater than {above:g}")
-        if limits.at_least is not None and not value >= limits.at_least:
-            raise fail(key, value, f"must be at least {limits.at_least:g}")
+        if at_least is not None and not value >= at_least:
+            raise fail(key, value, f"must be at least {at_least:g}")
         if limits.at_most is not None and not value <= limits.at_most:
             raise fail(key, value, f"must be at most {limits.at_most:g}")
 

@@ -30,6 +30,12 @@ def sequence(own: Tensor, mask: Tensor) -> Tensor:
     return (row_mean(own, mask).unsqueeze(-1) - own).masked_fill(~mask, 0.0)
 
 
+@ratios.register("sequence_product", paper="arXiv:2602.10693")
+def sequence_product(own: Tensor, mask: Tensor) -> Tensor:
+    """The product over the response, pi(y) / mu(y)."""
+    return (own.sum(-1, keepdim=True) - own).masked_fill(~mask, 0.0)
+
+
 @ratios.register("prefix_minimum", paper="arXiv:2601.22718")
 def prefix_minimum(
     own: Tensor,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -25,6 +25,9 @@ Need = Literal[
     "group",  # several responses per prompt
     "divergence", "mean_divergence", "gate", "weights", "budget", "ratio", "violation",  # other coordinates
     "clip_window",  # bounds of the ratio, which some trust regions provide
+    "rollout_entropy", "version_lag", "prompt",  # tensors that the trainer must provide
+    "scale",  # another coordinate
+    "sharp_gate",  # a gate that reads whether a token is within the region, not by how much
 ]  # fmt: skip
 Provision = Literal["clip_window"]
 RESERVED = frozenset(
@@ -45,6 +48,8 @@ RESERVED = frozenset(
 )
 """The attributes of a `Coordinate`, which no parameter may be called."""
 Check = Callable[[Any], None]
+Statistic = Callable[..., Mapping[str, Any]]
+When = Callable[[Any], bool]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -63,6 +68,10 @@ class Rule:
     """A schedule that is updated after each step from the share of masked tokens."""
     largest: float = math.inf
     """The largest value that a divergence can have: no threshold beyond it acts."""
+    statistic: Statistic | None = None
+    """What it reads of the whole minibatch: takes `PooledTokens` and some of the rule's parameters, by keyword."""
+    statistic_when: When | None = None
+    """Takes the rule's group; False where its values make the statistic needless. None: it is always needed."""
 
     def reads(self, name: str) -> bool:
         """Whether `name` is one of its parameters."""
@@ -88,11 +97,14 @@ class Rules(Registry[Rule]):
         check: Check | None = None,
         feedback: bool = False,
         largest: float = math.inf,
+        statistic: Statistic | None = None,
+        statistic_when: When | None = None,
     ) -> Callable[[Function], Function]:
         """A decorator that registers a function as the rule `name`.
 
         `about` is by default the first line of the function's docstring. `needs`: what it reads besides its inputs;
-        `check`: raises ValueError for a method in which it makes no sense; `feedback`, `largest`: see `Rule`.
+        `check`: raises ValueError for a method in which it makes no sense; `feedback`, `largest`, `statistic` and
+        `statistic_when`: see `Rule`.
 
         Raises ValueError for a name that is taken, an unknown need, a parameter without a type, and a parameter that
         another rule of this kind declares differently, since their keys lie side by side in a configuration.
@@ -108,7 +120,16 @@ class Rules(Registry[Rule]):
             for each in parameters:
                 self._check_shared(name, each)
             rule = Rule(
-                name, function, parameters, frozenset(needs), frozenset(provides), check, feedback, largest
+                name,
+                function,
+                parameters,
+                frozenset(needs),
+                frozenset(provides),
+                check,
+                feedback,
+                largest,
+                statistic,
+                statistic_when,
             )
             text = about or (function.__doc__ or "").strip().split("\n")[0]
             if not text:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import cppo_lab.objectives.clipped_regions
+import cppo_lab.objectives.pooled_regions  # noqa: F401  Both register their rules.
 from cppo_lab.objectives.advantages import AdvantageSpec
 from cppo_lab.objectives.aggregation import AggregationSpec
 from cppo_lab.objectives.budgets import BudgetSpec
@@ -17,7 +21,7 @@ from cppo_lab.objectives.dynamic_sampling import DynamicSamplingSpec
 from cppo_lab.objectives.overlong import OverlongSpec
 from cppo_lab.objectives.parameters import Param, fail
 from cppo_lab.objectives.regularisers import RegulariserSpec
-from cppo_lab.objectives.rules import Need, Rule
+from cppo_lab.objectives.rules import Need, Rule, Statistic
 from cppo_lab.objectives.schedules import ScheduleSpec
 from cppo_lab.objectives.surrogates import SurrogateSpec
 from cppo_lab.objectives.trust_regions import TrustRegionSpec, trust_regions
@@ -61,6 +65,14 @@ class Requirements:
     """The entropy of pi with its gradient, for the bonus."""
     needs_weight_order: bool
     """Sort keys drawn once per rollout, for shuffled weights."""
+    needs_rollout_entropy: bool
+    """The entropy of the sampler's distribution at each position."""
+    needs_version_lag: bool
+    """How many training steps the weights that sampled each token are behind."""
+    needs_prompt: bool
+    """Which responses answer the same prompt."""
+    needs_statistics: bool
+    """Statistics of the whole minibatch, computed before its losses (`batch_statistics`)."""
     needs_threshold_controller: bool
     """A `schedules.ThresholdController` to be updated after each step and saved with the run."""
 
@@ -101,10 +113,28 @@ class AlgoSpec(Coordinate):
 
     def rules(self) -> Iterator[Rule]:
         """Every selected rule, those of parts of parts included."""
+        for part in self._parts():
+            yield from part.selected().values()
+
+    def statistics(self, overrides: Mapping[str, Any] | None = None) -> Iterator[Statistic]:
+        """What the selected rules read of a whole minibatch, as functions of its `PooledTokens`.
+
+        Each is bound to its rule's parameters, or to those of `overrides`.
+        """
+        for part in self._parts():
+            for rule in part.selected().values():
+                if rule.statistic is None or (rule.statistic_when and not rule.statistic_when(part)):
+                    continue
+                read = inspect.signature(rule.statistic).parameters
+                values = {**part.as_dict(), **(overrides or {})}
+                bound = {name: values[name] for name in read if rule.reads(name)}
+                yield functools.partial(rule.statistic, **bound)
+
+    def _parts(self) -> Iterator[Coordinate]:
         pending: list[Coordinate] = [self]
         while pending:
             coordinate = pending.pop(0)
-            yield from coordinate.selected().values()
+            yield coordinate
             pending += [value for value in vars(coordinate).values() if isinstance(value, Coordinate)]
 
     def needs(self, need: Need) -> bool:
@@ -122,6 +152,10 @@ class AlgoSpec(Coordinate):
             needs_values=self.needs("values"),
             needs_entropy=self.regulariser.entropy_coefficient > 0,
             needs_weight_order=self.needs("weight_order"),
+            needs_rollout_entropy=self.needs("rollout_entropy"),
+            needs_version_lag=self.needs("version_lag"),
+            needs_prompt=self.needs("prompt"),
+            needs_statistics=any(True for _ in self.statistics()),
             needs_threshold_controller=any(rule.feedback for rule in self.rules()),
         )
 

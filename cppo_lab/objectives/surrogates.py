@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -55,7 +56,14 @@ def ratio_loss(at: SurrogateInputs) -> Tensor:
     return -at.advantages * at.gate * at.ratio
 
 
-@surrogates.register("clipped", paper="arXiv:1707.06347", needs=["ratio", "clip_window"])
+def _check_hard(algo: Coordinate) -> None:
+    region, surrogate = algo.trust_region, algo.surrogate.kind
+    if region.gate != "hard":
+        rule = f"surrogate.kind {surrogate} needs the hard gate: it has no gradient beyond the window"
+        raise fail("trust_region.gate", region.gate, rule)
+
+
+@surrogates.register("clipped", paper="arXiv:1707.06347", needs=["ratio", "clip_window"], check=_check_hard)
 def clipped_loss(at: SurrogateInputs) -> Tensor:
     """-min(A rho, A clip(rho)).
 
@@ -64,12 +72,23 @@ def clipped_loss(at: SurrogateInputs) -> Tensor:
     low, high = at.bounds()
     advantages, ratio = at.advantages, at.ratio
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(low, high))
-    if at.window is None or at.window.dual is None:
-        return loss
-    return torch.where(advantages < 0, torch.minimum(loss, -advantages * at.window.dual), loss)
+    window = at.window
+    if window is not None and window.dual is not None:
+        loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * window.dual), loss)
+    return loss if window is None or window.keep is None else loss.masked_fill(~window.keep, 0.0)
 
 
-@surrogates.register("truncated", paper="arXiv:2506.13585", needs=["ratio"])
+def _check_truncated(algo: Coordinate) -> None:
+    spec = algo.surrogate
+    low = spec.ratio_low if spec.negative_low is None else spec.negative_low
+    high = spec.ratio_high if spec.negative_high is None else spec.negative_high
+    if high < low:
+        key = "negative_low" if spec.negative_high is None else "negative_high"
+        bound = f"at most {high:g}" if key == "negative_low" else f"at least {low:g}"
+        raise fail(f"surrogate.{key}", getattr(spec, key), f"must be {bound}, the other bound where A < 0")
+
+
+@surrogates.register("truncated", paper="arXiv:2506.13585", needs=["ratio"], check=_check_truncated)
 def truncated_loss(
     at: SurrogateInputs,
     *,
@@ -80,7 +99,7 @@ def truncated_loss(
     ratio_high: Annotated[
         float,
         Param(
-            above="ratio_low",
+            at_least="ratio_low",
             infinite=True,
             refuse_unread=True,
             always_shown=True,
@@ -88,13 +107,61 @@ def truncated_loss(
             about="Largest weight.",
         ),
     ] = float("inf"),
+    negative_low: Annotated[
+        float | None, Param(at_least=0, refuse_unread=True, about="Least weight where A < 0; null: the same.")
+    ] = None,
+    negative_high: Annotated[
+        float | None,
+        Param(
+            at_least=0, infinite=True, refuse_unread=True, about="Largest weight where A < 0; null: the same."
+        ),
+    ] = None,
 ) -> Tensor:
     """-sg[clamp(rho, ratio_low, ratio_high)] A log pi; the bounds are absolute (CISPO).
 
     A detached weight, gated. A token beyond the bounds keeps a gradient of bounded size.
     """
-    weight = at.ratio.detach().clamp(ratio_low, ratio_high)
+    ratio = at.ratio.detach()
+    weight = ratio.clamp(ratio_low, ratio_high)
+    if negative_low is not None or negative_high is not None:
+        low = ratio_low if negative_low is None else negative_low
+        high = ratio_high if negative_high is None else negative_high
+        weight = torch.where(at.advantages < 0, ratio.clamp(low, high), weight)
     return -at.advantages * at.gate * weight * at.logp
+
+
+_LEAST_PRODUCT = math.log(1e-8)
+
+
+@surrogates.register("gamma", paper="arXiv:2602.10693", needs=["ratio"])
+def gamma_loss(
+    at: SurrogateInputs,
+    *,
+    k_positive: Annotated[float, Param(at_least=0, about="k where A >= 0.")] = 2.0,
+    lambda_positive: Annotated[float, Param(at_least=1e-4, about="lambda where A >= 0.")] = 3.0,
+    k_negative: Annotated[float, Param(at_least=0, about="k where A < 0.")] = 3.0,
+    lambda_negative: Annotated[float, Param(at_least=1e-4, about="lambda where A < 0.")] = 2.0,
+) -> Tensor:
+    """-sg[phi(rho)] A log pi with phi(w) = w^k exp(lambda (1 - w)), largest at k / lambda (VESPO).
+
+    log w is clamped to [log 1e-8, 20], as in the authors' code.
+    """
+    log_w = at.ratio.detach().log().clamp(min=_LEAST_PRODUCT)
+    negative = at.advantages < 0
+    k = torch.where(negative, k_negative, k_positive).to(log_w)
+    rate = torch.where(negative, lambda_negative, lambda_positive).to(log_w)
+    weight = (rate + k * log_w - rate * log_w.exp()).exp()
+    return -at.advantages * at.gate * weight * at.logp
+
+
+@surrogates.register("bound_distance", paper="arXiv:2604.18578", needs=["ratio", "clip_window"])
+def bound_distance_loss(at: SurrogateInputs) -> Tensor:
+    """A (b - rho), b the window's upper bound where A > 0 and its lower one where A < 0 (BPO).
+
+    Under the gate `reflect` this is |A| |rho - b|; under `hard`, PPO's gradient.
+    """
+    low, high = at.bounds()
+    return at.gate * at.advantages * (torch.where(at.advantages > 0, high, low) - at.ratio)
 
 
 @surrogates.register("log_probability", paper=REINFORCE)
@@ -104,9 +171,12 @@ def log_probability_loss(at: SurrogateInputs) -> Tensor:
 
 
 def _check_geometric(algo: Coordinate) -> None:
+    _check_hard(algo)
     region = algo.trust_region
     if region.clip_space != "log" or region.dual_clip is not None:
         raise fail("surrogate.kind", "geometric", "needs trust_region.clip_space log and no dual_clip")
+    if region.kind != "ratio_clip":
+        raise fail("surrogate.kind", "geometric", "needs trust_region.kind ratio_clip")
 
 
 @surrogates.register("geometric", paper="arXiv:2507.20673", needs=["clip_window"], check=_check_geometric)

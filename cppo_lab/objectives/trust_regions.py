@@ -6,7 +6,7 @@ Equation numbers without a source are those of CPPO (arXiv 2606.10968).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,8 +16,10 @@ from cppo_lab.objectives.budgets import BudgetInputs, BudgetSpec
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.gates import gates
 from cppo_lab.objectives.parameters import Param, fail, join
+from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.prefixes import positions, row_mean
 from cppo_lab.objectives.rules import Need, Rules
+from cppo_lab.objectives.scales import Power, Scale, factor_of, scaled_bounds, scales
 from cppo_lab.objectives.schedules import ScheduleSpec
 from cppo_lab.objectives.thresholds import Thresholds
 from cppo_lab.objectives.weights import WeightSpec, position_weights
@@ -57,6 +59,14 @@ class ClipWindow:
     low: Tensor | float
     high: Tensor | float
     dual: Tensor | float | None
+    keep: Tensor | None = None
+    """[B, T] bool: tokens whose loss counts at all; None: all of them."""
+
+    def cuts(self, ratio: Tensor, advantages: Tensor) -> Tensor:
+        """Where PPO's clipped minimum has no gradient, bool [B, T]; equality keeps."""
+        rises, falls = advantages > 0, advantages < 0
+        cut = (rises & (ratio > self.high)) | (falls & (ratio < self.low))
+        return cut if self.dual is None else cut | (falls & (ratio > self.dual))
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,14 @@ class RegionInputs:
     distance: Tensor | None = None
     mean_distance: Tensor | None = None
     weight_order: Tensor | None = None
+    scale: Scale | None = None
+    """That of `trust_region.scale`; None without one."""
+    rollout_entropy: Tensor | None = None
+    version_lag: Tensor | None = None
+    prompt: Tensor | None = None
+    """[B] int: equal for responses to the same prompt."""
+    statistics: Statistics = field(default_factory=dict)
+    """Of the whole minibatch, for regions with a statistic."""
 
     @property
     def divergence(self) -> Tensor:
@@ -116,6 +134,12 @@ class RegionInputs:
     def mean_divergence(self) -> Tensor:
         """The divergence whose mean is tested, 0 outside the mask; for regions that need mean_divergence."""
         return self.divergence if self.mean_distance is None else self.mean_distance
+
+    def threshold(self, delta: float) -> Tensor:
+        """delta, scaled: [B, T], 0 outside the mask."""
+        assert not isinstance(self.scale, Power), "only a window can be raised to a power"
+        scaled = torch.full_like(self.ratio, delta) if self.scale is None else delta * self.scale
+        return scaled.masked_fill(~self.mask, 0.0)
 
     def decide(
         self,
@@ -163,7 +187,13 @@ def _check_clip(algo: Coordinate) -> None:
         raise fail("trust_region.dual_clip", region.dual_clip, f"must be greater than {lowest}")
 
 
-@trust_regions.register("ratio_clip", paper="arXiv:1707.06347", provides=["clip_window"], check=_check_clip)
+@trust_regions.register(
+    "ratio_clip",
+    paper="arXiv:1707.06347",
+    needs=["scale", "sharp_gate"],
+    provides=["clip_window"],
+    check=_check_clip,
+)
 def ratio_clip(
     at: RegionInputs,
     *,
@@ -189,26 +219,21 @@ def ratio_clip(
     if clip_space == "log":
         scale = positions(at.mask).clamp(min=1).to(at.ratio.dtype) ** clip_power
         dual = None if dual_clip is None else (dual_clip * scale).exp()
+        scale = scale if at.scale is None else scale * factor_of(at.scale)
         window = ClipWindow((-clip_low * scale).exp(), (clip_high * scale).exp(), dual)
-    rises, falls = at.advantages > 0, at.advantages < 0
-    cut = (rises & (at.ratio > window.high)) | (falls & (at.ratio < window.low))
-    if window.dual is not None:
-        cut = cut | (falls & (at.ratio > window.dual))
-    cut = cut & at.mask
-    return Decision(
-        gate=(at.mask & ~cut).to(at.ratio.dtype),
-        by_threshold=cut,
-        by_budget=torch.zeros_like(cut),
-        window=window,
-    )
+    elif at.scale is not None:
+        window = ClipWindow(*scaled_bounds(clip_low, clip_high, at.scale), dual_clip)
+    cut = window.cuts(at.ratio, at.advantages) & at.mask
+    passed = at.spec.rule("gate")(~cut).to(at.ratio.dtype)
+    return Decision(gate=passed * at.mask, by_threshold=cut, by_budget=torch.zeros_like(cut), window=window)
 
 
-@trust_regions.register("divergence_threshold", paper=DPPO, needs=["divergence", "gate"])
+@trust_regions.register("divergence_threshold", paper=DPPO, needs=["divergence", "gate", "scale"])
 def divergence_threshold(at: RegionInputs, *, delta: Delta) -> Decision:
     """Drop tokens that move away and have D_t > delta (DPPO)."""
     distance = at.divergence
-    threshold = torch.full_like(distance, delta).masked_fill(~at.mask, 0.0)
-    return at.decide(distance <= delta, lambda: distance / delta, threshold=threshold)
+    threshold = at.threshold(delta)
+    return at.decide(distance <= threshold, lambda: distance / threshold, threshold=threshold)
 
 
 @trust_regions.register("sequence_max", paper=TRM, needs=["divergence", "gate"])
@@ -298,6 +323,7 @@ class TrustRegionSpec(Coordinate, path="trust_region"):
 
     kind: Annotated[str, trust_regions] = OFF
     gate: Annotated[str, gates, Param(about="What becomes of the gradient of a token outside.")] = "hard"
+    scale: Annotated[str, scales, Param(about="What delta, or a window, is scaled by.")] = OFF
     weights: Annotated[WeightSpec, Param(about="Position weights.")] = WeightSpec()
     budget: Annotated[BudgetSpec, Param(about="The prefix budget.")] = BudgetSpec()
     schedule: Annotated[ScheduleSpec, Param(about="Of delta and delta_mean.")] = ScheduleSpec()
@@ -309,15 +335,26 @@ class TrustRegionSpec(Coordinate, path="trust_region"):
     def check(self, path: str) -> None:
         """Raise ValueError for a part that the selected region does not read."""
         rule = self.selected()["kind"]
-        if not self.uses("gate") and self.gate != "hard":
-            raise fail(
-                join(path, "gate"), self.gate, f"{join(path, 'kind')} {self.kind} has only the hard gate"
-            )
+        self._check_gate(path)
+        if self.scale != OFF and not self.uses("scale"):
+            readers = ", ".join(trust_regions.that_need("scale"))
+            raise fail(join(path, "scale"), self.scale, f"needs {join(path, 'kind')} {readers}")
         if not any(each.param.scheduled for each in rule.parameters) and self.schedule.kind != "constant":
             raise fail(join(path, "schedule.kind"), self.schedule.kind, "there is no threshold to schedule")
         self._check_part(path, "weights", self.weights)
         self._check_part(path, "budget", self.budget)
         self._check_feedback(path)
+
+    def _check_gate(self, path: str) -> None:
+        if self.uses("gate") or self.gate == "hard":
+            return
+        sharp = [gate.name for gate in gates.values() if "violation" not in gate.needs]
+        if not self.uses("sharp_gate"):
+            rule = f"{join(path, 'kind')} {self.kind} has only the hard gate"
+            raise fail(join(path, "gate"), self.gate, rule)
+        if self.gate not in sharp:
+            rule = f"{join(path, 'kind')} {self.kind} has only the gates {', '.join(sharp)}"
+            raise fail(join(path, "gate"), self.gate, rule)
 
     def _check_part(self, path: str, name: Literal["weights", "budget"], part: Coordinate) -> None:
         if not self.uses(name) and part.kind != type(part)().kind:

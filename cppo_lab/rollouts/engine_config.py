@@ -30,6 +30,8 @@ class EngineConfig(Group, ABC):
     """Whether rollouts carry the top-K log-probabilities of the rollout policy."""
     gives_distribution: ClassVar[bool] = True
     """Whether rollouts carry the rollout policy's whole distributions."""
+    gives_entropy: ClassVar[bool] = False
+    """Whether rollouts carry the entropy of the rollout policy over its whole vocabulary."""
     frees_gpu_memory: ClassVar[bool] = False
     """Whether `RolloutEngine.rest` gives the GPU memory of the engine's weights back."""
 

@@ -184,6 +184,7 @@ class _Store:
         self.topk_ids: Tensor | None = None
         self.topk_logp: Tensor | None = None
         self.full: Tensor | None = None
+        self.entropy = torch.zeros(shape, device=device) if settings.entropy else None
 
     def ends(self, tokens: Tensor) -> Tensor:
         """Which of `tokens` [N] end a response, bool [N]."""
@@ -212,13 +213,16 @@ class _Store:
             if self.full is None:
                 self.full = log_distribution.new_zeros((*self.tokens.shape, log_distribution.shape[-1]))
             self.full[rows, t] = log_distribution
+        if self.entropy is not None:
+            # A token without probability adds nothing to the entropy.
+            self.entropy[rows, t] = torch.special.entr(log_distribution.exp()).sum(-1)
 
     def rollout(self, prompts: Tensor, prompt_mask: Tensor, version: int) -> Rollout:
         longest = max(1, int(self.mask.sum(-1).max()))
         mask = self.mask[:, :longest]
         last = self.tokens.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0)).squeeze(-1)
-        extra = (self.topk_ids, self.topk_logp, self.full)
-        topk_ids, topk_logp, full = (None if x is None else x[:, :longest] for x in extra)
+        extra = (self.topk_ids, self.topk_logp, self.full, self.entropy)
+        topk_ids, topk_logp, full, entropy = (None if x is None else x[:, :longest] for x in extra)
         return Rollout(
             tokens=torch.cat([prompts, self.tokens[:, :longest]], dim=-1),
             attention_mask=torch.cat([prompt_mask, mask], dim=-1),
@@ -230,4 +234,5 @@ class _Store:
             topk_ids=topk_ids,
             topk_logp=topk_logp,
             log_distribution=full,
+            entropy=entropy,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cppo_lab.rollouts.engine_config import EngineConfig, engines
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @engines.register("native", about="the lab's batched sampler with a KV cache, in the training process")
 class NativeConfig(EngineConfig):
     """The lab's own engine."""
+
+    gives_entropy: ClassVar[bool] = True
 
     kind: Literal["native"] = "native"
 

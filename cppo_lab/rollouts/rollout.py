@@ -16,7 +16,8 @@ from cppo_lab.rollouts.stops import StopStrings
 class SamplingSettings:
     """How an engine samples. Training uses the untruncated softmax, so that ratios are those of the policy.
 
-    `topk` requests the K largest log-probabilities at each position (0: none), `full` the whole distributions.
+    `topk` requests the K largest log-probabilities at each position (0: none), `full` the whole distributions,
+    `entropy` their entropies.
     `greedy` takes the most likely token. `seed` fixes all draws; `row_seeds`, one per prompt, fix each row's draws
     separately instead. `top_p` below 1 is nucleus sampling. For evaluation only: `repetition_penalty` is that of
     transformers, `stop_tokens` end a response as the end token does, and after a string of `stops` an engine may stop
@@ -28,6 +29,7 @@ class SamplingSettings:
     greedy: bool = False
     topk: int = 0
     full: bool = False
+    entropy: bool = False
     seed: int = 0
     row_seeds: tuple[int, ...] | None = None
     top_p: float = 1.0
@@ -44,7 +46,8 @@ class Rollout:
     left-padded prompts of width P = `prompt_width` followed by right-padded responses; `attention_mask` [B, P + T]
     and `response_mask` [B, T] are bool, the end-of-sequence token included; `logp` [B, T] float32 is log mu(a_t) of
     the sampling distribution, 0 at padding; `finished` [B] bool is False where the length limit cut the response.
-    `topk_ids` and `topk_logp` [B, T, K], and `log_distribution` [B, T, V], are there if the settings request them.
+    `topk_ids` and `topk_logp` [B, T, K], `log_distribution` [B, T, V], and `entropy` [B, T] of the sampling
+    distribution in nats, 0 at padding, are there if the settings request them.
     """
 
     tokens: Tensor
@@ -57,6 +60,7 @@ class Rollout:
     topk_ids: Tensor | None = None
     topk_logp: Tensor | None = None
     log_distribution: Tensor | None = None
+    entropy: Tensor | None = None
 
     @property
     def responses(self) -> Tensor:

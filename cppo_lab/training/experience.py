@@ -26,7 +26,8 @@ class Experience:
     mask less filtered rows; `advantages` [B, T]; `old_logp` [B, T] log-probabilities of the sampled tokens under the
     weights that sampled, as the trainer computes them; `reference_logp` [B, T] those of the frozen reference;
     `values` and `returns` [B, T] the critic's estimates and targets; `weight_order` [B, T] sort keys of shuffled
-    position weights. None where not needed.
+    position weights. None where not needed. `version_lag` is the number of training steps between the weights that
+    sampled and those that the first update starts from.
     """
 
     rollout: Rollout
@@ -43,6 +44,13 @@ class Experience:
     weight_order: Tensor | None
     sampled_tokens: int
     metrics: dict[str, float]
+    version_lag: int = 0
+
+    @property
+    def prompts(self) -> Tensor:
+        """The number of the prompt that each row answers [B]."""
+        groups, size = self.rewards.shape
+        return torch.arange(groups, device=self.rewards.device).repeat_interleave(size)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of it: tensors and plain data."""

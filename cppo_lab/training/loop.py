@@ -123,7 +123,7 @@ class TrainingLoop:
 
     def _sample_ahead(self, step: int) -> None:
         """Sample the rollout that training step `step` trains on, with the present weights."""
-        experience = self.rollouts.collect(step, self.learner.updates)
+        experience = self.rollouts.collect(step, self.learner.updates, lag=step - self.step)
         self.sampled_tokens += experience.sampled_tokens
         self.pending.append(experience)
 

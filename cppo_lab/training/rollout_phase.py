@@ -70,8 +70,11 @@ class RolloutPhase:
     reference: nn.Module | None = None
     critic: Critic | None = None
 
-    def collect(self, step: int, version: int) -> Experience:
-        """The experience of `step` (from 0), sampled with the policy's present weights, which are `version`."""
+    def collect(self, step: int, version: int, lag: int = 0) -> Experience:
+        """The experience of `step` (from 0), sampled with the policy's present weights, which are `version`.
+
+        `lag` is the number of training steps still to be taken before `step`.
+        """
         self.engine.load_weights(self.policy.network, version)
         graded, sampled_tokens, metrics = self._sample_live(step)
         self.engine.rest()
@@ -104,6 +107,7 @@ class RolloutPhase:
             weight_order=self._weight_order(rollout, step),
             sampled_tokens=sampled_tokens,
             metrics=metrics | mismatch(old_logp, rollout.logp, rollout.response_mask),
+            version_lag=lag,
         )
 
     def _sample_live(self, step: int) -> tuple[GradedRollout, int, dict[str, float]]:
@@ -159,6 +163,7 @@ class RolloutPhase:
             top_p=self.top_p,
             topk=self.algo.requirements.needs_topk or 0,
             full=self.algo.requirements.needs_full_distribution,
+            entropy=self.algo.requirements.needs_rollout_entropy,
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
         )
         repeated = [prompt for prompt in prompts for _ in range(settings.group_size)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from cppo_lab.models.value_head import Critic
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import value_loss
-from cppo_lab.objectives.objective import token_objective
+from cppo_lab.objectives.objective import batch_statistics, token_objective
+from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
 from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.training.experience import Experience, minibatch_order
@@ -29,6 +30,12 @@ from cppo_lab.training.experience import Experience, minibatch_order
 Metrics = dict[str, float]
 
 _TOKEN_MEAN = AggregationSpec(kind="token_mean")
+
+
+class _Place(TypedDict):
+    progress: float
+    step: int
+    threshold_factor: float
 
 
 class Diverged(Exception):
@@ -99,8 +106,11 @@ class Learner:
         value_whole = denominator(mask, _TOKEN_MEAN)
         self.optimizer.zero_grad(set_to_none=True)
         total = value_total = 0.0
-        for part in rows.split(settings.microbatch_sequences or len(rows)):
-            loss, value = self._losses(experience, part, step, policy_whole, value_whole, taken)
+        parts = rows.split(settings.microbatch_sequences or len(rows))
+        statistics = self._statistics(experience, parts, step)
+        taken.add_statistics(statistics)
+        for part in parts:
+            loss, value = self._losses(experience, part, step, policy_whole, value_whole, statistics, taken)
             if value is None:
                 loss.backward()
             elif self._critic_alone(step):
@@ -131,18 +141,13 @@ class Learner:
         step: int,
         policy_whole: Tensor,
         value_whole: Tensor,
+        statistics: Statistics,
         taken: _Updates,
     ) -> tuple[Tensor, Tensor | None]:
         """The policy's and the critic's share of the minibatch's losses, from the responses `rows` [N]."""
         with self.policy.computing():
             batch, values = self.token_batch(experience, rows, alone=self._critic_alone(step))
-        objective = token_objective(
-            batch,
-            self.algo,
-            progress=step / max(1, self.settings.steps - 1),
-            step=step,
-            threshold_factor=self._controller.factor,
-        )
+        objective = token_objective(batch, self.algo, **self._place(step), statistics=statistics)
         taken.diagnostics.update(batch, objective)
         if taken.profiler is not None:
             taken.profiler.update(batch, objective)
@@ -162,6 +167,25 @@ class Learner:
         )
         value = aggregate(error, batch.response_mask, _TOKEN_MEAN, value_whole)
         return loss, value
+
+    @torch.no_grad()
+    def _statistics(self, experience: Experience, parts: Sequence[Tensor], step: int) -> Statistics:
+        """What the method reads of the whole minibatch, whose micro-batches are `parts`."""
+        if not self.algo.requirements.needs_statistics:
+            return {}
+
+        def batches() -> Iterator[TokenBatch]:
+            for rows in parts:
+                with self.policy.computing():
+                    batch, _ = self.token_batch(experience, rows)
+                yield batch
+
+        return batch_statistics(batches(), self.algo, **self._place(step))
+
+    def _place(self, step: int) -> _Place:
+        """Where the schedules of thresholds are."""
+        progress = step / max(1, self.settings.steps - 1)
+        return {"progress": progress, "step": step, "threshold_factor": self._controller.factor}
 
     def _critic_alone(self, step: int) -> bool:
         """Whether only the critic is trained yet: the policy then gets no gradient and no weight decay."""
@@ -227,6 +251,9 @@ class Learner:
             topk=topk,
             full=full,
             weight_order=cut(experience.weight_order),
+            rollout_entropy=rollout.entropy,
+            version_lag=torch.full_like(rollout.responses, experience.version_lag),
+            prompt=experience.prompts[rows],
         )
         return batch, values
 
@@ -260,7 +287,14 @@ class _Updates:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     critic: list[tuple[float, float]] = field(default_factory=list)
+    statistics: dict[str, list[float]] = field(default_factory=dict)
     lr: float = math.nan
+
+    def add_statistics(self, statistics: Statistics) -> None:
+        """Record the finite scalars among the statistics of one minibatch."""
+        for name, value in statistics.items():
+            if value.dim() == 0 and bool(value.isfinite()):
+                self.statistics.setdefault(name, []).append(float(value))
 
     def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
         """Record one update: loss and gradient norm of the policy and of the critic."""
@@ -279,6 +313,7 @@ class _Updates:
             "train/grad_norm_max": max(self.norms, default=math.nan),
             "train/grad_clipped_share": _mean([float(norm > clip) for norm in self.norms]),
         }
+        metrics |= {f"minibatch/{name}": _mean(values) for name, values in self.statistics.items()}
         if self.critic:
             metrics["critic/loss"] = _mean([loss for loss, _ in self.critic])
             metrics["critic/grad_norm"] = _mean([norm for _, norm in self.critic])

@@ -36,8 +36,8 @@ def _of_type(annotation: Any, parameter: Parameter) -> st.SearchStrategy[Any]:
     if annotation is type(None):
         return st.none()
     limits = parameter.param
-    low = limits.above if isinstance(limits.above, int | float) else limits.at_least
-    low = 0.0 if low is None else low
+    numbers = [bound for bound in (limits.above, limits.at_least) if isinstance(bound, int | float)]
+    low = numbers[0] if numbers else 0.0
     high = low + 2 if limits.at_most is None else limits.at_most
     if annotation is int:
         return st.integers(int(low), int(high) + 20)
@@ -50,6 +50,8 @@ def drawn(draw: Draw, rule: Rule, ordered: Mapping[str, Any] | None = None) -> d
     for each in rule.parameters:
         if isinstance(each.param.above, str) and each.param.above in found:
             assume(found[each.name] > found[each.param.above])
+        if isinstance(each.param.at_least, str) and each.param.at_least in found:
+            assume(found[each.name] >= found[each.param.at_least])
     return found
 
 
@@ -78,7 +80,7 @@ def method_with(draw: Draw, key: str, name: str) -> AlgoSpec:
 
 def _give_needs(draw: Draw, tree: dict[str, Any], key: str, rule: Rule) -> None:
     region = tree.setdefault("trust_region", {})
-    hosts = {"weights": "weights", "budget": "budget", "gate": "gate", "schedule": "gate"}
+    hosts = {"weights": "weights", "budget": "budget", "gate": "gate", "schedule": "gate", "scale": "scale"}
     part = key.removeprefix("trust_region.").split(".")[0]
     if key.startswith("trust_region.") and part in hosts:
         region |= _rule(trust_regions, trust_regions.that_need(hosts[part])[0], draw)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from cppo_lab.objectives.advantages import token_advantages
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.describe import rules_of, summary
-from cppo_lab.objectives.objective import token_objective
+from cppo_lab.objectives.objective import TokenObjective, batch_statistics, token_objective
 from cppo_lab.objectives.spec import AlgoSpec, neutral_tree
 
 seeds = st.integers(0, 2**31 - 1)
@@ -50,7 +50,15 @@ def batch_for(algo: AlgoSpec, seed: int, rows: int = 4, width: int = 7) -> Token
         topk=topk,
         full=FullDistributions(mu, pi),
         weight_order=torch.rand(rows, width, generator=generator),
+        rollout_entropy=torch.rand(rows, width, generator=generator),
+        version_lag=torch.randint(0, 5, (rows, width), generator=generator),
+        prompt=torch.arange(rows) // 2,
     )
+
+
+def whole_objective(batch: TokenBatch, algo: AlgoSpec) -> TokenObjective:
+    """The objective of a batch that is a whole minibatch."""
+    return token_objective(batch, algo, statistics=batch_statistics([batch], algo))
 
 
 def moved(batch: TokenBatch, order: Tensor, left: int) -> TokenBatch:
@@ -60,6 +68,8 @@ def moved(batch: TokenBatch, order: Tensor, left: int) -> TokenBatch:
         sides = (0, 0, left, 2) if values.dim() == 3 else (left, 2)
         if values.dtype == torch.bool:
             return torch.nn.functional.pad(values[order].double(), sides) > 0
+        if not values.is_floating_point():
+            return torch.nn.functional.pad(values[order], sides, value=-7)
         return torch.nn.functional.pad(values[order].detach(), sides, value=float("nan"))
 
     def padded(value: Any) -> Any:
@@ -79,17 +89,20 @@ def test_layout_changes_nothing_and_gradients_stay_inside_the_mask(
 ) -> None:
     algo = data.draw(method_with(key, name))
     batch = batch_for(algo, seed)
-    whole = token_objective(batch, algo)
+    whole = whole_objective(batch, algo)
     whole.loss.sum().backward()
     assert batch.logp.grad is not None
     assert torch.isfinite(whole.loss).all()
     assert torch.isfinite(batch.logp.grad).all()
     assert (batch.logp.grad[~batch.response_mask] == 0).all()
     assert (whole.loss[~batch.response_mask] == 0).all()
-    assert ((whole.gate >= 0) & (whole.gate <= 1)).all()
+    least = -1 if algo.trust_region.gate == "reflect" else 0
+    assert ((whole.gate >= least) & (whole.gate <= 1)).all()
     order = torch.randperm(len(batch.logp), generator=torch.Generator().manual_seed(seed))
     elsewhere = moved(batch, order, left)
-    parts = [token_objective(elsewhere.rows(rows), algo) for rows in torch.arange(len(order)).split(2)]
+    micro_batches = [elsewhere.rows(rows) for rows in torch.arange(len(order)).split(3)]
+    statistics = batch_statistics(micro_batches, algo)
+    parts = [token_objective(part, algo, statistics=statistics) for part in micro_batches]
     columns = slice(left, left + batch.logp.shape[1])
     for part in ("loss", "gate", "masked"):
         found = torch.cat([getattr(each, part) for each in parts])[:, columns]
@@ -112,8 +125,11 @@ def test_the_requirements_name_every_tensor_that_is_read(
         topk=batch.topk if needs.needs_topk else None,
         full=batch.full if needs.needs_full_distribution else None,
         weight_order=batch.weight_order if needs.needs_weight_order else None,
+        rollout_entropy=batch.rollout_entropy if needs.needs_rollout_entropy else None,
+        version_lag=batch.version_lag if needs.needs_version_lag else None,
+        prompt=batch.prompt if needs.needs_prompt else None,
     )
-    assert torch.equal(token_objective(bare, algo).loss, token_objective(batch, algo).loss)
+    assert torch.equal(whole_objective(bare, algo).loss, whole_objective(batch, algo).loss)
 
 
 @pytest.mark.parametrize(("key", "name"), ADVANTAGES)

@@ -22,7 +22,7 @@ from cppo_lab.objectives.budgets import Allowance, BudgetInputs
 from cppo_lab.objectives.describe import rules_of
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.gates import gates
-from cppo_lab.objectives.objective import TokenObjective, token_objective
+from cppo_lab.objectives.objective import TokenObjective, batch_statistics, token_objective
 from cppo_lab.objectives.regularisers import kl_estimate
 from cppo_lab.objectives.schedules import ThresholdController, schedule_factor
 from cppo_lab.objectives.spec import (
@@ -70,8 +70,11 @@ def objective_of(given: Values, **coordinates: Any) -> TokenObjective:
         advantages=tensor(given["advantages"]),
         response_mask=mask_of(given["mu"]),
         old_logp=tensor(given["old"]).log() if "old" in given else None,
+        rollout_entropy=tensor(given["entropy"]) if "entropy" in given else None,
+        version_lag=tensor(given["lag"]).long() if "lag" in given else None,
+        prompt=tensor(given["prompts"]).long() if "prompts" in given else None,
     )
-    return token_objective(batch, algo)
+    return token_objective(batch, algo, statistics=batch_statistics([batch], algo))
 
 
 def of_weights(name: str, given: Values, parameters: Values) -> Tensor:
@@ -123,6 +126,12 @@ def of_gate(name: str, given: Values, parameters: Values) -> Tensor:
     return spec.rule("gate")(violation if soft else violation <= 1).double()
 
 
+def of_scale(name: str, given: Values, parameters: Values) -> Tensor:
+    region = {"kind": "ratio_clip", "clip_low": given["clip_low"], "clip_high": given["clip_high"]}
+    surrogate = {"kind": "bound_distance"}
+    return objective_of(given, trust_region={**region, "scale": name, **parameters}, surrogate=surrogate).loss
+
+
 def of_surrogate(name: str, given: Values, parameters: Values) -> Tensor:
     clip = LOG_CLIP if name == "geometric" else CLIP
     region = clip if "clip_window" in surrogates[name].needs else {"kind": "none"}
@@ -169,6 +178,7 @@ FOUND: dict[str, Callable[[str, Values, Values], Tensor]] = {
     "trust_region.budget.kind": of_budget,
     "trust_region.gate": of_gate,
     "trust_region.kind": of_region,
+    "trust_region.scale": of_scale,
     "trust_region.weights.kind": of_weights,
 }
 CASES = [

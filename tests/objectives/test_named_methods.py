@@ -12,6 +12,7 @@ from cppo_lab.objectives import (  # noqa: E402
     TokenBatch,
     TopK,
     aggregate,
+    batch_statistics,
     denominator,
     method,
     method_names,
@@ -80,6 +81,9 @@ def random_batch(algo: AlgoSpec, rows: int = 4, width: int = 6, seed: int = 0) -
         old_logp=pick(old) if needs.needs_old_logp else None,
         topk=topk,
         weight_order=torch.rand(rows, width, generator=generator) if needs.needs_weight_order else None,
+        rollout_entropy=torch.rand(rows, width, generator=generator) if needs.needs_rollout_entropy else None,
+        version_lag=torch.full((rows, width), 2) if needs.needs_version_lag else None,
+        prompt=torch.arange(rows) // 2 if needs.needs_prompt else None,
     )
 
 
@@ -109,7 +113,7 @@ def test_hydra_reads_the_same_methods_and_all_keys_of_each() -> None:
 def test_every_method_gives_a_finite_loss_and_gradient_from_what_it_requires(name: str) -> None:
     algo = method(name, max_response_length=16)
     batch = random_batch(algo)
-    objective = token_objective(batch, algo)
+    objective = token_objective(batch, algo, statistics=batch_statistics([batch], algo))
     total = denominator(batch.response_mask, algo.aggregation)
     aggregate(objective.loss, batch.response_mask, algo.aggregation, total).backward()
     assert torch.isfinite(batch.logp.grad).all()
@@ -129,7 +133,7 @@ def test_on_policy_every_gradient_is_the_policy_gradient(name: str) -> None:
         if batch.topk is None
         else dataclasses.replace(batch.topk, policy_logp=batch.topk.rollout_logp),
     )
-    token_objective(same, algo).loss.sum().backward()
+    token_objective(same, algo, statistics=batch_statistics([same], algo)).loss.sum().backward()
     want = -batch.advantages.unsqueeze(-1) * batch.response_mask
     torch.testing.assert_close(batch.logp.grad, want, rtol=1e-5, atol=1e-6)
 

@@ -78,7 +78,10 @@ def test_the_valid_point_builds_and_is_hashable() -> None:
         ({"divergence__kind": "none"}, r"divergence\.kind = 'none': .*prefix_budget needs one of binary_tv"),
         ({"divergence__k": 0}, r"divergence\.k = 0: must be at least 1"),
         ({"divergence__mean_kind": "k3"}, r"mean_kind = 'k3': needs trust_region\.kind sequence_max_mean"),
-        ({"trust_region__clip_low": 0.2}, r"clip_low = 0\.2: must be null; only .*ratio_clip reads it"),
+        (
+            {"trust_region__clip_low": 0.2},
+            r"clip_low = 0\.2: must be null; only .*ratio_clip, threshold_and_clip read it",
+        ),
         (
             {"trust_region__dual_clip": 3.0},
             r"dual_clip = 3\.0: must be null; only trust_region\.kind ratio_clip reads it",
