@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -104,21 +105,28 @@ def _about(path: Path) -> str:
 
 def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
     from cppo_lab.config.compose import group_options
-    from cppo_lab.objectives.named import method
+    from cppo_lab.objectives.named import method, open_keys
 
     known = group_options("algo", config_dir)
     if name not in known:
         raise one_of("method", name, known)
-    return method(name, config_dir=config_dir)
+    # A stand-in, which is never shown.
+    return method(name, config_dir=config_dir, given=dict.fromkeys(open_keys(name, config_dir), math.inf))
 
 
 def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """Every method with its coordinates."""
     from cppo_lab.config.compose import group_options
-    from cppo_lab.objectives.describe import admitted, summary
+    from cppo_lab.objectives.describe import COORDINATES, admitted, summary
+    from cppo_lab.objectives.named import open_keys
 
     rows = []
     for name in group_options("algo", config_dir):
+        if missing := open_keys(name, config_dir):
+            needs = f"needs {', '.join(f'algo.{key}' for key in missing)}"
+            empty = {key.replace("_", " "): None for key in COORDINATES}
+            rows.append({"name": name, **empty, "trust region": needs, "theorem 1": None, "paper": None})
+            continue
         algo = _algo(name, config_dir)
         coordinates = {key.replace("_", " "): value for key, value in summary(algo).items()}
         rows.append({"name": name, **coordinates, "theorem 1": admitted(algo), "paper": algo.paper})
@@ -127,9 +135,16 @@ def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
 
 def _show_difference(first: str, second: str, config_dir: Path | None, as_json: bool) -> None:
     from cppo_lab.objectives.describe import difference
+    from cppo_lab.objectives.named import open_keys
 
     found = difference(_algo(first, config_dir), _algo(second, config_dir))
-    rows = [{"coordinate": key, first: left, second: right} for key, (left, right) in found.items()]
+    rows: list[dict[str, Any]] = [
+        {"coordinate": key, first: left, second: right} for key, (left, right) in found.items()
+    ]
+    for name in (first, second):
+        for row in rows:
+            if row["coordinate"] in open_keys(name, config_dir):
+                row[name] = "to be given"
     if as_json:
         print_json(rows)
     elif not rows:

@@ -12,9 +12,11 @@ from torch import Tensor
 from cppo_lab.diagnostics.drift import Drift
 from cppo_lab.diagnostics.sums import Sums, quantile
 from cppo_lab.objectives.batch import TokenBatch
-from cppo_lab.objectives.log_ratios import read_logp
+from cppo_lab.objectives.log_ratios import moves_away, read_logp
 from cppo_lab.objectives.objective import TokenObjective
 
+_UNDECIDED = 1e-6
+"""A predicted change this small has, in float32, no certain sign."""
 _ROUNDING = 1e-6
 """Slack in comparing a float32 budget with the Python numbers that bound it."""
 
@@ -72,9 +74,22 @@ class Diagnostics:
         sums.add("masked negative", objective.masked & negative)
         sums.add("masked effective", objective.masked & (positive | negative))
         sums.add("toward", objective.toward & (positive | negative))
+        if objective.subject is not None:
+            self._update_direction(objective, positive | negative)
         if objective.threshold is not None:
             sums.add("threshold tokens", mask)
             sums.add("threshold", objective.threshold)
+
+    def _update_direction(self, objective: TokenObjective, effective: Tensor) -> None:
+        sums, change = self._sums, objective.predicted_change
+        toward, away = effective & objective.toward, effective & ~objective.toward
+        for name, tokens in (("toward", toward), ("away", away)):
+            sums.add(f"all {name}", tokens)
+            sums.add(f"masked {name}", objective.masked & tokens)
+        if change is not None:
+            sums.add("predicted", effective)
+            sums.add("undecided", effective & (change.abs() < _UNDECIDED))
+            sums.add("turned", effective & (moves_away(objective.advantages, change) != away))
 
     def _update_budget(self, mask: Tensor, objective: TokenObjective) -> None:
         assert objective.effective_budget is not None, "the caller checked it"
@@ -105,28 +120,45 @@ class Diagnostics:
 
         pressures = torch.cat(self._pressures) if self._pressures else torch.empty(0)
         drifts = [drift.result() for drift in self._drifts.values()]
-        return {name: value for drift in drifts for name, value in drift.items()} | {
-            "policy/divergence": mean("divergence", "divergence tokens"),
-            "policy/entropy": mean("entropy", "entropy tokens"),
-            "policy/log_ratio_clamped": sums.total("clamped"),
-            "policy/surrogate": mean("surrogate"),
-            "mask/share": mean("masked"),
-            "mask/share_threshold": mean("masked by threshold"),
-            "mask/share_budget": mean("masked by budget"),
-            "mask/budget_share": mean("masked by budget", "masked"),
-            "mask/share_effective": mean("masked effective", "effective"),
-            "mask/share_positive_advantage": mean("masked positive", "positive"),
-            "mask/share_negative_advantage": mean("masked negative", "negative"),
-            "mask/gate_mean": mean("gate"),
-            "mask/toward_share": mean("toward", "effective"),
-            "mask/threshold_mean": mean("threshold", "threshold tokens"),
-            "budget/effective": mean("budget", "rows"),
-            "budget/floor_share": mean("floor rows", "adaptive rows"),
-            "budget/ceiling_share": mean("ceiling rows", "adaptive rows"),
-            "budget/pressure_mean": mean("pressure", "rows"),
-            "budget/pressure_p90": quantile(pressures, 0.9),
-            "budget/negative_rows": mean("negative rows", "rows"),
+        return (
+            {name: value for drift in drifts for name, value in drift.items()}
+            | self._direction()
+            | {
+                "policy/divergence": mean("divergence", "divergence tokens"),
+                "policy/entropy": mean("entropy", "entropy tokens"),
+                "policy/log_ratio_clamped": sums.total("clamped"),
+                "policy/surrogate": mean("surrogate"),
+                "mask/share": mean("masked"),
+                "mask/share_threshold": mean("masked by threshold"),
+                "mask/share_budget": mean("masked by budget"),
+                "mask/budget_share": mean("masked by budget", "masked"),
+                "mask/share_effective": mean("masked effective", "effective"),
+                "mask/share_positive_advantage": mean("masked positive", "positive"),
+                "mask/share_negative_advantage": mean("masked negative", "negative"),
+                "mask/gate_mean": mean("gate"),
+                "mask/toward_share": mean("toward", "effective"),
+                "mask/threshold_mean": mean("threshold", "threshold tokens"),
+                "budget/effective": mean("budget", "rows"),
+                "budget/floor_share": mean("floor rows", "adaptive rows"),
+                "budget/ceiling_share": mean("ceiling rows", "adaptive rows"),
+                "budget/pressure_mean": mean("pressure", "rows"),
+                "budget/pressure_p90": quantile(pressures, 0.9),
+                "budget/negative_rows": mean("negative rows", "rows"),
+            }
+        )
+
+    def _direction(self) -> dict[str, float]:
+        """The masked share by direction, for methods that drop other tokens than those that move away."""
+        sums = self._sums
+        found = {
+            f"mask/share_{name}": sums.ratio(f"masked {name}", f"all {name}")
+            for name in ("away", "toward")
+            if sums.has(f"all {name}")
         }
+        if sums.has("predicted"):
+            found["mask/direction_turned"] = sums.ratio("turned", "predicted")
+            found["mask/direction_undecided"] = sums.ratio("undecided", "predicted")
+        return found
 
 
 @torch.no_grad()

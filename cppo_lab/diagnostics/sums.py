@@ -45,6 +45,10 @@ class Sums:
         """The sum under `name`; 0 when nothing was added."""
         return float(self._sums[name]) if name in self._sums else 0.0
 
+    def has(self, name: str) -> bool:
+        """Whether anything was added under `name`."""
+        return name in self._sums
+
     def range(self, name: str) -> tuple[float, float]:
         """Smallest and largest value under `name`; NaN when nothing was seen."""
         return self._ranges.get(name, (math.nan, math.nan))

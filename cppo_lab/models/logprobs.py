@@ -19,13 +19,14 @@ class TokenStatistics:
 
     `logp` [B, T] has a gradient if the pass does; `entropy` [B, T], in nats, only on request; `chosen_logp` [B, T, K]
     are the detached log-probabilities of the tokens in `chosen` (None without it); `log_distribution` [B, T, V],
-    detached, is there on request.
+    detached, is there on request, and so is `collision` [B, T], the sum of squared probabilities.
     """
 
     logp: Tensor
     entropy: Tensor
     chosen_logp: Tensor | None = None
     log_distribution: Tensor | None = None
+    collision: Tensor | None = None
 
 
 def _statistics(
@@ -35,14 +36,18 @@ def _statistics(
     chosen: Tensor | None,
     temperature: float,
     entropy_gradient: bool,
+    collision: bool,
 ) -> tuple[Tensor, ...]:
     log_distribution = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
     logp = log_distribution.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     source = log_distribution if entropy_gradient else log_distribution.detach()
     entropy = -(source.exp() * source).sum(-1)
-    if chosen is None:
-        return logp, entropy
-    return logp, entropy, log_distribution.detach().gather(-1, chosen)
+    found = [logp, entropy]
+    if chosen is not None:
+        found.append(log_distribution.detach().gather(-1, chosen))
+    if collision:
+        found.append((2 * log_distribution.detach()).exp().sum(-1))
+    return tuple(found)
 
 
 def head_statistics(
@@ -52,6 +57,7 @@ def head_statistics(
     chosen: Tensor | None,
     temperature: float,
     entropy_gradient: bool = False,
+    collision: bool = False,
 ) -> TokenStatistics:
     """Statistics of `tokens` [N] under the output head's distribution at `hidden` [N, d], in chunks.
 
@@ -69,13 +75,19 @@ def head_statistics(
             None if chosen is None else chosen[cut],
             temperature,
             entropy_gradient,
+            collision,
         )
         if len(tokens) > size and torch.is_grad_enabled():
             parts.append(checkpoint(_statistics, *args, use_reentrant=False))
         else:
             parts.append(_statistics(*args))
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return TokenStatistics(*columns)
+    return TokenStatistics(
+        columns[0],
+        columns[1],
+        chosen_logp=None if chosen is None else columns[2],
+        collision=columns[-1] if collision else None,
+    )
 
 
 def response_hidden(policy: nn.Module, tokens: Tensor, attention_mask: Tensor, prompt_width: int) -> Tensor:
@@ -103,11 +115,13 @@ def hidden_statistics(
     chosen: Tensor | None = None,
     full: bool = False,
     entropy_gradient: bool = False,
+    collision: bool = False,
 ) -> TokenStatistics:
     """Statistics of `responses` [B, T] from the hidden states [B, T, d] of `response_hidden`.
 
     Logits are divided by `temperature`, as in sampling. `chosen` [B, T, K] requests the log-probabilities of further
-    tokens, `full` the whole distributions [B, T, V]. Values at padding are finite and meaningless.
+    tokens, `full` the whole distributions [B, T, V], `collision` the sums of their squared probabilities. Values at
+    padding are finite and meaningless.
     """
     head: nn.Module = policy.get_output_embeddings()  # type: ignore[operator]
     shape = responses.shape
@@ -118,6 +132,7 @@ def hidden_statistics(
         None if chosen is None else chosen.flatten(0, 1),
         temperature,
         entropy_gradient,
+        collision,
     )
     distribution = None
     if full:
@@ -128,6 +143,7 @@ def hidden_statistics(
         entropy=flat.entropy.view(shape),
         chosen_logp=None if flat.chosen_logp is None else flat.chosen_logp.view(*shape, -1),
         log_distribution=distribution,
+        collision=None if flat.collision is None else flat.collision.view(shape),
     )
 
 

@@ -69,6 +69,10 @@ class TokenBatch:
     """[B, T] int: training steps that the weights which sampled the token are behind those being trained."""
     prompt: Tensor | None = None
     """[B] int: equal for responses to the same prompt, within a minibatch."""
+    collision: Tensor | None = None
+    """[B, T] the sum of pi^2 over the vocabulary."""
+    vocabulary: int | None = None
+    """The number of tokens that could be sampled."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.logp.shape)
@@ -78,7 +82,7 @@ class TokenBatch:
             raise ValueError(f"response_mask has dtype {self.response_mask.dtype}: must be torch.bool")
         for name in (
             "rollout_logp", "response_mask", "old_logp", "reference_logp", "entropy", "weight_order",
-            "rollout_entropy", "version_lag",
+            "rollout_entropy", "version_lag", "collision",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
@@ -105,6 +109,8 @@ class TokenBatch:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 picked[field.name] = value[index]
+            elif isinstance(value, int):
+                picked[field.name] = value
             elif value is not None:
                 parts = {part.name: getattr(value, part.name)[index] for part in fields(value)}
                 picked[field.name] = replace(value, **parts)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.divergences import DivergenceInputs
+from cppo_lab.objectives.divergences import binary_kl as binary_divergence
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO, log_ratio
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import row_mean
@@ -106,6 +108,14 @@ def opsm(at: CorrectionInputs, *, high: High) -> Tensor:
     log_ratios = log_ratio(at.rollout_logp, at.logp)[0].masked_fill(~at.mask, 0.0)
     drift = row_mean(log_ratios, at.mask).unsqueeze(-1)
     return (~((at.advantages < 0) & (drift > high))).to(at.k.dtype)
+
+
+@corrections.register("binary_kl", paper="https://ringtech.notion.site/kpop", needs=["old_logp"])
+def binary_kl(at: CorrectionInputs, *, high: High) -> Tensor:
+    """Keep the token if the larger of its two binary KLs, from pi_old to mu and back, is at most high (KPop)."""
+    there = binary_divergence(DivergenceInputs(at.old_logp, at.rollout_logp, reverse=False))
+    back = binary_divergence(DivergenceInputs(at.rollout_logp, at.old_logp, reverse=False))
+    return (torch.maximum(there, back) <= high).to(at.k.dtype)
 
 
 class CorrectionSpec(Coordinate, path="correction"):

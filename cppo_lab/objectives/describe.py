@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.regularisers import RegulariserSpec
 from cppo_lab.objectives.rules import Rules
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.trust_regions import TrustRegionSpec
@@ -13,6 +14,10 @@ from cppo_lab.objectives.weights import theorem_one_admits
 
 IDENTITY = ("name", "paper", "paper_anchor", "force_anchor")
 """Keys that say where a method comes from, not what it computes."""
+
+
+COORDINATES = ("anchor", "advantage", "divergence", "trust_region", "surrogate", "aggregation")
+"""The keys of `summary`."""
 
 
 def flatten(algo: AlgoSpec) -> dict[str, Any]:
@@ -29,11 +34,14 @@ def difference(first: AlgoSpec, second: AlgoSpec) -> dict[str, tuple[Any, Any]]:
 def summary(algo: AlgoSpec) -> dict[str, str]:
     """The method as one short text per coordinate: anchor, advantage, divergence, trust region, and so on.
 
-    A correction is named beside the surrogate, whose loss it multiplies.
+    A correction is named beside the surrogate, whose loss it multiplies, and so is the penalty that pulls to the
+    anchor.
     """
     surrogate = text_of(algo.surrogate)
     if not algo.correction.is_off:
         surrogate += f", x {text_of(algo.correction)}"
+    if algo.regulariser.anchor_coefficient > 0:
+        surrogate += f", {_anchor_penalty(algo.regulariser)}"
     return {
         "anchor": algo.anchor,
         "advantage": text_of(algo.advantage),
@@ -97,6 +105,11 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _flat(dotted, value)
         else:
             yield dotted, value
+
+
+def _anchor_penalty(regulariser: RegulariserSpec) -> str:
+    tokens = "" if regulariser.anchor_tokens == "all" else f" on {regulariser.anchor_tokens} tokens"
+    return f"+ {regulariser.anchor_coefficient:g} (log ratio)^2{tokens}"
 
 
 def _trust_region(region: TrustRegionSpec) -> str:

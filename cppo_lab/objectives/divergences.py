@@ -143,6 +143,12 @@ def k3(at: DivergenceInputs) -> Tensor:
     return torch.expm1(log_rho) - log_rho
 
 
+@divergences.register("ratio_tv")
+def ratio_tv(at: DivergenceInputs) -> Tensor:
+    """|rho - 1| / 2, unbiased for TV under samples of mu."""
+    return 0.5 * torch.expm1(log_ratio(at.q_logp, at.p_logp)[0]).abs()
+
+
 def _over_vocabulary(terms: Terms, at: DivergenceInputs) -> Tensor:
     p_logp, q_logp = at.whole()
     return terms(p_logp.exp(), q_logp.exp(), p_logp, q_logp).sum(-1)
@@ -175,9 +181,10 @@ class DivergenceSpec(Coordinate, path="divergence"):
     """What distance between rollout policy mu and policy pi is measured at each sampled prefix."""
 
     kind: Annotated[str, divergences] = OFF
-    direction: Annotated[Literal["forward", "reverse"], Param(about="KL(mu || pi), or KL(pi || mu).")] = (
-        "forward"
-    )
+    direction: Annotated[
+        Literal["forward", "reverse", "both"],
+        Param(about="KL(mu || pi), KL(pi || mu), or the larger of the two."),
+    ] = "forward"
     mean_kind: Annotated[
         str,
         divergences,
@@ -209,7 +216,10 @@ def divergence(
         raise ValueError(f"divergence.{selector} {kind} needs the top-K log-probabilities, TokenBatch.topk")
     if "full" in needs and full is None:
         raise ValueError(f"divergence.{selector} {kind} needs the full distributions, TokenBatch.full")
-    reverse = spec.direction == "reverse"
-    p_logp, q_logp = (logp, anchor_logp) if reverse else (anchor_logp, logp)
-    values: Tensor = spec.rule(selector)(DivergenceInputs(p_logp, q_logp, reverse, topk, full))
+    rule = spec.rule(selector)
+    forward = DivergenceInputs(anchor_logp, logp, False, topk, full)
+    reverse = DivergenceInputs(logp, anchor_logp, True, topk, full)
+    values: Tensor = rule(reverse if spec.direction == "reverse" else forward)
+    if spec.direction == "both":
+        values = torch.maximum(values, rule(reverse))
     return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)

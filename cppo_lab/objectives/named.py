@@ -5,7 +5,7 @@ Needs PyYAML, which is imported when it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,52 @@ from cppo_lab.errors import near_miss
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.plugins import conf_dirs
 
+OPEN = "???"
+"""In a file: a value that whoever uses the method must give, since none is published."""
 BASE = "_base"
 """In a file's `defaults`: every key at its neutral value. It is no file, since the rules declare their defaults."""
 
 
 def method_names(config_dir: Path | None = None) -> list[str]:
-    """The names that `method` knows, sorted, those of loaded plug-ins and of `config_dir` among them.
+    """The names of complete methods, sorted, those of loaded plug-ins and of `config_dir` among them.
 
     `config_dir` is a folder with further configuration groups. Files whose name starts with an underscore are parts of
-    others.
+    others; a method that leaves a value open (`open_keys`) is not complete.
     """
-    return sorted(name for name in _files(config_dir) if not name.startswith("_"))
+    return [name for name in _names(_files(config_dir)) if not open_keys(name, config_dir)]
 
 
-def method(name: str, max_response_length: int | None = None, config_dir: Path | None = None) -> AlgoSpec:
+def open_keys(name: str, config_dir: Path | None = None) -> tuple[str, ...]:
+    """The dotted keys that a method leaves to whoever uses it. `name` is that of a file."""
+    return tuple(key for key, value in _leaves(_tree(name, _files(config_dir))) if value == OPEN)
+
+
+def method(
+    name: str,
+    max_response_length: int | None = None,
+    config_dir: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> AlgoSpec:
     """The named method with its paper's values, validated.
 
-    `max_response_length` fills in the horizon H of methods that divide by it. Raises ValueError for an
-    unknown name, ImportError without PyYAML.
+    `max_response_length` fills in the horizon H of methods that divide by it; `given` has values for the keys that the
+    method leaves open (`open_keys`). Raises ValueError for an unknown name and where one of these is missing,
+    ImportError without PyYAML.
     """
     files = _files(config_dir)
     if name not in files or name.startswith("_"):
-        known = method_names(config_dir)
+        known = _names(files)
         raise ValueError(
             f"algo = {name!r}: unknown method; allowed are {', '.join(known)}.{near_miss(name, known)}"
         )
-    algo = AlgoSpec.build(_tree(name, files))
+    tree = _tree(name, files)
+    for key in open_keys(name, config_dir):
+        if key not in (given or {}):
+            raise ValueError(
+                f"{key} = ???: {name} leaves it open, since no value is published; it must be given"
+            )
+        _set(tree, key, (given or {})[key])
+    algo = AlgoSpec.build(tree)
     return algo if max_response_length is None else algo.with_horizon(max_response_length)
 
 
@@ -46,6 +66,25 @@ def _files(config_dir: Path | None) -> dict[str, Path]:
     # As on Hydra's search path, the first of a name holds.
     folders = reversed(conf_dirs(config_dir))
     return {path.stem: path for folder in folders for path in (folder / "algo").glob("*.yaml")}
+
+
+def _names(files: Mapping[str, Path]) -> list[str]:
+    return sorted(name for name in files if not name.startswith("_"))
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        tree = tree[group]
+    tree[last] = value
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _tree(name: str, files: Mapping[str, Path]) -> dict[str, Any]:

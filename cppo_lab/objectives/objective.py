@@ -14,6 +14,8 @@ from torch import Tensor
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.coordinate import OFF
 from cppo_lab.objectives.corrections import CorrectionInputs, correction_factor
+from cppo_lab.objectives.directions import Direction, DirectionInputs
+from cppo_lab.objectives.divergences import DivergenceInputs
 from cppo_lab.objectives.log_ratios import read_logp
 from cppo_lab.objectives.measured import Measured, measured
 from cppo_lab.objectives.pooled import PooledTokens, Statistics, merged, pooled
@@ -76,6 +78,10 @@ class TokenObjective:
     """W_t, inclusive; constant across holes and padding."""
     violation: Tensor | None
     """x_t of Eq. 19; None under the hard gate."""
+    subject: Tensor | None
+    """bool: the tokens that may be dropped, where these are not just those that move away."""
+    predicted_change: Tensor | None
+    """The derivative of D along the token's own update; None where none is predicted."""
     correction: Tensor | None
     """Factor against the mismatch of trainer and sampler; None when off."""
     thresholds: Thresholds
@@ -118,7 +124,7 @@ def token_objective(
     if factor is not None:
         policy_loss = policy_loss * factor
     policy_loss = policy_loss.masked_fill(~mask, 0.0)
-    regulariser = regulariser_loss(batch, found.logp, algo.regulariser)
+    regulariser = regulariser_loss(batch, found.logp, algo.regulariser, found.log_ratios, decision.gate)
     return TokenObjective(
         loss=policy_loss if regulariser is None else policy_loss + regulariser,
         policy_loss=policy_loss,
@@ -143,6 +149,8 @@ def token_objective(
         prefix_cost=decision.prefix_cost,
         prefix_weight=decision.prefix_weight,
         violation=decision.violation,
+        subject=decision.subject,
+        predicted_change=decision.predicted_change,
         correction=factor,
         thresholds=at,
     )
@@ -191,6 +199,26 @@ def _given_statistics(algo: AlgoSpec, statistics: Statistics | None) -> Statisti
 
 
 @torch.no_grad()
+def _direction(batch: TokenBatch, algo: AlgoSpec, found: Measured) -> Direction | None:
+    region = algo.trust_region
+    if not region.uses("direction"):
+        return None
+    policies = DivergenceInputs(found.anchor_logp, found.logp.detach(), False, batch.topk, batch.full)
+    direction: Direction = region.rule("direction")(
+        DirectionInputs(
+            advantages=found.advantages,
+            away=found.away,
+            mask=batch.response_mask,
+            divergence=algo.divergence,
+            policies=policies,
+            vocabulary=batch.vocabulary,
+            collision=batch.collision,
+        )
+    )
+    return direction
+
+
+@torch.no_grad()
 def _decide(
     batch: TokenBatch, algo: AlgoSpec, found: Measured, at: Thresholds, statistics: Statistics
 ) -> Decision:
@@ -219,6 +247,7 @@ def _decide(
         version_lag=batch.version_lag,
         prompt=batch.prompt,
         statistics=statistics,
+        direction=_direction(batch, algo, found),
     )
     decision: Decision = region.rule(overrides=at.values)(inputs)
     return decision

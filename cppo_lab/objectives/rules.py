@@ -23,7 +23,8 @@ from cppo_lab.registry import Entry, Registry
 Need = Literal[
     "old_logp", "topk", "full", "values", "weight_order",  # tensors that the trainer must provide
     "group",  # several responses per prompt
-    "divergence", "mean_divergence", "gate", "weights", "budget", "ratio", "violation",  # other coordinates
+    "divergence", "mean_divergence", "direction", "gate",  # other coordinates
+    "weights", "budget", "ratio", "violation",
     "clip_window",  # bounds of the ratio, which some trust regions provide
     "rollout_entropy", "version_lag", "prompt",  # tensors that the trainer must provide
     "scale",  # another coordinate

@@ -20,6 +20,7 @@ from cppo_lab.objectives.divergences import DivergenceSpec, divergences
 from cppo_lab.objectives.dynamic_sampling import DynamicSamplingSpec
 from cppo_lab.objectives.overlong import OverlongSpec
 from cppo_lab.objectives.parameters import Param, fail
+from cppo_lab.objectives.predicted_change import Tail
 from cppo_lab.objectives.regularisers import RegulariserSpec
 from cppo_lab.objectives.rules import Need, Rule, Statistic
 from cppo_lab.objectives.schedules import ScheduleSpec
@@ -61,6 +62,8 @@ class Requirements:
     needs_full_distribution: bool
     needs_reference: bool
     needs_values: bool
+    needs_collision: bool
+    """The sum of pi^2 over the vocabulary, detached."""
     needs_entropy: bool
     """The entropy of pi with its gradient, for the bonus."""
     needs_weight_order: bool
@@ -150,6 +153,7 @@ class AlgoSpec(Coordinate):
             needs_full_distribution=self.needs("full"),
             needs_reference=self.regulariser.kl_coefficient > 0,
             needs_values=self.needs("values"),
+            needs_collision=self._predicts("second_moment"),
             needs_entropy=self.regulariser.entropy_coefficient > 0,
             needs_weight_order=self.needs("weight_order"),
             needs_rollout_entropy=self.needs("rollout_entropy"),
@@ -158,6 +162,10 @@ class AlgoSpec(Coordinate):
             needs_statistics=any(True for _ in self.statistics()),
             needs_threshold_controller=any(rule.feedback for rule in self.rules()),
         )
+
+    def _predicts(self, tail: Tail) -> bool:
+        region = self.trust_region
+        return region.uses("direction") and region.direction == "predicted" and bool(region.tail == tail)
 
     def with_horizon(self, max_response_length: int) -> AlgoSpec:
         """The same method with H of a fixed-horizon aggregation filled in where it was left null."""

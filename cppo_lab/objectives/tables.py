@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cppo_lab.objectives.describe import rules_of, summary, yaml_text
-from cppo_lab.objectives.named import method
+from cppo_lab.objectives.describe import COORDINATES, rules_of, summary, yaml_text
+from cppo_lab.objectives.named import method, open_keys
 from cppo_lab.objectives.parameters import Parameter
 from cppo_lab.objectives.rules import Rules
 from cppo_lab.paths import conf_dir
@@ -23,7 +23,11 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.D
 def methods_table() -> str:
     """Every method of the lab by its coordinates, in Markdown."""
     names = sorted(path.stem for path in (conf_dir() / "algo").glob("[!_]*.yaml"))
-    rows = [[f"`{name}`", *summary(method(name)).values()] for name in names]
+    rows = []
+    for name in names:
+        missing = open_keys(name)
+        texts = {"trust_region": f"needs {', '.join(missing)}"} if missing else summary(method(name))
+        rows.append([f"`{name}`", *(texts.get(key, "") for key in COORDINATES)])
     heads = ["method", "anchor", "advantage", "divergence", "trust region", "surrogate", "aggregation"]
     return _markdown(heads, rows)
 

@@ -30,7 +30,8 @@ def thresholds_at(
     """The thresholds of a trust region in force; a relative budget follows the scheduled delta."""
     factor = schedule_factor(region.schedule, step=step, progress=progress, controller=controller)
     scheduled = [each for each in region.selected()["kind"].parameters if each.param.scheduled]
-    values = {each.name: getattr(region, each.name) * factor for each in scheduled}
+    given = {each.name: getattr(region, each.name) for each in scheduled}
+    values = {name: value * factor for name, value in given.items() if value is not None}
     budget = None
     if not region.budget.is_off:
         budget = region.budget.size * schedule_factor(

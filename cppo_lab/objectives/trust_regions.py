@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cppo_lab.objectives.budgets import BudgetInputs, BudgetSpec
 from cppo_lab.objectives.coordinate import OFF, Coordinate
+from cppo_lab.objectives.directions import Direction, directions
 from cppo_lab.objectives.gates import gates
 from cppo_lab.objectives.parameters import Param, fail, join
 from cppo_lab.objectives.pooled import Statistics
@@ -95,6 +96,10 @@ class Decision:
     """The least and the most that `budget` can be, for a budget chosen per response."""
     violation: Tensor | None = None
     """[B, T] the score x_t of Eq. 19, at most 1 where the hard rule keeps a token; None under the hard gate."""
+    subject: Tensor | None = None
+    """[B, T] bool: the tokens that may be dropped, where these are not just those that move away."""
+    predicted_change: Tensor | None = None
+    """[B, T] the derivative of D along the token's own update; None where none is predicted."""
     window: ClipWindow | None = None
     """Bounds of the ratio, from a region that provides clip_window."""
 
@@ -123,6 +128,8 @@ class RegionInputs:
     """[B] int: equal for responses to the same prompt."""
     statistics: Statistics = field(default_factory=dict)
     """Of the whole minibatch, for regions with a statistic."""
+    direction: Direction | None = None
+    """For regions that need direction."""
 
     @property
     def divergence(self) -> Tensor:
@@ -163,6 +170,7 @@ class RegionInputs:
             "by_threshold": subject & self.mask & ~within,
             "by_budget": torch.zeros_like(self.mask),
             "violation": score,
+            "subject": None if subject is self.away else subject,
         }
         return Decision(gate=passed.masked_fill(~subject, 1.0) * self.mask, **(decided | parts))
 
@@ -228,12 +236,41 @@ def ratio_clip(
     return Decision(gate=passed * at.mask, by_threshold=cut, by_budget=torch.zeros_like(cut), window=window)
 
 
-@trust_regions.register("divergence_threshold", paper=DPPO, needs=["divergence", "gate", "scale"])
-def divergence_threshold(at: RegionInputs, *, delta: Delta) -> Decision:
-    """Drop tokens that move away and have D_t > delta (DPPO)."""
+@trust_regions.register(
+    "divergence_threshold", paper=DPPO, needs=["divergence", "direction", "gate", "scale"]
+)
+def divergence_threshold(
+    at: RegionInputs,
+    *,
+    delta: Delta,
+    delta_negative: Annotated[
+        float | None,
+        Param(
+            above=0,
+            infinite=True,
+            scheduled=True,
+            refuse_unread=True,
+            main_from=0.0,
+            about="delta where A < 0; null: the same.",
+        ),
+    ] = None,
+) -> Decision:
+    """Drop tokens that move away and have D_t > delta (DPPO).
+
+    Under another direction, the tokens that it names instead of those that move away.
+    """
+    assert at.direction is not None, "a region that needs direction is given it"
     distance = at.divergence
     threshold = at.threshold(delta)
-    return at.decide(distance <= threshold, lambda: distance / threshold, threshold=threshold)
+    if delta_negative is not None:
+        threshold = torch.where(at.advantages < 0, at.threshold(delta_negative), threshold)
+    return at.decide(
+        distance <= threshold,
+        lambda: distance / threshold,
+        subject=at.direction.subject,
+        predicted_change=at.direction.change,
+        threshold=threshold,
+    )
 
 
 @trust_regions.register("sequence_max", paper=TRM, needs=["divergence", "gate"])
@@ -324,6 +361,7 @@ class TrustRegionSpec(Coordinate, path="trust_region"):
     kind: Annotated[str, trust_regions] = OFF
     gate: Annotated[str, gates, Param(about="What becomes of the gradient of a token outside.")] = "hard"
     scale: Annotated[str, scales, Param(about="What delta, or a window, is scaled by.")] = OFF
+    direction: Annotated[str, directions, Param(about="Which tokens outside are dropped.")] = "ratio"
     weights: Annotated[WeightSpec, Param(about="Position weights.")] = WeightSpec()
     budget: Annotated[BudgetSpec, Param(about="The prefix budget.")] = BudgetSpec()
     schedule: Annotated[ScheduleSpec, Param(about="Of delta and delta_mean.")] = ScheduleSpec()
@@ -339,6 +377,9 @@ class TrustRegionSpec(Coordinate, path="trust_region"):
         if self.scale != OFF and not self.uses("scale"):
             readers = ", ".join(trust_regions.that_need("scale"))
             raise fail(join(path, "scale"), self.scale, f"needs {join(path, 'kind')} {readers}")
+        if not self.uses("direction") and self.direction != "ratio":
+            readers = ", ".join(trust_regions.that_need("direction"))
+            raise fail(join(path, "direction"), self.direction, f"needs {join(path, 'kind')} {readers}")
         if not any(each.param.scheduled for each in rule.parameters) and self.schedule.kind != "constant":
             raise fail(join(path, "schedule.kind"), self.schedule.kind, "there is no threshold to schedule")
         self._check_part(path, "weights", self.weights)

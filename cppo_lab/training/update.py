@@ -225,6 +225,7 @@ class Learner:
             chosen=rollout.topk_ids if needs.needs_topk else None,
             full=needs.needs_full_distribution,
             entropy_gradient=needs.needs_entropy,
+            collision=needs.needs_collision,
         )
 
         def cut(columns: Tensor | None) -> Tensor | None:
@@ -254,6 +255,8 @@ class Learner:
             rollout_entropy=rollout.entropy,
             version_lag=torch.full_like(rollout.responses, experience.version_lag),
             prompt=experience.prompts[rows],
+            collision=statistics.collision,
+            vocabulary=self.policy.network.get_output_embeddings().weight.shape[0],
         )
         return batch, values
 

@@ -22,6 +22,7 @@ NEEDS = {
     ("model", "pretrained"): ["model.path=some/model", "warmup=none"],
     ("task", "custom"): ["model=pretrained", "model.path=some/model", "task.path=data.csv"],
     ("task", "dapo_math"): ["model=pretrained", "model.path=some/model"],
+    ("algo", "k3_clip"): ["algo.trust_region.delta=0.1"],
     **{("model", name): ["warmup=none"] for name in group_options("model") if name.startswith("qwen3")},
 }
 # The trainer has no critic for it yet.

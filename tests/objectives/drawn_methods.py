@@ -80,7 +80,9 @@ def method_with(draw: Draw, key: str, name: str) -> AlgoSpec:
 
 def _give_needs(draw: Draw, tree: dict[str, Any], key: str, rule: Rule) -> None:
     region = tree.setdefault("trust_region", {})
-    hosts = {"weights": "weights", "budget": "budget", "gate": "gate", "schedule": "gate", "scale": "scale"}
+    hosts = {name: name for name in ("weights", "budget", "gate", "scale", "direction")} | {
+        "schedule": "gate"
+    }
     part = key.removeprefix("trust_region.").split(".")[0]
     if key.startswith("trust_region.") and part in hosts:
         region |= _rule(trust_regions, trust_regions.that_need(hosts[part])[0], draw)  # type: ignore[arg-type]
@@ -99,4 +101,4 @@ def _give_needs(draw: Draw, tree: dict[str, Any], key: str, rule: Rule) -> None:
         tree |= {"anchor": "old", "paper_anchor": "old"}
     needs = trust_regions[region.get("kind", "none")].needs
     if "divergence" in needs and tree.setdefault("divergence", {}).get("kind", "none") == "none":
-        tree["divergence"]["kind"] = "binary_tv"
+        tree["divergence"]["kind"] = "topk_kl" if region.get("direction") == "predicted" else "binary_tv"

@@ -53,6 +53,8 @@ def batch_for(algo: AlgoSpec, seed: int, rows: int = 4, width: int = 7) -> Token
         rollout_entropy=torch.rand(rows, width, generator=generator),
         version_lag=torch.randint(0, 5, (rows, width), generator=generator),
         prompt=torch.arange(rows) // 2,
+        collision=pi.exp().square().sum(-1),
+        vocabulary=VOCABULARY,
     )
 
 
@@ -75,6 +77,8 @@ def moved(batch: TokenBatch, order: Tensor, left: int) -> TokenBatch:
     def padded(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value[order] if value.dim() == 1 else pad(value)
+        if isinstance(value, int):
+            return value
         return replace(value, **{f.name: pad(getattr(value, f.name)) for f in fields(value)})
 
     present = {f.name: getattr(batch, f.name) for f in fields(batch)}
@@ -128,6 +132,7 @@ def test_the_requirements_name_every_tensor_that_is_read(
         rollout_entropy=batch.rollout_entropy if needs.needs_rollout_entropy else None,
         version_lag=batch.version_lag if needs.needs_version_lag else None,
         prompt=batch.prompt if needs.needs_prompt else None,
+        collision=batch.collision if needs.needs_collision else None,
     )
     assert torch.equal(whole_objective(bare, algo).loss, whole_objective(batch, algo).loss)
 

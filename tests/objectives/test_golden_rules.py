@@ -119,6 +119,32 @@ def of_region(name: str, given: Values, parameters: Values) -> Tensor:
     return objective_of(given, divergence={"kind": kind}, trust_region={"kind": name, **parameters}).gate
 
 
+def of_direction(name: str, given: Values, parameters: Values) -> Tensor:
+    """Over the top 2 of mu: 1 where the token may be dropped."""
+    mu, pi = (tensor(given[key]).log().view(1, 1, -1) for key in ("mu", "pi"))
+    sampled, listed = given["sampled"], mu.topk(2, dim=-1).indices
+    batch = TokenBatch(
+        logp=pi[..., sampled],
+        rollout_logp=mu[..., sampled],
+        advantages=tensor([given["advantage"]]),
+        response_mask=torch.ones(1, 1, dtype=torch.bool),
+        topk=TopK(mu.gather(-1, listed), pi.gather(-1, listed), (listed == sampled).any(-1)),
+        vocabulary=mu.shape[-1],
+        collision=pi.exp().square().sum(-1),
+    )
+    region = TrustRegionSpec(kind="divergence_threshold", delta=1e-9, direction=name, **parameters)
+    spec = DivergenceSpec(kind="topk_kl", k=2)
+    algo = AlgoSpec(
+        name="golden",
+        paper="",
+        anchor="rollout",
+        paper_anchor="rollout",
+        divergence=spec,
+        trust_region=region,
+    )
+    return token_objective(batch, algo).masked.double().squeeze()
+
+
 def of_gate(name: str, given: Values, parameters: Values) -> Tensor:
     violation = tensor(given["violation"])
     soft = "violation" in gates[name].needs
@@ -176,6 +202,7 @@ FOUND: dict[str, Callable[[str, Values, Values], Tensor]] = {
     "surrogate.kind": of_surrogate,
     "surrogate.ratio": of_ratio,
     "trust_region.budget.kind": of_budget,
+    "trust_region.direction": of_direction,
     "trust_region.gate": of_gate,
     "trust_region.kind": of_region,
     "trust_region.scale": of_scale,

@@ -52,6 +52,11 @@ PUBLISHED = [
     "cppo_shuffled",
     "drpo",
     "ctpo",
+    "prime_rl_default",
+    "prime_rl_ipo",
+    "dro",
+    "kpop",
+    "luspo",
 ]
 
 
@@ -84,6 +89,7 @@ def random_batch(algo: AlgoSpec, rows: int = 4, width: int = 6, seed: int = 0) -
         rollout_entropy=torch.rand(rows, width, generator=generator) if needs.needs_rollout_entropy else None,
         version_lag=torch.full((rows, width), 2) if needs.needs_version_lag else None,
         prompt=torch.arange(rows) // 2 if needs.needs_prompt else None,
+        vocabulary=30,
     )
 
 
@@ -141,6 +147,24 @@ def test_on_policy_every_gradient_is_the_policy_gradient(name: str) -> None:
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"Did you mean 'cppo_soft'\?"):
         method("cppo_sofd")
+
+
+def test_a_value_that_no_paper_gives_must_be_given() -> None:
+    with pytest.raises(ValueError, match=r"trust_region.delta = \?\?\?: k3_clip leaves it open"):
+        method("k3_clip")
+    algo = method("k3_clip", given={"trust_region.delta": 0.0333})
+    low, high = 0.7636361393741631, 1.280731039551605
+    ratios = torch.tensor([[low - 1e-3, low + 1e-3, high - 1e-3, high + 1e-3]], dtype=torch.float64)
+    for advantage, kept in ((1.0, [True, True, True, False]), (-1.0, [False, True, True, True])):
+        old = torch.full_like(ratios, 0.5).log()
+        batch = TokenBatch(
+            logp=old + ratios.log(),
+            rollout_logp=old,
+            old_logp=old,
+            advantages=torch.tensor([advantage]),
+            response_mask=torch.ones(1, 4, dtype=torch.bool),
+        )
+        assert (token_objective(batch, algo).gate > 0).tolist() == [kept]
 
 
 def test_horizon_is_filled_in_where_the_method_divides_by_it() -> None:

@@ -17,6 +17,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.shapes import SHAPES, ModelShape
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
+from cppo_lab.objectives.named import method_names
 from cppo_lab.paths import conf_dir
 from cppo_lab.sweeps.cost import cost
 from cppo_lab.tasks.dapo_math import DapoMathConfig
@@ -87,7 +88,7 @@ def test_every_recipe_is_valid_and_planned_for_every_method_of_the_paper(recipe:
 
 def test_every_method_with_a_value_that_the_table_changes_has_a_threshold_file() -> None:
     files = {path.stem for path in (conf_dir() / "recipe" / "algo").glob("*.yaml")}
-    methods = {name: compose_run([f"algo={name}"]).algo for name in group_options("algo") if name != "ppo"}
+    methods = {name: compose_run([f"algo={name}"]).algo for name in method_names() if name != "ppo"}
     own = methods["cppo"].trust_region
     for name, algo in methods.items():
         region = algo.trust_region
