@@ -72,6 +72,29 @@ def test_named_method_equals_trl(name: str) -> None:
         assert_both_same(ours(batch, algo), theirs(batch, **NAMED[name]))
 
 
+def at_pi_old(name: str) -> AlgoSpec:
+    """A method of the sampler's ratio with TRL's, which is that of the recomputed policy."""
+    return method(name).replace(anchor="old", force_anchor=True)
+
+
+def test_vespo_equals_trl() -> None:
+    algo = at_pi_old("vespo")
+    for batch in random_batches():
+        assert_both_same(ours(batch, algo), theirs(batch, loss_type="vespo"))
+
+
+def test_vespo_weights_are_trls() -> None:
+    algo = at_pi_old("vespo")
+    for batch in random_batches(FEW):
+        assert batch.old_logp is not None
+        objective = token_objective(batch, algo)
+        (slope,) = torch.autograd.grad(objective.loss.sum(), batch.logp)
+        advantages, mask = batch.advantages.unsqueeze(-1), batch.response_mask
+        log_ratio = (batch.logp - batch.old_logp).detach()
+        weights = trainer(loss_type="vespo").get_gamma_weights(advantages, log_ratio, mask, None)
+        assert_same(-slope, weights * advantages * mask)
+
+
 def test_sapo_equals_trl_once_its_temperature_is_rounded_to_float32() -> None:
     for batch in random_batches():
         other = theirs(batch, loss_type="sapo")
