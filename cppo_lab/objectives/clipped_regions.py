@@ -15,7 +15,7 @@ from cppo_lab.objectives.trust_regions import (
 @trust_regions.register(
     "threshold_and_clip",
     paper="arXiv:2607.22186",
-    needs=["divergence", "scale"],
+    needs=["divergence", "direction", "scale"],
     provides=["clip_window"],
 )
 def threshold_and_clip(
@@ -23,10 +23,14 @@ def threshold_and_clip(
 ) -> Decision:
     """Drop tokens that move away and have D_t > delta, and clip the ratio of the others to the window of PPO.
 
-    A dropped token has no loss; a clipped one keeps its constant value. A scale is that of delta.
+    A dropped token has no loss; a clipped one keeps its constant value. A scale is that of delta, and so is a
+    direction.
     """
+    assert at.direction is not None, "a region that needs direction is given it"
     threshold = at.threshold(delta)
-    dropped = at.decide(at.divergence <= threshold, lambda: at.divergence / threshold)
+    dropped = at.decide(
+        at.divergence <= threshold, lambda: at.divergence / threshold, subject=at.direction.subject
+    )
     window = ClipWindow(max(1 - clip_low, 0.0), 1 + clip_high, None, ~dropped.by_threshold)
     cut = dropped.by_threshold | (window.cuts(at.ratio, at.advantages) & at.mask)
     return Decision(
@@ -34,5 +38,7 @@ def threshold_and_clip(
         by_threshold=cut,
         by_budget=dropped.by_budget,
         threshold=threshold,
+        subject=dropped.subject,
+        predicted_change=at.direction.change,
         window=window,
     )

@@ -74,6 +74,23 @@ def of_version_lag(given: Values) -> AlgoSpec:
     return point(trust_region=region, surrogate={"kind": "clipped"})
 
 
+def of_switched(given: Values) -> AlgoSpec:
+    region = {"kind": "switched_mean", "scope": given["scope"], "delta_mean": given["limit"]}
+    return point(divergence={"kind": "ratio_tv"}, trust_region=region)
+
+
+def of_entropy(given: Values) -> AlgoSpec:
+    region = {
+        "kind": "threshold_and_clip",
+        "direction": "none",
+        "scale": "entropy",
+        "entropy_floor": given["floor"],
+        "delta": given["tau"] / 2,
+        **window(given),
+    }
+    return point(divergence={"kind": "k2"}, trust_region=region, surrogate={"kind": "clipped"})
+
+
 def window(given: Values) -> Values:
     return {"clip_low": given["eps_low"], "clip_high": given["eps_high"]}
 
@@ -90,6 +107,11 @@ POINTS = {
     "staleness_tail_excess_sequence": of_staleness_tail,
     "staleness_tail_default_alpha": of_staleness_tail,
     "a3po_loglinear": of_version_lag,
+    "switched_sequence": of_switched,
+    "switched_batch": of_switched,
+    "switched_batch_tight": of_switched,
+    "switched_batch_then_prompt": of_switched,
+    "estr": of_entropy,
 }
 VALUES_DIFFER = {"a3po_loglinear"}
 """A clipped token has the value of its bound here, which is a constant; that of the vector is another one."""
@@ -145,7 +167,13 @@ def test_the_mask_equals_that_of_the_vector(case: str, name: str, dtype: torch.d
         assert torch.equal(objective.gate, padded(expected["gate"], width, dtype) * batch.response_mask)
     if "keep" in expected:
         keep = padded(expected["keep"], width, torch.float64) > 0
-        assert torch.equal(~objective.masked & batch.response_mask, keep)
+        kept = ~objective.masked
+        if name == "estr":
+            # What the vector calls kept is within the threshold, clipped or not.
+            assert objective.divergence is not None
+            assert objective.threshold is not None
+            kept = objective.divergence <= objective.threshold
+        assert torch.equal(kept & batch.response_mask, keep)
 
 
 @pytest.mark.parametrize(("case", "name"), SAME_VALUES)
