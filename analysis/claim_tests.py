@@ -32,6 +32,7 @@ from cppo_lab.analysis.contrasts import (
     seeds_to_detect,
     seeds_to_show_equal,
 )
+from cppo_lab.analysis.measures import Measured, measured
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.errors import UserError
@@ -55,7 +56,8 @@ class ClaimTest:
     of claims.
 
     Among the tests of several sweeps, `stands` is whether the verdict stays when adjusted for all of them, and
-    `repeats` another test of the same question on these runs and more: that one gives the verdict.
+    `repeats` another test of the same question on these runs and more: that one gives the verdict. `remark` is what its
+    number leaves out, or why there is none.
     """
 
     claim: Claim
@@ -68,6 +70,7 @@ class ClaimTest:
     family: int = 1
     stands: bool = True
     repeats: ClaimTest | None = None
+    remark: str = ""
 
     @property
     def estimate(self) -> Estimate | None:
@@ -208,13 +211,19 @@ def _repeated(test: ClaimTest, before: Sequence[ClaimTest], after: Sequence[Clai
 
 def _question(test: ClaimTest) -> tuple[object, ...]:
     claim = test.claim
-    return claim.treatment, claim.baseline, claim.score, claim.expect, claim.than, claim.between
+    asked = (claim.score, claim.measure, claim.axis, claim.expect, claim.than, claim.between)
+    return claim.treatment, claim.baseline, *asked
 
 
 def _in_panels(claim: Claim, table: RunTable, planned: Sequence[Planned]) -> list[ClaimTest]:
     """The claim in each panel, or across two values of an axis; adjusted for nothing yet."""
     there = [run for run in planned if _is_at(claim, run.axes)]
     runs = [run for run in table.runs if _is_at(claim, run.axes)]
+    if claim.measure is not None:
+        tests = [_measure_test(claim, each) for each in measured(claim, there, runs)]
+        if not tests:
+            raise _unplanned(claim)
+        return tests
     if claim.between is not None:
         axis, *values = claim.between
         sides = [
@@ -238,6 +247,38 @@ def _in_panels(claim: Claim, table: RunTable, planned: Sequence[Planned]) -> lis
         for panel, count in panels.items()
         if count
     ]
+
+
+def _measure_test(claim: Claim, found: Measured) -> ClaimTest:
+    """A claim about a measure: it holds where every contrast says so, and fails where one of them does."""
+    seen = min(found.contrasts, key=lambda each: each.estimate.mean if each.estimate else math.inf)
+    alone = [p_values(claim, each.estimate) for each in found.contrasts]
+    count = len(alone)
+    p = PValues(
+        max(each.holds for each in alone),
+        min(1.0, count * min(each.fails for each in alone)),
+        min(1.0, count * min(each.opposite for each in alone)),
+    )
+    p = _censored(claim, seen.estimate, p, found)
+    return ClaimTest(claim, found.panel, seen, found.planned, p, p, remark=found.remark)
+
+
+def _censored(claim: Claim, seen: Estimate | None, p: PValues, found: Measured) -> PValues:
+    """The p values less what a bound cannot show: a difference that may be larger is not shown to be small, and one
+    that
+    may be smaller is not shown to be large.
+    """
+    if seen is None or not (found.at_least or found.at_most):
+        return p
+    not_small, not_large = found.at_least, found.at_most
+    if claim.expect == "above":
+        return PValues(1.0 if not_large else p.holds, *(1.0 if not_small else each for each in p[1:]))
+    if claim.expect == "below":
+        return PValues(1.0 if not_small else p.holds, *(1.0 if not_large else each for each in p[1:]))
+    different = (
+        1.0 if (not_large if seen.mean > 0 else not_small) else (p.holds, p.fails)[1 - EQUALITY[claim.expect]]
+    )
+    return PValues(1.0, different, different) if claim.expect == "equal" else PValues(different, 1.0, 1.0)
 
 
 def _is_at(claim: Claim, axes: Mapping[str, str]) -> bool:

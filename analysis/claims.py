@@ -21,14 +21,29 @@ MARGINS = {
     "masked_share": 0.0,
 }
 """The scores, and the difference in each that counts as equal."""
-_KEYS = {"says", "contrast", "score", "expect", "than", "at", "between", "headline", "own"}
+CREDITED, GOOD_RANGE = "credited", "good_range"
+MEASURES = {
+    **dict.fromkeys(("at_best", "same_kl", "fewer_epochs", CREDITED), MARGIN),
+    # Half an octave of the axis.
+    GOOD_RANGE: 0.5,
+}
+"""What a claim can be about in place of a score (`measures`), and the difference in each that counts as equal."""
+_MEASURES_IN_WORDS = {
+    "at_best": "each at its best",
+    "same_kl": "at the same KL",
+    "fewer_epochs": "against fewer epochs",
+    CREDITED: "credited",
+    GOOD_RANGE: "octaves in the good range",
+}
+_KEYS = {"says", "contrast", "score", "measure", "axis", "expect", "than", "at", "between", "headline", "own"}
 
 
 @dataclass(frozen=True)
 class Claim:
     """One claim. `at` selects runs by their values on axes; `between` takes the difference of the contrast between two
-    values of one axis; `than` is subtracted from the score. A `headline` is shown in the README; the lab's `own`
-    questions are not counted among the paper's claims.
+    values of one axis; `than` is subtracted from the score. A `measure` takes the place of the score: of both methods
+    at their best, or of good ranges along `axis`. A `headline` is shown in the README; the lab's `own` questions are
+    not counted among the paper's claims.
     """
 
     says: str
@@ -41,16 +56,26 @@ class Claim:
     between: tuple[str, str, str] | None
     headline: bool
     own: bool = False
+    measure: str | None = None
+    axis: str | None = None
 
     @property
     def margin(self) -> float:
-        """The difference in its score that counts as equal."""
-        return MARGINS[self.score]
+        """The difference in its score or measure that counts as equal."""
+        return MEASURES[self.measure] if self.measure else MARGINS[self.score]
 
     @property
     def is_of_accuracy(self) -> bool:
-        """Whether its score is an accuracy, given in points."""
-        return self.score in ACCURACIES
+        """Whether its score or measure is an accuracy, given in points."""
+        return self.measure != GOOD_RANGE if self.measure else self.score in ACCURACIES
+
+    @property
+    def quantity(self) -> str:
+        """What is compared, in words; empty for final accuracy."""
+        if self.measure:
+            along = f" of {self.axis}" if self.axis else ""
+            return f"{_MEASURES_IN_WORDS[self.measure]}{along}"
+        return "" if self.score == "final" else self.score.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,7 @@ def _claim(place: str, content: Mapping[str, Any]) -> Claim:
     if isinstance(than, bool) or not isinstance(than, int | float):
         raise UserError(f"{place}: than={than}: must be a number.")
     treatment, _, baseline = content["contrast"].partition(" - ")
+    measure, axis = _measure(place, content, bool(baseline))
     at = content.get("at") or {}
     if not isinstance(at, Mapping):
         raise UserError(f"{place}: at={at}: must be a mapping from axes to values.")
@@ -101,7 +127,38 @@ def _claim(place: str, content: Mapping[str, Any]) -> Claim:
         between=_between(place, content.get("between")),
         headline=content.get("headline", False),
         own=content.get("own", False),
+        measure=measure,
+        axis=axis,
     )
+
+
+def _measure(place: str, content: Mapping[str, Any], has_baseline: bool) -> tuple[str | None, str | None]:
+    """The measure of a claim and its axis."""
+    measure, axis = content.get("measure"), content.get("axis")
+    if measure is None:
+        if axis is not None:
+            raise UserError(f"{place}: axis={axis}: goes with measure={GOOD_RANGE} alone.")
+        return None, None
+    if measure not in MEASURES:
+        raise one_of(f"{place}: measure", str(measure), MEASURES)
+    other = next((key for key in ("score", "than", "between") if key in content), None)
+    if other is not None:
+        raise UserError(
+            f"{place}: {other}={content[other]}: goes with a score, and measure={measure} is none."
+        )
+    if not has_baseline:
+        raise UserError(
+            f"{place}: contrast={content['contrast']}: measure={measure} compares two methods (a - b)."
+        )
+    if measure == CREDITED and content["expect"] != "above":
+        raise UserError(
+            f"{place}: expect={content['expect']}: measure={CREDITED} can only be expected above."
+        )
+    if (measure == GOOD_RANGE) != isinstance(axis, str):
+        raise UserError(
+            f"{place}: axis={axis}: must name the axis of measure={GOOD_RANGE}, such as trainer.lr, and of no other."
+        )
+    return str(measure), axis
 
 
 def _between(place: str, content: Any) -> tuple[str, str, str] | None:

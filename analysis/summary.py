@@ -13,11 +13,13 @@ from cppo_lab.analysis import statistics
 from cppo_lab.analysis.claim_tests import ClaimTest, answerable, check_claims
 from cppo_lab.analysis.claims import Planned, read_claims
 from cppo_lab.analysis.contrasts import Contrast, adjusted, compare, estimate
+from cppo_lab.analysis.coordinates import has_no_rule, named_without_rule
 from cppo_lab.analysis.grouping import Group, find_baseline
 from cppo_lab.analysis.load.scores import Scoring, score_runs
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import Array, Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.step_size import StepSize, step_size
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,15 @@ class PanelSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The results of every panel in the order of the study, and the claims of its sweep."""
+    """The results of every panel in the order of the study, the claims of its sweep, and what is known of the size of
+    the
+    step where the study varies it.
+    """
 
     table: RunTable
     panels: tuple[PanelSummary, ...]
     claims: tuple[ClaimTest, ...] = ()
+    step_size: StepSize | None = None
 
     @property
     def results(self) -> tuple[MethodResult, ...]:
@@ -112,7 +118,28 @@ def summarise(study: Study) -> Summary:
     claims = [claim for claim in read_claims(study.name, study.claims) if answerable(claim, planned)]
     tests = check_claims(claims, table, planned, study.name)
     panels = tuple(_panel(study, panel, table, scoring[panel], tests) for panel in study.grouping.panels)
-    return Summary(table, panels, tuple(tests))
+    names = {
+        str(run): str(name) for run, name in study.runs.get("config.algo.name", study.runs["method"]).items()
+    }
+    return Summary(table, panels, tuple(tests), step_size(table, _without_rule(study), names))
+
+
+def _without_rule(study: Study) -> frozenset[str]:
+    """The methods that are plain policy gradient in all their runs, by their recorded coordinates."""
+    prefix = "config.algo."
+    columns = [column for column in study.runs.columns if column.startswith(prefix)]
+    if not columns:
+        return named_without_rule(study.grouping.methods)
+    found: dict[str, bool] = {}
+    for row in study.runs[["method", *columns]].to_dict("records"):
+        values = {
+            str(key).removeprefix(prefix): value
+            for key, value in row.items()
+            if value == value and value is not None
+        }
+        name = str(row["method"])
+        found[name] = found.get(name, True) and "name" in values and has_no_rule(values)
+    return frozenset(name for name, is_plain in found.items() if is_plain)
 
 
 def _planned(study: Study) -> list[Planned]:
@@ -166,6 +193,7 @@ def _settled(contrasts: Sequence[Contrast], tests: Sequence[ClaimTest]) -> tuple
         test.contrast.runs: test
         for test in tests
         if test.claim.score == "final"
+        and not test.claim.measure
         and test.claim.baseline
         and not test.claim.than
         and not test.claim.between

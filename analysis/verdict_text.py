@@ -75,7 +75,7 @@ def claim_verdict(test: ClaimTest) -> str:
 def claim_measured(test: ClaimTest, table: RunTable) -> str:
     """The mean and its interval, marked where a method of it ended below its starting policy."""
     if test.estimate is None:
-        return "not run yet"
+        return test.remark or "not run yet"
     text = claim_estimate(test.estimate, test.claim.is_of_accuracy)
     methods = (test.claim.treatment, test.claim.baseline or test.claim.treatment)
     fell = test.claim.is_of_accuracy and any(_fell(table, test.panel, method) for method in methods)

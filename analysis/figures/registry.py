@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cppo_lab.analysis.figures.data import FigureData
 
 Draw: TypeAlias = "Callable[[FigureData], Figure | Drawing]"
-Section = Literal["accuracy", "stability", "mechanisms"]
+Section = Literal["accuracy", "step_size", "stability", "mechanisms"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 LAST = 100
 """The place of a figure that names none: after those of the lab."""
@@ -31,6 +31,10 @@ _GALLERY = "cppo_lab.analysis.figures.gallery"
 
 class CannotDraw(Exception):
     """The runs lack what the figure shows; the message says what, such as "no run has finished"."""
+
+
+class DoesNotApply(CannotDraw):
+    """The study does not ask what the figure shows; the report leaves it out."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from matplotlib.figure import Figure
 
-from cppo_lab.analysis.figures import CannotDraw
+from cppo_lab.analysis.figures import CannotDraw, DoesNotApply
 from cppo_lab.analysis.figures.data import FigureData, draw_figure
 from cppo_lab.analysis.figures.registry import SECTIONS, ReportFigure, load_figures
 from cppo_lab.analysis.load.study import Study
@@ -44,16 +44,20 @@ def exhibits(study: Study, summary: Summary) -> list[Exhibit]:
     for (_, per_panel), block in groupby(entries, lambda entry: (entry.part.section, entry.part.per_panel)):
         neighbours = list(block)
         for shown in map(data.of_panel, study.grouping.panels) if per_panel else (data,):
-            found += [_exhibit(entry, shown) for entry in neighbours]
+            made = [_exhibit(entry, shown) for entry in neighbours]
+            found += [exhibit for exhibit in made if exhibit is not None]
     return found
 
 
-def _exhibit(entry: Entry[ReportFigure], data: FigureData) -> Exhibit:
+def _exhibit(entry: Entry[ReportFigure], data: FigureData) -> Exhibit | None:
+    """The figure, or why it cannot be drawn; None where the study does not ask what it shows."""
     part, name, title = entry.part, entry.name.replace("_", "-"), entry.part.title
     if data.panel is not None and len(data.study.grouping.panels) > 1:
         name, title = f"{name}-{_slug(data.panel)}", f"{title}, {data.panel}"
     try:
         drawing = draw_figure(part, data)
+    except DoesNotApply:
+        return None
     except CannotDraw as reason:
         return Exhibit(name, part.section, title, f"Cannot be drawn: {reason}.", None)
     said = [filled_in(part.caption, data), f"Compare {entry.paper}." if entry.paper else "", drawing.note]

@@ -26,8 +26,10 @@ from cppo_lab.analysis.page.markdown import cell, fence, line
 from cppo_lab.analysis.page.provenance import provenance
 from cppo_lab.analysis.page.sample_data import SampleData, sample_data
 from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.page.step_size_tables import step_size_tables
 from cppo_lab.analysis.page.tables import Table
 from cppo_lab.analysis.safe_text import brief, visible
+from cppo_lab.analysis.step_size_text import HEADING, control_sentences, explained
 from cppo_lab.analysis.summary import Summary, summarise
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
@@ -60,6 +62,8 @@ class Content:
     summary: Summary
     verdicts: tuple[tuple[str, tuple[str, ...]], ...]
     power: tuple[tuple[str, tuple[str, ...]], ...]
+    step_size: tuple[tuple[str, tuple[str, ...]], ...]
+    step_size_notes: tuple[str, ...]
     caveats: tuple[str, ...]
     statistics: tuple[str, ...]
     tables: dict[str, Table]
@@ -156,6 +160,7 @@ def collect(study: Study, formats: set[str]) -> Content:
         run_tables.differences_table(study),
         run_tables.budget_table(study),
         run_tables.runs_table(study, summary),
+        *(step_size_tables(summary.step_size) if summary.step_size else ()),
     ]
     titles = {panel: verdict_text.panel_title(study, panel) for panel in study.grouping.panels}
     return Content(
@@ -170,6 +175,8 @@ def collect(study: Study, formats: set[str]) -> Content:
             for panel in summary.panels
             if panel.contrasts
         ),
+        step_size=tuple(control_sentences(summary.step_size)) if summary.step_size else (),
+        step_size_notes=tuple(explained(summary.step_size)) if summary.step_size else (),
         caveats=tuple(method_notes.caveats(study, summary)),
         statistics=tuple(method_notes.method_of_statistics(summary)),
         tables={table.name: table.marked(study.mark) for table in made if table is not None},
@@ -226,13 +233,15 @@ def _parts(content: Content) -> dict[str, str]:
     said = {
         "verdict": True,
         "accuracy": sections["accuracy"] or "contrasts" in content.tables,
+        "step_size": content.summary.step_size,
         "stability": sections["stability"] or "stability" in content.tables,
         "mechanisms": sections["mechanisms"],
         "samples": content.samples,
         "configurations": True,
         "provenance": True,
     }
-    return {name: name.capitalize() for name, something in said.items() if something}
+    headings = {"step_size": HEADING}
+    return {name: headings.get(name, name.capitalize()) for name, something in said.items() if something}
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:

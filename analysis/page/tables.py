@@ -280,8 +280,8 @@ def _overshoot(evaluations: int) -> float:
 def _contrast_of(test: ClaimTest) -> str:
     claim = test.claim
     contrast = f"{claim.treatment} {MINUS} {claim.baseline}" if claim.baseline else claim.treatment
-    score = "" if claim.score == "final" else f", {claim.score.replace('_', ' ')}"
-    return f"{contrast}{score}{f' {MINUS} {claim.than:g}' if claim.than else ''}"
+    quantity = f", {claim.quantity}" if claim.quantity else ""
+    return f"{contrast}{quantity}{f' {MINUS} {claim.than:g}' if claim.than else ''}"
 
 
 def _seeds_needed(contrast: Contrast) -> Cell:

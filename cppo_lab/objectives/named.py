@@ -5,18 +5,17 @@ Needs PyYAML, which is imported when it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import near_miss
+from cppo_lab.method_files import BASE, leaves, method_files, method_tree
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.plugins import conf_dirs
 
 OPEN = "???"
 """In a file: a value that whoever uses the method must give, since none is published."""
-BASE = "_base"
-"""In a file's `defaults`: every key at its neutral value. It is no file, since the rules declare their defaults."""
+__all__ = ["BASE", "OPEN", "method", "method_names", "open_keys"]
 
 
 def method_names(config_dir: Path | None = None) -> list[str]:
@@ -25,12 +24,12 @@ def method_names(config_dir: Path | None = None) -> list[str]:
     `config_dir` is a folder with further configuration groups. Files whose name starts with an underscore are parts of
     others; a method that leaves a value open (`open_keys`) is not complete.
     """
-    return [name for name in _names(_files(config_dir)) if not open_keys(name, config_dir)]
+    return [name for name in _names(method_files(config_dir)) if not open_keys(name, config_dir)]
 
 
 def open_keys(name: str, config_dir: Path | None = None) -> tuple[str, ...]:
     """The dotted keys that a method leaves to whoever uses it. `name` is that of a file."""
-    return tuple(key for key, value in _leaves(_tree(name, _files(config_dir))) if value == OPEN)
+    return tuple(key for key, value in leaves(method_tree(name, method_files(config_dir))) if value == OPEN)
 
 
 def method(
@@ -45,13 +44,13 @@ def method(
     method leaves open (`open_keys`). Raises ValueError for an unknown name and where one of these is missing,
     ImportError without PyYAML.
     """
-    files = _files(config_dir)
+    files = method_files(config_dir)
     if name not in files or name.startswith("_"):
         known = _names(files)
         raise ValueError(
             f"algo = {name!r}: unknown method; allowed are {', '.join(known)}.{near_miss(name, known)}"
         )
-    tree = _tree(name, files)
+    tree = method_tree(name, files)
     for key in open_keys(name, config_dir):
         if key not in (given or {}):
             raise ValueError(
@@ -60,12 +59,6 @@ def method(
         _set(tree, key, (given or {})[key])
     algo = AlgoSpec.build(tree)
     return algo if max_response_length is None else algo.with_horizon(max_response_length)
-
-
-def _files(config_dir: Path | None) -> dict[str, Path]:
-    # As on Hydra's search path, the first of a name holds.
-    folders = reversed(conf_dirs(config_dir))
-    return {path.stem: path for folder in folders for path in (folder / "algo").glob("*.yaml")}
 
 
 def _names(files: Mapping[str, Path]) -> list[str]:
@@ -77,30 +70,3 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         tree = tree[group]
     tree[last] = value
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _tree(name: str, files: Mapping[str, Path]) -> dict[str, Any]:
-    import yaml
-
-    raw = yaml.safe_load(files[name].read_text(encoding="utf-8"))
-    merged: dict[str, Any] = {}
-    for base in raw.pop("defaults", ["_self_"]):
-        if base != BASE:
-            merged = _merge(merged, raw if base == "_self_" else _tree(base, files))
-    return merged
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged

@@ -139,7 +139,7 @@ def test_a_plugin_s_figure_says_what_the_runs_lack(tmp_path: Path, plugin: Path)
         (("rollout_reward", "../x"), "must be letters, digits and underscores"),
         (
             ('section="stability"', 'section="end"'),
-            "section 'end': allowed are accuracy, stability, mechanisms",
+            "section 'end': allowed are accuracy, step_size, stability, mechanisms",
         ),
     ],
 )

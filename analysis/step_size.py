@@ -1,0 +1,79 @@
+"""How much is a smaller step: curves over learning rate and thresholds, good ranges, and the controls, of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from cppo_lab.analysis.contrasts import Contrast, adjusted
+from cppo_lab.analysis.control import Control, find_controls
+from cppo_lab.analysis.grids import grids, tuning_axes
+from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.sensitivity import Sensitivity, range_contrast, sensitivity
+
+
+@dataclass(frozen=True)
+class RangeContrast:
+    """The good range of one method less that of plain policy gradient along one axis.
+
+    at_least: the method's range reaches an end of what was tried, so the difference may be larger; at_most: likewise
+    the baseline's, so it may be smaller.
+    """
+
+    axis: str
+    panel: str
+    contrast: Contrast
+    at_least: bool
+    at_most: bool
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """The curves by axis, panel and method, the contrasts of their ranges, and every method's controls."""
+
+    curves: tuple[Sensitivity, ...]
+    ranges: tuple[RangeContrast, ...]
+    controls: tuple[Control, ...]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes with curves."""
+        return tuple(dict.fromkeys(curve.grid.axes[0] for curve in self.curves))
+
+    def along(self, axis: str) -> tuple[Sensitivity, ...]:
+        """The curves along one axis."""
+        return tuple(curve for curve in self.curves if curve.grid.axes == (axis,))
+
+
+def step_size(
+    table: RunTable, no_rule: Collection[str], names: Mapping[str, str] | None = None
+) -> StepSize | None:
+    """Everything that a study says about the size of the step; None where no setting of it was varied.
+
+    no_rule: the methods that are plain policy gradient. names: the algorithm of each run, see `grids`.
+    """
+    curves = [
+        curve
+        for axis in tuning_axes(table.runs)
+        for grid in grids(table, (axis,), names)
+        if (curve := sensitivity(grid)) is not None
+    ]
+    controls = find_controls(grids(table, names=names), no_rule)
+    if not curves and not controls:
+        return None
+    return StepSize(tuple(curves), tuple(_ranges(curves, no_rule)), tuple(controls))
+
+
+def _ranges(curves: Sequence[Sensitivity], no_rule: Collection[str]) -> list[RangeContrast]:
+    """Every range against that of plain policy gradient, adjusted for all of its panel (Holm)."""
+    found: list[RangeContrast] = []
+    for place in dict.fromkeys((curve.grid.axes[0], curve.grid.panel) for curve in curves):
+        here = [curve for curve in curves if (curve.grid.axes[0], curve.grid.panel) == place]
+        baseline = next((curve for curve in here if curve.grid.method in no_rule), None)
+        others = [curve for curve in here if curve is not baseline] if baseline else []
+        tested = adjusted([range_contrast(curve.grid, baseline.grid) for curve in others]) if baseline else ()
+        found += [
+            RangeContrast(*place, each, curve.good.is_censored, bool(baseline and baseline.good.is_censored))
+            for curve, each in zip(others, tested, strict=True)
+        ]
+    return found
