@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cppo_lab.analysis.formatting import tidy
 from cppo_lab.analysis.safe_text import visible
+from cppo_lab.config.seed_axes import is_seed_axis
 
 METHOD_AXES = ("algo", "algo.name")
 MOST_LABEL = 40
@@ -56,12 +57,6 @@ class Grouping:
 
     def in_panel(self, panel: str) -> tuple[Group, ...]:
         return tuple(group for group in self.groups if group.panel == panel)
-
-
-def is_seed_axis(name: str) -> bool:
-    """`seed`, `warmup.seed`, `seeds.prompts`, `data_seed`: axes that only change random numbers."""
-    parts = name.split(".")
-    return parts[-1] == "seed" or parts[-1].endswith("_seed") or "seeds" in parts
 
 
 def group_runs(

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.run_record import RunRecord
 from cppo_lab.config.identity import determines_result
+from cppo_lab.config.seed_axes import is_seed_axis
 
 # The configuration key that names the choice of a group.
 NAME_OF_CHOICE = {"algo": "algo.name", "model": "model.name", "task": "task.kind"}

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cppo_lab.analysis.formatting import listed, plural
-from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.axes import NAMED_CHOICES, Axes, Source, canonical, unique_records
 from cppo_lab.analysis.load.run_record import RunRecord
+from cppo_lab.config.seed_axes import is_seed_axis
 from cppo_lab.errors import UserError
 
 # Starting policies must agree in all but the seed; local files are compared by content.

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.result_sets import Added, Row, add_rows, one_per_run
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import CURVES, SCORES, Curve, Run, RunTable
+from cppo_lab.config.seed_axes import is_seed_axis
 from cppo_lab.errors import UserError
 from cppo_lab.files import write_atomically
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.analysis.formatting import listed, plural
-from cppo_lab.analysis.grouping import is_seed_axis
 from cppo_lab.analysis.load.axes import Source, canonical, study_axes, unique_records
 from cppo_lab.analysis.load.comparability import check, code_versions, find_differences, uncontrolled
 from cppo_lab.analysis.load.run_record import RunRecord, read_object, read_run, steps_of
 from cppo_lab.analysis.load.study import Heading, Study, assemble
+from cppo_lab.config.seed_axes import is_seed_axis
 from cppo_lab.errors import UserError, near_miss
 from cppo_lab.tracking.run_folder import RunFolder
 

@@ -7,10 +7,11 @@ import math
 import pandas as pd
 
 from cppo_lab.analysis.formatting import NONE, count, percent, plural, seconds
-from cppo_lab.analysis.grouping import Group, is_seed_axis
+from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.tables import Cell, Column, Table
 from cppo_lab.analysis.summary import Summary
+from cppo_lab.config.seed_axes import is_seed_axis
 
 # Sections of the configuration that say what was computed; the rest is in each run's config.yaml.
 SECTIONS = ("task", "model", "engine", "trainer", "warmup", "evaluation")

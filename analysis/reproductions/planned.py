@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from cppo_lab.analysis.claims import Planned
 from cppo_lab.analysis.grouping import Grouping, group_runs, has_baseline
 from cppo_lab.errors import UserError, one_of
-from cppo_lab.sweeps.expansion import Combination, axis_names, combinations
+from cppo_lab.sweeps.expansion import Combination, axis_names
+from cppo_lab.sweeps.study import sweep_runs
 from cppo_lab.sweeps.sweep import Sweep
 from cppo_lab.sweeps.sweep_file import SweepFile
 
@@ -17,7 +18,7 @@ OPEN = "?"
 
 def planned_runs(file: SweepFile) -> list[Planned]:
     """Every run of the sweep with its panel, method and seeds. Raises UserError for an axis that a grid leaves open."""
-    found = combinations(file, [])
+    found = sweep_runs(file, [])
     axes = axis_names(file, found)
     for axis in axes:
         if any(run.value(axis) is None for run in found):
@@ -44,7 +45,7 @@ def check_baseline(place: str, sweep: Sweep) -> None:
     )
     if wanted is None or has_baseline(planned, wanted):
         return
-    found = combinations(sweep.file, [])
+    found = sweep_runs(sweep.file, [])
     in_file = _grouped(found, _on_axes(found, axis_names(sweep.file, found)))
     if OPEN not in in_file.methods and not has_baseline(in_file, wanted):
         raise one_of(f"{place}: baseline", wanted, {*planned.methods, *in_file.methods})

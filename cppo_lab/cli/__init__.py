@@ -21,6 +21,7 @@ from cppo_lab.cli import (
     results,
     sweep,
     train,
+    tune,
 )
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import termination_as_interrupt
@@ -59,6 +60,7 @@ def _options(
 
 # Hydra's overrides never start with a dash: nothing needs to be passed through.
 app.command()(sweep.sweep)
+app.command()(tune.tune)
 app.command()(train.train)
 app.command("eval")(eval.eval_)
 app.command()(report.report)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
 from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
+from cppo_lab.cli.tune import show_tuned
 
 if TYPE_CHECKING:
     from cppo_lab.sweeps.cost import Cost
@@ -84,6 +85,7 @@ def _print_tables(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jobs: in
     for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
         if verdict:
             console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
+    show_tuned(sweep)
     _print_gpu_scale(rows)
     _print_total(rows, policies, jobs)
 

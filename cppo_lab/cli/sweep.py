@@ -72,7 +72,8 @@ def run_sweep(
 
     planned, grids = checked_sweep(name, overrides, config_dir)
     is_hydras = bool(hydra_settings(overrides))
-    _check(planned, is_here=not is_hydras)
+    _refuse_hydra(planned, overrides)
+    check_runs(planned, is_here=not is_hydras)
     waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
     done = len(planned.runs) - len(waiting)
     if not waiting:
@@ -85,7 +86,7 @@ def run_sweep(
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
     else:
         workers = jobs or default_jobs([run.config for run in waiting])
-        failed = _run_here(planned, waiting, workers).failed
+        failed = run_here(planned, waiting, workers).failed
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     if not _finish(planned, report) or failed:
@@ -114,7 +115,19 @@ def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
         )
 
 
-def _check(planned: Sweep, is_here: bool) -> None:
+def _refuse_hydra(planned: Sweep, overrides: Sequence[str]) -> None:
+    """Raise UserError where Hydra would start the runs, and cannot know what each is given."""
+    from cppo_lab.sweeps.expansion import hydra_settings
+
+    settings = hydra_settings(overrides)
+    if settings and (planned.points is not None or planned.file.tune is not None):
+        raise UserError(
+            f"sweep {planned.name}: {settings[0]}: Hydra's launchers cannot start tuned or tuning runs, whose settings "
+            "are no overrides of the command line; leave it out, and the lab starts them."
+        )
+
+
+def check_runs(planned: Sweep, is_here: bool) -> None:
     """Check inputs, memory and the output folder before any run starts; each distinct input and size once."""
     from cppo_lab.config.size import state_bytes
     from cppo_lab.training.preflight import check_inputs, check_memory, writable
@@ -129,7 +142,8 @@ def _check(planned: Sweep, is_here: bool) -> None:
     writable(planned.output)
 
 
-def _run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
+def run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
+    """Train runs of a sweep in worker processes, with progress and tracking."""
     from cppo_lab.cli.progress import SweepProgress
     from cppo_lab.sweeps.worker_pool import jobs_for, run_jobs
 

@@ -172,7 +172,7 @@ def values_set(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def combinations(file: SweepFile, overrides: Sequence[str]) -> list[Combination]:
-    """Every run of a sweep with the command line's overrides, grid by grid."""
+    """Every run of a sweep's grids with the command line's overrides, grid by grid."""
     return [Combination(*found) for merged in merged_grids(file, overrides) for found in expand(merged)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,34 @@ from cppo_lab.config.overrides import with_plugins
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
-from cppo_lab.sweeps.expansion import axis_names, combinations, hydra_settings, merged_grids, values_set
+from cppo_lab.sweeps.expansion import Combination, axis_names, hydra_settings, merged_grids, values_set
+from cppo_lab.sweeps.study import split_multiple, sweep_runs, threshold_overrides
 from cppo_lab.sweeps.sweep_file import SweepFile, adhoc_sweep, read_sweep, split_scale
+from cppo_lab.sweeps.trials import Trials
+from cppo_lab.sweeps.tuned_points import (
+    TunedPoint,
+    TunedPoints,
+    TunedRun,
+    check_choices,
+    read_tuned,
+    refuse_tuning_seeds,
+    tuned_runs,
+)
 from cppo_lab.tracking.run_folder import RunFolder, jsonable_config, run_folder
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its overrides, the axis values among them, and its validated configuration."""
+    """One run of a sweep: its overrides, the axis values among them, and its validated configuration.
+
+    point: the tuned point that it is at, if any; overruled: what that would set and the sweep sets otherwise.
+    """
 
     overrides: tuple[str, ...]
     axes: Mapping[str, str]
     config: RunConfig
+    point: TunedPoint | None = None
+    overruled: tuple[str, ...] = ()
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -54,6 +70,7 @@ class Sweep:
     name: str
     runs: tuple[PlannedRun, ...]
     output: Path
+    points: TunedPoints | None = None
 
     @property
     def folder(self) -> Path:
@@ -77,6 +94,7 @@ class Sweep:
 
     def manifest(self) -> dict[str, Any]:
         """The content of sweep.json by the sweep's file and the present state of its runs."""
+        tuned = {} if self.points is None else {"tuned": self._tuned(self.points)}
         return {
             "name": self.name,
             "title": self.file.title,
@@ -96,6 +114,19 @@ class Sweep:
                 }
                 for run in self.runs
             ],
+            **tuned,
+        }
+
+    def _tuned(self, points: TunedPoints) -> dict[str, Any]:
+        """The tuned points of the runs, for the report."""
+        used = {run.point.place: asdict(run.point) for run in self.runs if run.point is not None}
+        for point in used.values():
+            del point["tried"]
+        return {
+            "study": points.study,
+            "sha256": points.sha256,
+            "seeds": points.seeds,
+            "points": [*used.values()],
         }
 
     def read_manifest(self) -> dict[str, Any]:
@@ -116,26 +147,65 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def plan_sweep(file: SweepFile, overrides: Sequence[str], config_dir: Path | None = None) -> Sweep:
-    """Compose and validate every run of the sweep. Raises UserError before any of them starts."""
+def plan_sweep(
+    file: SweepFile,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    trials: Trials | None = None,
+    composed: dict[tuple[str, ...], RunConfig] | None = None,
+) -> Sweep:
+    """Compose and validate every run of the sweep, of a study at the `trials` given.
+
+    `composed` holds configurations that are known by their overrides, and is added to.
+
+    Raises UserError before any of them starts.
+    """
     overrides = with_plugins(file.plugins, overrides)
     overrides = [o for o in overrides if o not in hydra_settings(overrides)]
-    found = combinations(file, overrides)
+    found = sweep_runs(file, overrides, trials)
     axes = axis_names(file, found)
-    configs = compose_runs([each.overrides for each in found], config_dir)
+    points = None if file.tuned is None else read_tuned(file.tuned, file.path)
+    tuned = [TunedRun(each) for each in found] if points is None else tuned_runs(file, points, found)
     runs = []
-    for each, config in zip(found, configs, strict=True):
-        values = {axis: each.value(axis) or _of_config(axis, config) for axis in axes}
-        runs.append(PlannedRun(each.overrides, values, config))
-    distinguishing = sorted(_distinguishing(overrides))
+    for each, (run, config) in zip(
+        tuned, _composed([each.run for each in tuned], config_dir, composed), strict=True
+    ):
+        values = {axis: each.run.value(axis) or _of_config(axis, config) for axis in axes}
+        runs.append(PlannedRun(run.overrides, values, config, each.point, each.overruled))
+    if points is not None:
+        refuse_tuning_seeds(file, points, [run.config.seed for run in runs])
+        check_choices(file, points, [(run.point, run.config) for run in runs])
+    named = sorted(distinguishing(overrides))
     is_adhoc = not any(grid.axes for grid in file.grids)
-    name = file.slug if is_adhoc or not distinguishing else f"{file.slug}-{digest(distinguishing)[:6]}"
+    name = file.slug if is_adhoc or not named else f"{file.slug}-{digest(named)[:6]}"
     distinct = _without_repeats(runs)
     _refuse_same_place(file, distinct)
-    return Sweep(file, name, distinct, runs[0].config.paths.output)
+    return Sweep(file, name, distinct, runs[0].config.paths.output, points)
 
 
-def _distinguishing(overrides: Sequence[str]) -> list[str]:
+def _composed(
+    runs: Sequence[Combination], config_dir: Path | None, known: dict[tuple[str, ...], RunConfig] | None
+) -> list[tuple[Combination, RunConfig]]:
+    """The runs with their configurations, multiples of a main threshold as the values that they stand for."""
+    known = {} if known is None else known
+    plain = [split_multiple(run) for run in runs]
+    _compose(known, [run for run, _ in plain], config_dir)
+    found = []
+    for run, multiple in plain:
+        at = threshold_overrides(known[run.overrides].algo, multiple)
+        found.append(Combination((*run.overrides, *at), run.axes))
+    _compose(known, found, config_dir)
+    return [(run, known[run.overrides]) for run in found]
+
+
+def _compose(
+    known: dict[tuple[str, ...], RunConfig], runs: Sequence[Combination], config_dir: Path | None
+) -> None:
+    new = list(dict.fromkeys(run.overrides for run in runs if run.overrides not in known))
+    known.update(zip(new, compose_runs(new, config_dir), strict=True))
+
+
+def distinguishing(overrides: Sequence[str]) -> list[str]:
     """The overrides that make it another sweep: not its output, tracking and plug-ins, nor Hydra's launchers."""
     others = hydra_settings(overrides)
     return [o for o in overrides if not o.startswith(("paths.", "tracking", "plugins=")) and o not in others]
@@ -200,7 +270,7 @@ def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> 
         overrides = with_plugins([], [name, *overrides])
         if split_scale(overrides)[1] != list(overrides):
             raise UserError("scale: only sweep files have scales; name one, as in table1 scale=paper.")
-        file = adhoc_sweep(_distinguishing(overrides))
+        file = adhoc_sweep(distinguishing(overrides))
     else:
         # A plug-in may bring the sweep along.
         scale, overrides = split_scale(with_plugins([], overrides))

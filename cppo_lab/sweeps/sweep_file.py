@@ -12,9 +12,10 @@ import yaml
 from cppo_lab.config.identity import digest
 from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.plugins import sweep_dirs
+from cppo_lab.sweeps.tune_section import TuneSection, read_tune
 
 DEFAULT_SCALE = "lab"
-_SCALE_KEYS = {"overrides", "axes", "window"}
+_SCALE_KEYS = {"overrides", "axes", "window", "tune", "tuned"}
 _KEYS = {"title", "question", "paper", "figure", "baseline", "claims", "scales", "plugins", *_SCALE_KEYS}
 
 
@@ -32,7 +33,8 @@ class SweepFile:
 
     `paper` is the figure or table that it reproduces, `figure` the report's figure that answers the question, and
     `claims` the paper's claims, in the form of analysis/claims.py. `window` is the number of training steps in which
-    the report looks for the best accuracy (default: the steps of the shortest finished run).
+    the report looks for the best accuracy (default: the steps of the shortest finished run). `tune` makes it a tuning
+    study; `tuned` names the study whose tuned points its runs have.
     """
 
     name: str
@@ -48,6 +50,9 @@ class SweepFile:
     scales: tuple[str, ...] = (DEFAULT_SCALE,)
     claims: tuple[Mapping[str, Any], ...] = field(default=())
     plugins: tuple[str, ...] = ()
+    tune: TuneSection | None = None
+    tuned: str | None = None
+    path: Path | None = None
 
     @property
     def slug(self) -> str:
@@ -132,6 +137,9 @@ def _sweep_file(path: Path, content: Any, scale: str) -> SweepFile:
         scale=scale,
         scales=scales,
         claims=tuple(claims),
+        tune=read_tune(path, at_scale.get("tune", content.get("tune"))),
+        tuned=_text(path, "tuned", at_scale.get("tuned", content.get("tuned"))),
+        path=path,
     )
 
 

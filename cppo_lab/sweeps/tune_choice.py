@@ -1,0 +1,94 @@
+"""Which of the settings that were tried is chosen, whether it is at the edge of the grid, and which are pruned.
+
+The chosen setting has the highest mean final accuracy over the tuning seeds; among equals the one with the smaller
+values, the learning rate first.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cppo_lab.sweeps.trials import Setting
+from cppo_lab.sweeps.tune_section import Prune
+
+PRUNE_LEVEL = 0.99
+Scores = Mapping[Setting, Mapping[str, float]]
+"""Final accuracy, 0 to 1, of each setting by the tuning seed."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and standard error over seeds; the error is NaN for a single one."""
+
+    value: float
+    error: float
+    seeds: int
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """The mean of at least one value."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(statistics.fmean(values), error, len(values))
+
+
+def choose(scores: Scores) -> Setting:
+    """The setting with the highest mean; among equals the one with the smaller values, in the order of its keys.
+
+    Settings with fewer seeds than others were pruned and cannot be chosen.
+    """
+    most = max(len(by_seed) for by_seed in scores.values())
+    complete = {setting: by_seed for setting, by_seed in scores.items() if len(by_seed) == most}
+    return min(complete, key=lambda setting: (-_mean(complete[setting]), [value for _, value in setting]))
+
+
+def regret(scores: Scores, chosen: Setting, other: Setting) -> Mean | None:
+    """How much less another setting reaches than the chosen one, over the seeds of both; None if it was not tried."""
+    first, second = scores[chosen], scores.get(other, {})
+    differences = [first[seed] - second[seed] for seed in first if seed in second]
+    return mean_of(differences) if differences else None
+
+
+def edge_of(values: Sequence[float], chosen: float) -> int:
+    """-1 for the lowest, 1 for the highest of several values of a key, else 0."""
+    ordered = sorted(set(values))
+    if len(ordered) < 2:
+        return 0
+    return -1 if chosen == ordered[0] else int(chosen == ordered[-1])
+
+
+def beyond(values: Sequence[float], side: int) -> float:
+    """The next value of a grid below (-1) or above (1) its edge: as far again as its neighbour."""
+    ordered = sorted(set(values))
+    edge, neighbour = (ordered[0], ordered[1]) if side < 0 else (ordered[-1], ordered[-2])
+    found = edge * edge / neighbour if ordered[0] > 0 else 2 * edge - neighbour
+    return float(f"{found:.3g}")
+
+
+def pruned(scores: Scores, prune: Prune) -> list[Setting]:
+    """The settings that are surely worse than the best one: the 99% interval of their paired difference is below zero,
+    and their mean is more than the margin below.
+    """
+    best = choose(scores)
+    return [
+        setting
+        for setting in scores
+        if setting != best and _surely_worse(scores[setting], scores[best], prune.margin)
+    ]
+
+
+def _surely_worse(of: Mapping[str, float], best: Mapping[str, float], margin: float) -> bool:
+    from scipy import stats
+
+    differences = [of[seed] - best[seed] for seed in of if seed in best]
+    if len(differences) < 2:
+        return False
+    mean = mean_of(differences)
+    half = float(stats.t.ppf(0.5 + PRUNE_LEVEL / 2, len(differences) - 1)) * mean.error
+    return mean.value + half < 0 and mean.value < -margin
+
+
+def _mean(by_seed: Mapping[str, float]) -> float:
+    return statistics.fmean(by_seed.values())
