@@ -54,7 +54,14 @@ class Warmup(Group):
 
 
 class Trainer(Group):
-    """The training loop and its optimizer (AdamW)."""
+    """The training loop and its optimizer (AdamW).
+
+    The learning rate of an update is `lr` times the factors of the warm-up, of `lr_schedule`, which falls to the share
+    `lr_floor` over the planned updates, and of `lr_control`. `ess`: (min(1, ESS / N / lr_ess_base)) to the power
+    `lr_ess_exponent`, with the effective sample size of the minibatch's N responses under the weights prod pi_old / mu.
+    `length_decay`: halved every `lr_length_period_factor` times the step of a surge, down to `lr_length_floor`; a surge
+    is a mean response length above `lr_length_multiple` times that of the first `lr_length_window` steps.
+    """
 
     steps: Count
     prompts_per_step: Count
@@ -66,6 +73,15 @@ class Trainer(Group):
     temperature: Positive
     lr: Positive
     lr_warmup_updates: Annotated[int, Field(ge=0)]
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_floor: Share = 0.0
+    lr_control: Literal["none", "ess", "length_decay"] = "none"
+    lr_ess_base: Annotated[float, Field(gt=0, le=1)] = 1.0
+    lr_ess_exponent: Annotated[float, Field(gt=0, le=1)] = 0.5
+    lr_length_multiple: Annotated[float, Field(gt=1)] | None = None
+    lr_length_window: Count | None = None
+    lr_length_period_factor: Positive | None = None
+    lr_length_floor: Share | None = None
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
     weight_decay: NotNegative
     grad_clip: Positive | None
@@ -85,10 +101,54 @@ class Trainer(Group):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_a_learning_rate(self) -> Trainer:
+        scheduled = self.lr_schedule != "constant"
+        if not scheduled and self.lr_floor != 0:
+            raise ValueError(
+                f"lr_floor = {self.lr_floor:g}: must be 0 unless lr_schedule is linear or cosine"
+            )
+        if scheduled and self.lr_warmup_updates >= self.planned_updates:
+            raise ValueError(
+                f"lr_warmup_updates = {self.lr_warmup_updates}: must be below the run's {self.planned_updates} planned "
+                f"updates, or lr_schedule {self.lr_schedule} has nothing to fall over"
+            )
+        for key in ("lr_ess_base", "lr_ess_exponent"):
+            default = type(self).model_fields[key].default
+            if self.lr_control != "ess" and getattr(self, key) != default:
+                raise ValueError(
+                    f"{key} = {getattr(self, key):g}: must be {default:g} unless lr_control is ess"
+                )
+        for key, value in self.length_decay.items():
+            if (value is None) == (self.lr_control == "length_decay"):
+                rule = "needs a number" if value is None else "must be null unless lr_control is length_decay"
+                raise ValueError(f"lr_length_{key} = {'null' if value is None else f'{value:g}'}: {rule}")
+        if self.lr_length_window is not None and self.lr_length_window >= self.steps:
+            raise ValueError(
+                f"lr_length_window = {self.lr_length_window}: must be below steps = {self.steps}"
+            )
+        return self
+
+    @property
+    def length_decay(self) -> dict[str, Any]:
+        """The numbers of the control by length, without the beginning of their keys."""
+        names = ("multiple", "window", "period_factor", "floor")
+        return {name: getattr(self, f"lr_length_{name}") for name in names}
+
+    @property
+    def planned_updates(self) -> int:
+        """Optimizer updates of a run in which no group is dropped."""
+        return self.steps * self.updates_per_step
+
     @property
     def updates_per_step(self) -> int:
         """Optimizer updates of a step in which no group is dropped."""
-        return self.epochs * math.ceil(self.prompts_per_step / self.prompts_per_minibatch)
+        return self.epochs * self.updates_per_epoch
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Minibatches of one pass over a step's rollout, where no group is dropped."""
+        return math.ceil(self.prompts_per_step / self.prompts_per_minibatch)
 
 
 class Tracking(Group):

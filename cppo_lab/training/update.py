@@ -26,6 +26,7 @@ from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
 from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.training.experience import Experience, minibatch_order
+from cppo_lab.training.learning_rate import LearningRate, row_log_weights
 
 Metrics = dict[str, float]
 
@@ -57,6 +58,7 @@ class Learner:
         self.updates = 0
         self.trained_tokens = 0
         self._controller = controller_of(algo.trust_region)
+        self._learning_rate = LearningRate(settings)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
@@ -86,20 +88,23 @@ class Learner:
         """
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder)
+        self._learning_rate.begin_step(step, experience.metrics["rollout/length_mean"])
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.settings.epochs):
             taken.overlap = overlap if epoch == self.settings.epochs - 1 else None
-            for rows in minibatch_order(self.settings, self._minibatch_seed, live, step, epoch):
-                self._update(experience, rows, step, taken)
+            order = minibatch_order(self.settings, self._minibatch_seed, live, step, epoch)
+            for place, rows in enumerate(order, epoch * self.settings.updates_per_epoch):
+                self._update(experience, rows, step, place, taken)
         network.eval()
         metrics = taken.diagnostics.result() | taken.metrics(self.settings.grad_clip or math.inf)
+        metrics |= self._learning_rate.metrics()
         if self.algo.requirements.needs_threshold_controller:
             metrics["mask/threshold_factor"] = self._controller.factor
             self._controller.update(metrics["mask/share"])
         return metrics
 
-    def _update(self, experience: Experience, rows: Tensor, step: int, taken: _Updates) -> None:
-        """One optimizer update on the responses `rows` [N]."""
+    def _update(self, experience: Experience, rows: Tensor, step: int, place: int, taken: _Updates) -> None:
+        """One optimizer update on the responses `rows` [N], at `place` among those planned for the step."""
         settings = self.settings
         mask = experience.loss_mask[rows]
         policy_whole = denominator(mask, self.algo.aggregation)
@@ -126,8 +131,13 @@ class Learner:
                 f"diverged at step {step + 1}, update {self.updates + 1}: "
                 f"loss {total:g}, gradient norm {norm:g}"
             )
+        factor = self._learning_rate.factor(
+            self.updates,
+            step * settings.updates_per_step + place,
+            row_log_weights(experience.old_logp[rows], experience.rollout.logp[rows], mask),
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self._warmup_factor()
+            group["lr"] = group["base_lr"] * factor
         taken.lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.updates += 1
@@ -195,10 +205,6 @@ class Learner:
         """Global L2 norm of the gradients before clipping; they are clipped in place."""
         limit = self.settings.grad_clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-
-    def _warmup_factor(self) -> float:
-        warmup = self.settings.lr_warmup_updates
-        return min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
 
     def token_batch(
         self, experience: Experience, rows: Tensor, alone: bool = False
@@ -268,6 +274,7 @@ class Learner:
             "updates": self.updates,
             "trained_tokens": self.trained_tokens,
             "controller": self._controller.state_dict(),
+            "learning_rate": self._learning_rate.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -277,6 +284,7 @@ class Learner:
             self.critic.load_state_dict(state["critic"])
         self.updates, self.trained_tokens = state["updates"], state["trained_tokens"]
         self._controller.load_state_dict(state["controller"])
+        self._learning_rate.load_state_dict(state.get("learning_rate", {}))
 
 
 @dataclass

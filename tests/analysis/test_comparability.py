@@ -56,7 +56,9 @@ MUST_BE_ALIKE: dict[str, tuple[Any, Any, str]] = {
 }
 # Settings of the method or of the machine: a report shows them, and they need not be alike.
 MAY_DIFFER = {
-    "microbatch_sequences", "staleness", "lr", "lr_warmup_updates", "betas", "weight_decay", "grad_clip",
+    "microbatch_sequences", "staleness", "lr", "lr_warmup_updates", "lr_schedule", "lr_floor", "lr_control",
+    "lr_ess_base", "lr_ess_exponent", "lr_length_multiple", "lr_length_window", "lr_length_period_factor",
+    "lr_length_floor", "betas", "weight_decay", "grad_clip",
     "checkpoint_every", "samples_per_step", "threads", "device",
 }  # fmt: skip
 

@@ -111,6 +111,16 @@ def test_run_folder_tells_the_whole_story_of_a_finished_run(output: Path) -> Non
 RESUMED = {
     "stale rollouts": ["trainer.staleness=1", "trainer.steps=4"],
     "learnt critic": ["algo=ppo"],
+    # No response has to grow for this surge: it comes with the second step, and halves the rate at the fourth.
+    "learning rate after a surge": [
+        "trainer.lr_control=length_decay",
+        "trainer.lr_schedule=linear",
+        "trainer.lr_length_multiple=1.000001",
+        "trainer.lr_length_window=1",
+        "trainer.lr_length_period_factor=0.5",
+        "trainer.lr_length_floor=0.3",
+        "trainer.steps=4",
+    ],
 }
 # Each of them keeps other state across the interruption; slow only because there are many.
 ALSO_RESUMED = {
@@ -121,6 +131,8 @@ ALSO_RESUMED = {
     "controlled threshold": ["algo.trust_region.schedule.kind=target_share"],
     "int4 rollouts": ["engine.weights=int4"],
     "rising learning rate": ["trainer.lr_warmup_updates=7"],
+    "falling learning rate": ["trainer.lr_schedule=cosine", "trainer.lr_warmup_updates=2"],
+    "learning rate by effective sample size": ["trainer.lr_control=ess", "engine.weights=int8"],
 }
 
 
