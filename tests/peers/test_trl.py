@@ -44,6 +44,12 @@ NAMED: dict[str, dict[str, Any]] = {
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.28},
     "gspo": {"loss_type": "grpo", **GSPO},
     "gmpo": {"gmpo": True},
+    "luspo": {
+        "loss_type": "luspo",
+        "importance_sampling_level": "sequence",
+        "epsilon": 2e-3,
+        "epsilon_high": 2.5e-3,
+    },
 }
 """Named methods under TRL's settings; what is missing is TRL's default."""
 AGGREGATIONS = {

@@ -30,7 +30,7 @@ from verl_losses import AGGREGATIONS, NEVER, call, clip, config, metrics, theirs
 
 from cppo_lab.objectives import TokenBatch, method, token_objective  # noqa: E402
 from cppo_lab.objectives.regularisers import kl_estimate  # noqa: E402
-from cppo_lab.objectives.spec import AlgoSpec, SurrogateSpec  # noqa: E402
+from cppo_lab.objectives.spec import AlgoSpec, CorrectionSpec, RegulariserSpec, SurrogateSpec  # noqa: E402
 
 NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("vanilla", clip(0.2, 0.2)),
@@ -47,9 +47,9 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "rloo": ("gpg", {}),
 }
 """Named methods as verl's losses under verl's keys, each under its own aggregation."""
-ELSEWHERE = {"dppo_tv", "dppo_kl", "bypass_mode"}
+ELSEWHERE = {"dppo_tv", "dppo_kl", "dro", "bypass_mode"}
 """Losses of verl that the tests below compare one by one."""
-NOT_IN_THE_LAB = {"clip_cov", "kl_cov", "dro"}
+NOT_IN_THE_LAB = {"clip_cov", "kl_cov"}
 
 
 def uncapped(algo: AlgoSpec) -> AlgoSpec:
@@ -96,6 +96,35 @@ def test_dppo_equals_verl_in_gradient_and_in_its_own_form_also_in_value(name: st
         assert_both_same(ours(batch, uncapped(algo)), other)
         different += int(not torch.allclose(loss, other[0]))
     assert different > 0.6 * BATCHES, "-A rho and -A sg[rho] log pi have one gradient and two values"
+
+
+def dro(beta: float, anchor: str) -> AlgoSpec:
+    penalty = RegulariserSpec(anchor_coefficient=beta / 2)
+    return method("dro").replace(anchor=anchor, force_anchor=True, regulariser=penalty)
+
+
+@pytest.mark.parametrize("anchor", ["old", "rollout"])
+@pytest.mark.parametrize("beta", [0.05, 1.0])
+def test_dro_equals_verl(beta: float, anchor: str) -> None:
+    from verl.workers.config import PolicyLossConfig
+
+    actor = config(policy_loss=PolicyLossConfig(loss_mode="dro", dro_beta=beta))
+    for batch in random_batches():
+        assert_both_same(ours(batch, dro(beta, anchor)), theirs("dro", batch, anchor=anchor, actor=actor))
+
+
+def test_verl_weighs_the_penalty_of_dro_by_its_correction_too() -> None:
+    from verl.workers.config import PolicyLossConfig
+
+    actor = config(policy_loss=PolicyLossConfig(loss_mode="dro", dro_beta=0.05))
+    algo = dro(0.05, "old").replace(correction=CorrectionSpec(kind="token_tis", high=2.0))
+    differing = 0
+    for batch in random_batches(FEW):
+        objective = token_objective(batch, algo)
+        assert objective.correction is not None
+        other = theirs("dro", batch, actor=actor, weights=objective.correction)
+        differing += int(not torch.allclose(ours(batch, algo)[1], other[1]))
+    assert differing == len(random_batches(FEW))
 
 
 def test_capped_dppo_equals_verl_under_its_default_cap() -> None:
