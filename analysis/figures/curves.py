@@ -83,10 +83,22 @@ class Curves:
         """The same curves summed over steps; a step that was not recorded adds nothing and stays NaN."""
         return replace(self, table=self.table.cumsum(axis=1))
 
-    def ends(self) -> list[tuple[float, float]]:
-        """(step, value) of the last record of every failed run."""
-        rows = (row.dropna() for _, row in self.table[self.failed].iterrows())
-        return [(float(row.index[-1]), float(row.iloc[-1])) for row in rows if len(row)]
+    def ends(self, along: Curves | None = None) -> list[tuple[float, float]]:
+        """(step, value) of the last record of every failed run; its place on `along` instead of the step."""
+        places = self.steps if along is None else along.at(self).values
+        found = []
+        for x, y in zip(
+            np.broadcast_to(places, self.values.shape)[self.failed], self.values[self.failed], strict=True
+        ):
+            known = np.flatnonzero(~np.isnan(y))
+            if len(known):
+                found.append((float(x[known[-1]]), float(y[known[-1]])))
+        return found
+
+    def at(self, other: Curves) -> Curves:
+        """These curves at the runs and steps that `other` recorded; NaN where either has nothing."""
+        table = self.table.reindex_like(other.table)
+        return replace(self, table=table.where(other.table.notna()), failed=other.failed)
 
     def _counts(self) -> pd.Series:
         """By step, whether its mean counts: where every run that got so far recorded it, or one that did not fail did.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cppo_lab.analysis.figures.curves import Curves, curves_of
@@ -12,6 +12,7 @@ from cppo_lab.analysis.figures.style import house_style
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import ACCURACY
+from cppo_lab.analysis.spent import AXES, DEFAULT_AXIS, SpentAxis, with_spent
 from cppo_lab.analysis.summary import Summary
 
 PROFILES = "profiles"
@@ -20,11 +21,15 @@ NO_PROFILES = "no run recorded profiles by position (profiles.jsonl), or none ha
 
 @dataclass(frozen=True)
 class FigureData:
-    """A study with its results, and the panel to draw; None for a figure of all panels."""
+    """A study with its results, and the panel to draw; None for a figure of all panels.
+
+    axis: what a figure that can be drawn over several axes has as its horizontal one.
+    """
 
     study: Study
     summary: Summary
     panel: str | None = None
+    axis: SpentAxis = AXES[DEFAULT_AXIS]
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -51,7 +56,17 @@ class FigureData:
 
     def of_panel(self, panel: str) -> FigureData:
         """The same data for one panel."""
-        return FigureData(self.study, self.summary, panel)
+        return replace(self, panel=panel)
+
+    def over(self, axis: SpentAxis) -> FigureData:
+        """The same data over another horizontal axis."""
+        return replace(self, study=with_spent(self.study, axis), axis=axis)
+
+    def spent(self, group: Group) -> Curves | None:
+        """What the runs of a group had spent by each step, on the axis in use."""
+        known = self.axis.metric in self.study.metrics
+        study = self.study if known else with_spent(self.study, self.axis)
+        return curves_of(study, group, self.axis.metric)
 
     def curves(self, group: Group, metric: str, *, from_step: int = 1) -> Curves | None:
         """A metric of a group over steps; None when none of its runs recorded it."""

@@ -41,29 +41,34 @@ def draw_curves(
     median: bool = False,
     carry: bool = False,
     band: bool = True,
+    along: Curves | None = None,
 ) -> None:
     """Thin lines of runs, band and centre line of one method, and a cross where a run failed.
 
-    carry: centre and band count a failed run at its last value instead of dropping it.
+    carry: centre and band count a failed run at its last value instead of dropping it. along: the horizontal place of
+    every run at every step, instead of the step; centre and band are at the median of the runs.
     """
     if curves.n > 1:
-        for _, row in curves.table.iterrows():
-            thin_line(axes, row.dropna().index.to_numpy(), row.dropna().to_numpy(), look)
+        places = curves.steps if along is None else along.at(curves).values
+        for x, y in zip(np.broadcast_to(places, curves.values.shape), curves.values, strict=True):
+            shown = ~np.isnan(y)
+            thin_line(axes, x[shown], y[shown], look)
     summed = curves.carried() if carry else curves
     limits = None if median or not band else summed.band()
     centre = summed.median() if median else summed.mean()
+    places = curves.steps if along is None else along.at(curves).median()
     shown = ~np.isnan(centre)
     if limits is not None:
         low, high = limits
         axes.fill_between(
-            curves.steps[shown], low[shown], high[shown], color=look.color, alpha=0.13, linewidth=0, zorder=1
+            places[shown], low[shown], high[shown], color=look.color, alpha=0.13, linewidth=0, zorder=1
         )
     options = look.line(int(shown.sum()))
     if not markers and shown.sum() > 1:
         options["marker"] = None
-    axes.plot(curves.steps[shown], centre[shown], **options, zorder=4)
-    for step, value in curves.ends():
-        cross(axes, step, value)
+    axes.plot(places[shown], centre[shown], **options, zorder=4)
+    for place, value in curves.ends(along):
+        cross(axes, place, value)
 
 
 def thin_line(axes: Axes, x: np.ndarray, y: np.ndarray, look: Look) -> None:

@@ -52,6 +52,7 @@ class ReportFigure:
     caption: may hold {band}, {seeds}, {failures}, {final} and {window}, which the report fills in
         (`page/phrases.py`). needs: metrics, or "profiles", that at least one run must have recorded.
     per_panel: drawn once for each panel of a study instead of once for all. place: its order within the section.
+    axes: the horizontal axes to choose from (keys of `analysis/spent.py`), if there is a choice.
     """
 
     title: str
@@ -61,6 +62,7 @@ class ReportFigure:
     needs: tuple[str, ...]
     per_panel: bool
     place: int
+    axes: tuple[str, ...] = ()
 
 
 FIGURES: Registry[ReportFigure] = Registry("figure")
@@ -77,6 +79,7 @@ def figure(
     paper: str | None = None,
     per_panel: bool = False,
     place: int = LAST,
+    axes: tuple[str, ...] = (),
 ) -> Callable[[Draw], Draw]:
     """A decorator that adds a function to the report's figures; see ReportFigure for the arguments.
 
@@ -91,7 +94,7 @@ def figure(
         raise ValueError(f"figure {name!r}: section {section!r}: allowed are {', '.join(SECTIONS)}")
 
     def add(draw: Draw) -> Draw:
-        part = ReportFigure(title, section, caption, draw, needs, per_panel, place)
+        part = ReportFigure(title, section, caption, draw, needs, per_panel, place, axes)
         FIGURES.register(name, about=about, paper=paper, origin=draw.__module__)(part)
         return draw
 

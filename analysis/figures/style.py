@@ -17,7 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
@@ -163,6 +170,28 @@ def step_axis(axes: Axes, last: float) -> None:
     """Horizontal axis of training steps 0..last, whole numbers only."""
     axes.set_xlim(-0.02 * last, last * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def spent_axis(axes: Axes, kind: str, ends: Sequence[float]) -> None:
+    """Horizontal axis of what training had spent (`kind`: a key of `spent.AXES`) by the `ends` of the lines."""
+    last = max(ends)
+    if kind == "kl":
+        axes.set_xscale("log")
+        axes.set_xlim(left=max(axes.get_xlim()[0], log_floor(np.array(ends))), right=1.15 * last)
+        log_axis(axes.xaxis)
+        return
+    step_axis(axes, last or 1.0)
+    if kind == "time":
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _duration(value)))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
+    elif kind != "steps":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120 or seconds % 60:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:g} min" if seconds < 7200 or seconds % 3600 else f"{seconds / 3600:g} h"
 
 
 def log_axis(axis: Axis) -> None:

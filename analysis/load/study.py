@@ -59,9 +59,9 @@ class Study(Heading):
     """Everything a report reads.
 
     runs: one row per run, index `run_id`; columns `folder name status reason method panel group policy seeds counted
-        seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters task
-        starting_recipe starting_seed starting_accuracy device started_at`, and one column per resolved
-        configuration key, prefixed `config.`.
+        seed steps steps_done updates tokens_sampled tokens_trained duration_s attempts model parameters
+        active_parameters task starting_recipe starting_seed starting_accuracy device started_at`, and one
+        column per resolved configuration key, prefixed `config.`.
     metrics: columns `run_id step` and one per metric key; NaN where a step did not record the key.
     timings: columns `run_id step` and the wall-clock keys.
     profiles: one row per run, step, kind and bin.
@@ -147,6 +147,7 @@ def _run_row(record: RunRecord, grouping: Grouping, evaluated_alike: Collection[
         "attempts": number(info.get("attempts")),
         "model": model.get("name"),
         "parameters": number(model.get("parameters")),
+        "active_parameters": number(model.get("active_parameters")),
         "task": info.get("task"),
         "starting_recipe": start.get("recipe"),
         "starting_seed": start.get("seed"),

@@ -14,7 +14,9 @@ from cppo_lab.analysis.figures.data import FigureData, draw_figure
 from cppo_lab.analysis.figures.registry import SECTIONS, ReportFigure, load_figures
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.phrases import filled_in
+from cppo_lab.analysis.spent import AXES, DEFAULT_AXIS, SpentAxis
 from cppo_lab.analysis.summary import Summary
+from cppo_lab.errors import UserError, one_of
 from cppo_lab.registry import Entry
 
 MOST_SLUG = 48
@@ -22,34 +24,54 @@ MOST_SLUG = 48
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says why."""
+    """A figure with its place on the page; `figure` is None where it cannot be drawn, and the caption says why.
+
+    axis: what it is drawn over. views: the figure over all axes that there is a choice of on the page, this one too.
+    """
 
     name: str
     section: str
     title: str
     caption: str
     figure: Figure | None
+    axis: SpentAxis = AXES[DEFAULT_AXIS]
+    views: tuple[View, ...] = ()
 
 
-def exhibits(study: Study, summary: Summary) -> list[Exhibit]:
+@dataclass(frozen=True)
+class View:
+    """A figure over one of several horizontal axes; `name` is that of its file, were it in one."""
+
+    name: str
+    axis: SpentAxis
+    figure: Figure
+
+
+def exhibits(
+    study: Study, summary: Summary, axis: str = DEFAULT_AXIS, *, with_views: bool = False
+) -> list[Exhibit]:
     """Every figure of the report in page order, those of loaded plug-ins included.
 
-    Neighbouring figures that each panel has of its own come panel by panel.
+    Neighbouring figures that each panel has of its own come panel by panel. axis: the horizontal axis of figures that
+    have a choice; with_views: draw them over the others as well. Raises UserError for an axis that is unknown, or that
+    no run has anything to place on.
     """
+    if axis not in AXES:
+        raise one_of("--axis", axis, AXES)
     entries = sorted(
         load_figures().entries(), key=lambda entry: (SECTIONS.index(entry.part.section), entry.part.place)
     )
-    data = FigureData(study, summary)
+    data = FigureData(study, summary, axis=AXES[axis])
     found: list[Exhibit] = []
     for (_, per_panel), block in groupby(entries, lambda entry: (entry.part.section, entry.part.per_panel)):
         neighbours = list(block)
         for shown in map(data.of_panel, study.grouping.panels) if per_panel else (data,):
-            made = [_exhibit(entry, shown) for entry in neighbours]
+            made = [_exhibit(entry, shown, with_views) for entry in neighbours]
             found += [exhibit for exhibit in made if exhibit is not None]
     return found
 
 
-def _exhibit(entry: Entry[ReportFigure], data: FigureData) -> Exhibit | None:
+def _exhibit(entry: Entry[ReportFigure], data: FigureData, with_views: bool) -> Exhibit | None:
     """The figure, or why it cannot be drawn; None where the study does not ask what it shows."""
     part, name, title = entry.part, entry.name.replace("_", "-"), entry.part.title
     if data.panel is not None and len(data.study.grouping.panels) > 1:
@@ -59,9 +81,28 @@ def _exhibit(entry: Entry[ReportFigure], data: FigureData) -> Exhibit | None:
     except DoesNotApply:
         return None
     except CannotDraw as reason:
+        if part.axes and data.axis.key != DEFAULT_AXIS:
+            raise UserError(f"--axis {data.axis.key}: {reason}.") from reason
         return Exhibit(name, part.section, title, f"Cannot be drawn: {reason}.", None)
     said = [filled_in(part.caption, data), f"Compare {entry.paper}." if entry.paper else "", drawing.note]
-    return Exhibit(name, part.section, title, " ".join(filter(None, said)), drawing.figure)
+    views = _views(part, data, name, drawing.figure) if with_views and part.axes else ()
+    axis = data.axis if part.axes else AXES[DEFAULT_AXIS]
+    return Exhibit(name, part.section, title, " ".join(filter(None, said)), drawing.figure, axis, views)
+
+
+def _views(part: ReportFigure, data: FigureData, name: str, drawn: Figure) -> tuple[View, ...]:
+    """The figure over every axis that the runs have something to place on; `drawn` is over the axis in use."""
+    found = []
+    for key in part.axes:
+        if key == data.axis.key:
+            found.append(View(name, data.axis, drawn))
+            continue
+        try:
+            found.append(View(f"{name}-{key}", AXES[key], draw_figure(part, data.over(AXES[key])).figure))
+        except CannotDraw:
+            # What no run has recorded is no choice.
+            continue
+    return tuple(found)
 
 
 def _slug(text: str) -> str:

@@ -29,12 +29,13 @@ from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left
 from cppo_lab.analysis.page.step_size_tables import step_size_tables
 from cppo_lab.analysis.page.tables import Table
 from cppo_lab.analysis.safe_text import brief, visible
+from cppo_lab.analysis.spent import DEFAULT_AXIS
 from cppo_lab.analysis.step_size_text import HEADING, control_sentences, explained
 from cppo_lab.analysis.summary import Summary, summarise
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
 # In the order in which they take effect.
-_SCRIPTS = ("page.js", "tokens.js", "samples.js")
+_SCRIPTS = ("page.js", "axes.js", "tokens.js", "samples.js")
 _STYLES = ("page.css", "samples.css", "print.css")
 
 
@@ -93,17 +94,20 @@ def write_report(
     return write_study(study, destination or output_root / "reports" / study.name, formats)
 
 
-def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) -> ReportFiles:
+def write_study(
+    study: Study, folder: Path, formats: Sequence[str] = FORMATS, *, axis: str = DEFAULT_AXIS
+) -> ReportFiles:
     """Write the report of a study into `folder`. Everything is computed before the first file is written.
 
-    Raises ValueError for an unknown format.
+    axis: the horizontal axis of the accuracy curves (a key of `analysis/spent.py`); the page offers the others as well.
+    Raises ValueError for an unknown format, and UserError for an axis that the runs have nothing to place on.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
     # The Markdown page links to PNG files.
     wanted = {*formats, *(("png",) if "md" in formats else ())}
-    content = collect(study, wanted)
+    content = collect(study, wanted, axis)
     out: dict[Path, bytes] = {}
     if "html" in wanted:
         out[folder / "index.html"] = html_page(content).encode("utf-8")
@@ -132,11 +136,12 @@ def write_study(study: Study, folder: Path, formats: Sequence[str] = FORMATS) ->
     )
 
 
-def collect(study: Study, formats: set[str]) -> Content:
+def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Content:
     """Compute every statistic, sentence, table and figure of the report."""
     summary = summarise(study)
     # Figures take most of the time; tables alone do not need them.
-    shown = exhibits(study, summary) if formats & {"html", "md", "png", "pdf"} else []
+    drawn = formats & {"html", "md", "png", "pdf"}
+    shown = exhibits(study, summary, axis, with_views="html" in formats) if drawn else []
     rendered = {
         exhibit.name: render(
             exhibit.name,
@@ -148,6 +153,12 @@ def collect(study: Study, formats: set[str]) -> Content:
         )
         for exhibit in shown
         if exhibit.figure is not None
+    }
+    rendered |= {
+        view.name: render(view.name, view.figure, png=False, pdf=False, page=True, mark=study.mark)
+        for exhibit in shown
+        for view in exhibit.views
+        if view.name not in rendered
     }
     made = [
         tables.results_table(summary),

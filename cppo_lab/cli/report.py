@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.cli.options import AsJson, Force, Output, Plugins
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, one_of
 from cppo_lab.paths import output_root
 from cppo_lab.plugins import load_plugins
 
@@ -113,6 +113,16 @@ def report(
             "--to", help="The folder of the report (default: `OUTPUT/reports/SWEEP`).", show_default=False
         ),
     ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="AXIS",
+            help="What accuracy is drawn over: steps, updates, tokens, flops, time or kl (default: steps); the page "
+            "lets you choose as well.",
+            show_default=False,
+        ),
+    ] = None,
     terminal: Annotated[
         bool, typer.Option("--terminal", help="Print the results and verdicts, and write no report.")
     ] = False,
@@ -135,6 +145,7 @@ def report(
     * `cppo-lab report quickstart quickstart-0a1b2c`
     * `cppo-lab report --run cppo-0123456789ab --run grpo-ba9876543210`
     * `cppo-lab report --mlflow http://localhost:5000 --experiment cppo-lab`
+    * `cppo-lab report quickstart --axis flops`
     * `cppo-lab report quickstart --terminal`
     """
     load_plugins(plugins or [])
@@ -142,6 +153,8 @@ def report(
         raise UserError("--terminal, --aa: choose one of them.")
     if destination is not None and (terminal or aa):
         raise UserError(f"--to {destination}: has no effect with --terminal or --aa, which write nothing.")
+    if axis is not None and (terminal or aa):
+        raise UserError(f"--axis {axis}: has no effect with --terminal or --aa, which draw nothing.")
     request = Request(
         output or output_root(), tuple(sweeps or ()), tuple(runs or ()), mlflow, experiment, force
     )
@@ -150,15 +163,19 @@ def report(
     elif terminal:
         show_verdict(request, as_json)
     else:
-        write(request, destination, as_json)
+        write(request, destination, as_json, axis)
 
 
-def write(request: Request, destination: Path | None, as_json: bool) -> None:
+def write(request: Request, destination: Path | None, as_json: bool, axis: str | None = None) -> None:
     """Write the report and print its path."""
     from cppo_lab.analysis.page.report import write_study
+    from cppo_lab.analysis.spent import AXES, DEFAULT_AXIS
 
+    if axis is not None and axis not in AXES:
+        raise one_of("--axis", axis, AXES)
     study = request.study()
-    files = write_study(study, destination or request.output / "reports" / study.name)
+    folder = destination or request.output / "reports" / study.name
+    files = write_study(study, folder, axis=axis or DEFAULT_AXIS)
     if as_json:
         print_json(vars(files))
         return

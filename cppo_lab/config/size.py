@@ -24,6 +24,16 @@ def parameter_count(config: RunConfig) -> int | None:
     return model.shape(len(SPECIALS) + len(vocabulary) if vocabulary else model.vocabulary).parameters
 
 
+def active_parameter_count(config: RunConfig) -> int | None:
+    """Parameters that one token uses: fewer than all of them in a mixture of experts; None for an unknown shape."""
+    model = config.model
+    if isinstance(model, PretrainedModel):
+        shape = known_shape(model.path)
+        return None if shape is None else shape.active_parameters
+    vocabulary = config.task.vocabulary
+    return model.shape(len(SPECIALS) + len(vocabulary) if vocabulary else model.vocabulary).active_parameters
+
+
 def trained_networks(config: RunConfig) -> int:
     """The policy, and a critic that shares no weights with it."""
     return 1 + (config.algo.requirements.needs_values and config.algo.critic.backbone == "separate")

@@ -3,7 +3,7 @@
 config.yaml     the resolved configuration
 run.json        identity, status, starting policy, versions, counts
 metrics.jsonl   one line per step, deterministic (null where a value is undefined)
-timings.jsonl   wall-clock times per step
+timings.jsonl   wall-clock times per step, and the tokens trained on so far
 profiles.jsonl  divergence and masking by position
 agreement.jsonl mask overlap: which of the same tokens other rules would mask
 samples/        some graded training responses of every step

@@ -118,7 +118,8 @@ class TrainingLoop:
         self._write_samples(experience, recorder)
         tokens = float(experience.rollout.response_mask.sum())
         return metrics, clock.laps | {
-            "tokens_per_s": tokens / (clock.laps["rollout_s"] + clock.laps["train_s"])
+            "tokens_per_s": tokens / (clock.laps["rollout_s"] + clock.laps["train_s"]),
+            "tokens_trained": float(self.learner.trained_tokens),
         }
 
     def _sample_ahead(self, step: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
-from cppo_lab.config.size import cost_key
+from cppo_lab.config.size import active_parameter_count, cost_key
 from cppo_lab.errors import UserError
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
@@ -150,7 +150,11 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     parameters = sum(parameter.numel() for parameter in policy.network.parameters())
     folder.update_info(
         starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},
-        model={"name": config.model.name, "parameters": parameters},
+        model={
+            "name": config.model.name,
+            "parameters": parameters,
+            "active_parameters": active_parameter_count(config) or parameters,
+        },
     )
     reference = None
     if config.algo.requirements.needs_reference:

@@ -38,7 +38,7 @@ def opener(browser: Browser) -> OpenPage:
         finally:
             context.close()
         assert said == []
-        assert [url for url in asked if not url.startswith("data:")] == [address]
+        assert {url for url in asked if not url.startswith("data:")} == {address}
 
     return opened
 

@@ -250,6 +250,8 @@ def metric_rows(
                 "budget/effective": 0.03 if by_budget else None,
                 "rollout/length_mean": 38 + (20 * step / steps if final < START else 2 * noise),
                 "rollout/length_max": 64,
+                "grader/correct": 100.0,
+                "grader/wrong": 156.0,
                 "rollout/truncated_share": 0.01,
                 "mismatch/logp_absdiff_mean": 1e-6,
                 "mismatch/logp_absdiff_p99": 5e-6,

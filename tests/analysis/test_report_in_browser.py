@@ -22,7 +22,7 @@ def test_every_part_is_there_and_every_picture_drawn(open_page: OpenPage, report
         assert headings == links
         assert headings[0] == "Verdict"
         assert page.locator("main section").first.locator("table").count() == 1
-        pictures = page.locator(".picture > *").all()
+        pictures = page.locator(".plate > .scroll > .picture > *, .view:not([hidden]) .picture > *").all()
         assert len(pictures) >= 5
         for picture in pictures:
             box = picture.bounding_box()
@@ -64,6 +64,36 @@ def test_nothing_is_wider_than_the_window_and_nothing_overlaps(
             width,
         )
         assert hidden == []
+
+
+def test_accuracy_is_shown_over_the_axis_chosen_by_keyboard_and_the_choice_stays(
+    open_page: OpenPage, report: Path
+) -> None:
+    with open_page(report) as page:
+        choice = page.get_by_role("combobox", name="Horizontal axis of Held-out accuracy over training")
+        shown = page.locator("#figure-accuracy .view:visible")
+        assert shown.get_attribute("data-axis") == "steps"
+        choice.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        assert choice.input_value() == "tokens"
+        assert shown.count() == 1
+        assert shown.get_attribute("data-axis") == "tokens"
+        assert "response tokens of the rollouts" in shown.inner_text()
+        page.reload()
+        assert choice.input_value() == "tokens"
+        assert shown.get_attribute("data-axis") == "tokens"
+        shown.locator(".picture").click()
+        assert page.locator("#large svg").is_visible()
+
+
+def test_without_scripts_accuracy_is_over_steps_and_there_is_nothing_to_choose(
+    open_page: OpenPage, report: Path
+) -> None:
+    with open_page(report, java_script_enabled=False) as page:
+        assert page.locator("#figure-accuracy .view:visible").count() == 1
+        assert page.locator("#figure-accuracy .view:visible").get_attribute("data-axis") == "steps"
+        assert not page.locator("label.axis").is_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -154,7 +154,7 @@ def test_the_policy_of_the_page_admits_only_its_own_scripts(html: str) -> None:
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     admitted = re.search(r"script-src ([^;]*);", html.replace("&#39;", "'"))
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     assert admitted is not None
     assert admitted.group(1).split() == [f"'sha256-{digest}'" for digest in digests]
 
