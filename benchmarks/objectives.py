@@ -19,6 +19,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from cppo_lab.objectives import (
     TokenBatch,
     TopK,
     aggregate,
+    batch_statistics,
     denominator,
     method,
     method_names,
@@ -64,45 +66,45 @@ def make_batch(rows: int, width: int, algo: AlgoSpec, seed: int = 0) -> TokenBat
         response_mask=torch.arange(width) < lengths,
         old_logp=rollout_logp if needs.needs_old_logp else None,
         topk=topk,
+        vocabulary=None if topk is None else 1000,
         weight_order=torch.rand(rows, width, generator=generator) if needs.needs_weight_order else None,
+        rollout_entropy=torch.rand(rows, width, generator=generator) if needs.needs_rollout_entropy else None,
+        version_lag=torch.full((rows, width), 2) if needs.needs_version_lag else None,
+        prompt=torch.arange(rows) // 8 if needs.needs_prompt else None,
     )
 
 
 def unpadded_rows(batch: TokenBatch) -> list[TokenBatch]:
     """Each response as a batch of one row, cut to its own length."""
-    out = []
-    for row, length in enumerate(batch.response_mask.sum(-1).tolist()):
-        one = batch.rows(slice(row, row + 1))
-        topk = one.topk
-        if topk is not None:
-            topk = TopK(
-                *(value[:, :length] for value in (topk.rollout_logp, topk.policy_logp, topk.contains_sampled))
-            )
-        out.append(
-            TokenBatch(
-                logp=one.logp[:, :length].detach().requires_grad_(),
-                rollout_logp=one.rollout_logp[:, :length],
-                advantages=one.advantages,
-                response_mask=one.response_mask[:, :length],
-                old_logp=None if one.old_logp is None else one.old_logp[:, :length],
-                topk=topk,
-                weight_order=None if one.weight_order is None else one.weight_order[:, :length],
-            )
-        )
-    return out
+    lengths = batch.response_mask.sum(-1).tolist()
+    return [_cut(batch.rows(slice(row, row + 1)), length) for row, length in enumerate(lengths)]
+
+
+def _cut(batch: TokenBatch, length: int) -> TokenBatch:
+    """The first `length` columns, with a leaf of their own for the gradient."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, TopK):
+            return TopK(*map(cut, (value.rollout_logp, value.policy_logp, value.contains_sampled)))
+        return value[:, :length] if isinstance(value, Tensor) and value.dim() > 1 else value
+
+    parts = {each.name: cut(getattr(batch, each.name)) for each in fields(batch)}
+    return TokenBatch(**{**parts, "logp": parts["logp"].detach().requires_grad_()})
 
 
 def batched(batch: TokenBatch, algo: AlgoSpec) -> None:
     """One call for the whole batch, and its backward pass."""
     total = denominator(batch.response_mask, algo.aggregation)
-    loss = aggregate(token_objective(batch, algo).loss, batch.response_mask, algo.aggregation, total)
-    loss.backward()
+    objective = token_objective(batch, algo, statistics=batch_statistics([batch], algo))
+    aggregate(objective.loss, batch.response_mask, algo.aggregation, total).backward()
 
 
 def by_rows(rows: list[TokenBatch], algo: AlgoSpec, total: Tensor) -> None:
     """One call per response; the losses are summed, so the denominator is the batch's."""
+    statistics_of_all = batch_statistics(rows, algo)
     for row in rows:
-        aggregate(token_objective(row, algo).loss, row.response_mask, algo.aggregation, total).backward()
+        objective = token_objective(row, algo, statistics=statistics_of_all)
+        aggregate(objective.loss, row.response_mask, algo.aggregation, total).backward()
 
 
 def algorithm_one(

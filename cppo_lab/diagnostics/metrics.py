@@ -17,6 +17,8 @@ from cppo_lab.objectives.objective import TokenObjective
 
 _UNDECIDED = 1e-6
 """A predicted change this small has, in float32, no certain sign."""
+_VANISHED = 0.01
+"""A response whose weights are all below this adds nothing to speak of to the gradient."""
 _ROUNDING = 1e-6
 """Slack in comparing a float32 budget with the Python numbers that bound it."""
 
@@ -43,6 +45,10 @@ class Diagnostics:
         self._update_masks(mask, objective)
         if objective.effective_budget is not None:
             self._update_budget(mask, objective)
+        if objective.surrogate_weight is not None:
+            rows = mask.any(-1)
+            self._sums.add("weighted rows", rows)
+            self._sums.add("vanished rows", rows & (objective.surrogate_weight.amax(-1) < _VANISHED))
 
     def _update_policy(self, batch: TokenBatch, objective: TokenObjective) -> None:
         mask, sums = batch.response_mask, self._sums
@@ -119,6 +125,9 @@ class Diagnostics:
             return sums.ratio(name, over)
 
         pressures = torch.cat(self._pressures) if self._pressures else torch.empty(0)
+        weights = {}
+        if sums.total("weighted rows"):
+            weights["policy/vanished_share"] = mean("vanished rows", "weighted rows")
         drifts = [drift.result() for drift in self._drifts.values()]
         return (
             {name: value for drift in drifts for name, value in drift.items()}

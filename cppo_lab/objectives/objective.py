@@ -82,6 +82,8 @@ class TokenObjective:
     """bool: the tokens that may be dropped, where these are not just those that move away."""
     predicted_change: Tensor | None
     """The derivative of D along the token's own update; None where none is predicted."""
+    surrogate_weight: Tensor | None
+    """The detached weight on log pi; None for surrogates that have none to watch."""
     correction: Tensor | None
     """Factor against the mismatch of trainer and sampler; None when off."""
     thresholds: Thresholds
@@ -119,7 +121,7 @@ def token_objective(
         decision.gate,
         decision.window,
     )
-    policy_loss = surrogate_loss(inputs, algo.surrogate)
+    policy_loss, weight = surrogate_loss(inputs, algo.surrogate)
     factor = _correction(batch, algo, found.logp.detach(), found.advantages)
     if factor is not None:
         policy_loss = policy_loss * factor
@@ -151,6 +153,7 @@ def token_objective(
         violation=decision.violation,
         subject=decision.subject,
         predicted_change=decision.predicted_change,
+        surrogate_weight=None if weight is None else weight.masked_fill(~mask, 0.0),
         correction=factor,
         thresholds=at,
     )

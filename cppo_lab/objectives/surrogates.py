@@ -47,7 +47,16 @@ class SurrogateInputs:
         return low, high
 
 
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A token loss whose detached weight on log pi is worth watching; both [B, T]."""
+
+    loss: Tensor
+    weight: Tensor
+
+
 surrogates = Rules("surrogate.kind")
+"""A rule returns the loss of each token [B, T], or a `WeightedLoss`."""
 
 
 @surrogates.register("ratio", paper="arXiv:2602.04879", needs=["ratio"])
@@ -141,7 +150,7 @@ def gamma_loss(
     lambda_positive: Annotated[float, Param(at_least=1e-4, about="lambda where A >= 0.")] = 3.0,
     k_negative: Annotated[float, Param(at_least=0, about="k where A < 0.")] = 3.0,
     lambda_negative: Annotated[float, Param(at_least=1e-4, about="lambda where A < 0.")] = 2.0,
-) -> Tensor:
+) -> WeightedLoss:
     """-sg[phi(rho)] A log pi with phi(w) = w^k exp(lambda (1 - w)), largest at k / lambda (VESPO).
 
     log w is clamped to [log 1e-8, 20], as in the authors' code.
@@ -151,7 +160,7 @@ def gamma_loss(
     k = torch.where(negative, k_negative, k_positive).to(log_w)
     rate = torch.where(negative, lambda_negative, lambda_positive).to(log_w)
     weight = (rate + k * log_w - rate * log_w.exp()).exp()
-    return -at.advantages * at.gate * weight * at.logp
+    return WeightedLoss(-at.advantages * at.gate * weight * at.logp, weight)
 
 
 @surrogates.register("bound_distance", paper="arXiv:2604.18578", needs=["ratio", "clip_window"])
@@ -250,7 +259,10 @@ def importance_ratio(log_ratios: Tensor, mask: Tensor, spec: SurrogateSpec) -> T
     return (own + context).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def surrogate_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> Tensor:
-    """The loss of each token [B, T] to minimise; anything outside the mask."""
-    loss: Tensor = spec.rule()(inputs)
-    return loss
+def surrogate_loss(inputs: SurrogateInputs, spec: SurrogateSpec) -> tuple[Tensor, Tensor | None]:
+    """The loss of each token [B, T] to minimise, and its detached weight where the rule has one to watch.
+
+    Both may be anything outside the mask.
+    """
+    found: Tensor | WeightedLoss = spec.rule()(inputs)
+    return (found.loss, found.weight) if isinstance(found, WeightedLoss) else (found, None)

@@ -142,3 +142,21 @@ def test_mismatch_by_position_is_that_of_the_trainer_before_any_update() -> None
     assert absolute.mismatch_mean[0] == pytest.approx(0.0, abs=1e-7)
     expected = apart[batch.response_mask & ((position == 2) | (position == 3))].mean()
     assert absolute.mismatch_mean[1] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_responses_whose_weight_vanishes_are_counted() -> None:
+    algo = AlgoSpec(
+        name="gamma",
+        paper="",
+        anchor="rollout",
+        paper_anchor="rollout",
+        surrogate={"kind": "gamma", "ratio": "sequence_product"},
+    )
+    # Products of e^-3, 1, e^3 and e^0.5: phi is 0.049, 1, 0 and 0.38 for A > 0, and there is a row without tokens.
+    logp = torch.tensor([[-3.0, -3.0], [-1.0, -2.0], [-0.5, -0.5], [-1.25, -1.25], [0.0, 0.0]])
+    rollout = torch.tensor([[-1.5, -1.5], [-1.5, -1.5], [-2.0, -2.0], [-1.5, -1.5], [-1.0, -1.0]])
+    mask = torch.tensor([[True, True]] * 4 + [[False, False]])
+    batch = TokenBatch(logp, rollout, torch.ones(5), mask)
+    for pieces in (1, 2):
+        assert diagnose(batch, algo, pieces)["policy/vanished_share"] == 0.25
+    assert "policy/vanished_share" not in diagnose(batch, golden.POINTS["ppo_clip"])

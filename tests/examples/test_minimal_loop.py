@@ -66,6 +66,10 @@ def _fits(name: str) -> bool:
         needs.needs_reference,
         needs.needs_weight_order,
         needs.needs_threshold_controller,
+        needs.needs_rollout_entropy,
+        needs.needs_version_lag,
+        needs.needs_prompt,
+        needs.needs_statistics,
     )
     return not any(left_out)
 
