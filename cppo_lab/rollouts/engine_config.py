@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cppo_lab.rollouts.rollout import RolloutEngine
     from cppo_lab.rollouts.serving import ServedModel
 
-WeightFormat = Literal["same", "bfloat16", "int8", "int4"]
+WeightFormat = Literal["same", "bfloat16", "int8", "int4", "int3"]
 """How an engine may hold its copy of the weights; `same` is the dtype that the policy computes in."""
 
 

@@ -20,9 +20,9 @@ _COMPACT_EVERY = 8
 class NativeEngine:
     """Samples from its own copy of the weights, held in the format `weights`.
 
-    `bfloat16` also computes in bfloat16; `int8` and `int4` (symmetric per row, round to nearest) round the weights and
-    compute in the policy's dtype. The mismatch between rollout policy and policy is therefore real: the recorded
-    log-probabilities are those of the copy. At most `batch_size` sequences are sampled at once.
+    `bfloat16` also computes in bfloat16; `int8`, `int4` and `int3` (symmetric per row, round to nearest) round the
+    weights and compute in the policy's dtype. The mismatch between rollout policy and policy is therefore real: the
+    recorded log-probabilities are those of the copy. At most `batch_size` sequences are sampled at once.
     """
 
     def __init__(

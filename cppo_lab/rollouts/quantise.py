@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cppo_lab.rollouts.engine_config import WeightFormat
 
-_LEVELS = {"int8": 127, "int4": 7}
+_LEVELS = {"int8": 127, "int4": 7, "int3": 3}
 
 
 def round_to_integers(weight: Tensor, levels: int) -> Tensor:

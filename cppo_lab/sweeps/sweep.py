@@ -246,8 +246,10 @@ def _shown(key: str, config: RunConfig) -> str:
 
 
 def _of_config(axis: str, config: RunConfig) -> str:
-    """The configured value of a run on an axis that only another grid of its sweep varies."""
+    """The configured value on an axis that only another grid varies; `none` for a key of `algo` that no rule reads."""
     found = _at(axis, config)
+    if found is None and axis.startswith("algo."):
+        return "none"
     if not isinstance(found, (str, int, float)):
         raise UserError(f"axes: {axis}: must be set in every grid of the sweep, since one of them varies it.")
     return str(found)

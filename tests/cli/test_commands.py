@@ -124,7 +124,7 @@ def test_plan_says_what_would_run_and_writes_nothing(invoke: Invoke, tmp_path: P
     code, text, _ = invoke("plan", "quickstart", "seed=range(0,3)", "--json", "-o", str(out))
     assert code == 0
     found = json.loads(text)
-    assert len(found["runs"]) == 3 * 4
+    assert len(found["runs"]) == 3 * 2 * 4
     assert {run["state"] for run in found["runs"]} == {"PENDING"}
     assert found["starting_policies_to_make"] == 3
     assert all(run["updates"] == 12 * 64 and run["tokens"] > 0 and run["time_s"] > 0 for run in found["runs"])

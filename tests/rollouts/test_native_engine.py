@@ -246,7 +246,7 @@ def test_draw_never_takes_a_token_of_probability_zero() -> None:
         assert int(drawn) == (1 if uniform < 0.5 else 3), uniform
 
 
-@pytest.mark.parametrize(("weights", "levels"), [("int8", 127), ("int4", 7)])
+@pytest.mark.parametrize(("weights", "levels"), [("int8", 127), ("int4", 7), ("int3", 3)])
 def test_integer_formats_hold_each_row_on_its_own_few_levels(
     policy: Policy, weights: Any, levels: int
 ) -> None:
@@ -282,10 +282,13 @@ def mismatch(policy: Policy, prompts: list[list[int]], weights: Any) -> float:
 
 
 def test_mismatch_grows_as_precision_falls(policy: Policy, prompts: list[list[int]]) -> None:
-    same, int8, int4 = (mismatch(policy, prompts, weights) for weights in ("same", "int8", "int4"))
+    same, int8, int4, int3 = (
+        mismatch(policy, prompts, weights) for weights in ("same", "int8", "int4", "int3")
+    )
     assert same < 1e-5
     assert 10 * same < int8
     assert 3 * int8 < int4
+    assert 1.5 * int4 < int3
     assert 10 * same < mismatch(policy, prompts, "bfloat16") < int4
 
 
@@ -301,7 +304,7 @@ def test_policy_itself_is_never_touched(policy: Policy, prompts: list[list[int]]
     assert all(parameter.requires_grad for parameter in policy.network.parameters())
 
 
-@pytest.mark.parametrize("weights", ["same", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("weights", ["same", "bfloat16", "int8", "int4", "int3"])
 def test_engine_keeps_its_weights_until_it_is_given_new_ones(
     policy: Policy, prompts: list[list[int]], weights: Any
 ) -> None:

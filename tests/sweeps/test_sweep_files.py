@@ -43,7 +43,7 @@ def test_runs_are_those_of_every_grid_and_each_grid_sets_its_own(tmp_path: Path)
         (r.config.model.name, r.config.algo.name, r.config.seed, r.config.trainer.lr) for r in sweep.runs
     ]
     assert found == [
-        *[("s", algo, seed, 4e-4) for seed in range(3) for algo in ("grpo", "cppo")],
+        *[("s", algo, seed, 1e-4) for seed in range(3) for algo in ("grpo", "cppo")],
         ("m", "grpo", 0, 2e-4),
         ("m", "cppo", 0, 2e-4),
     ]
@@ -69,6 +69,12 @@ def test_an_axis_that_another_grid_varies_is_read_off_the_configuration(tmp_path
     sweep = planned(tmp_path, "trainer.steps=2", text=text)
     values = [(run.axes["trainer.epochs"], run.axes["trainer.staleness"]) for run in sweep.runs]
     assert values == [("1", "0"), ("2", "0"), ("4", "1"), ("4", "2")]
+
+
+def test_a_grid_without_the_rule_that_reads_an_axis_has_no_value_on_it(tmp_path: Path) -> None:
+    text = "axes:\n  - {algo: pg}\n  - {algo: [dppo_tv], algo.trust_region.delta: [0.1, 0.2]}\n"
+    sweep = planned(tmp_path, "trainer.steps=2", text=text)
+    assert [run.axes["algo.trust_region.delta"] for run in sweep.runs] == ["none", "0.1", "0.2"]
 
 
 def test_a_grid_of_a_scale_narrows_an_axis_of_the_file(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_a_method_that_two_grids_would_set_differently_is_refused(tmp_path: Path
 
 def test_what_one_grid_sets_and_another_leaves_is_named_as_well(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"set trainer\.lr to 0\.0004 and to 0\.0002 for it; give trainer\.lr=…"
+        UserError, match=r"set trainer\.lr to 0\.0001 and to 0\.0002 for it; give trainer\.lr=…"
     ):
         planned(tmp_path, "model=moe")
 
@@ -149,7 +155,7 @@ def test_each_grid_takes_those_of_the_values_asked_for_that_it_has(tmp_path: Pat
     assert found == [("cppo", "skip"), ("gspo", "skip")]
     sweep = planned(tmp_path, "model=m,s", "algo=cppo")
     found_sizes = [(run.config.model.name, run.config.seed, run.config.trainer.lr) for run in sweep.runs]
-    assert found_sizes == [("s", 0, 4e-4), ("s", 1, 4e-4), ("s", 2, 4e-4), ("m", 0, 2e-4)]
+    assert found_sizes == [("s", 0, 1e-4), ("s", 1, 1e-4), ("s", 2, 1e-4), ("m", 0, 2e-4)]
 
 
 def test_runs_of_one_identity_that_two_grids_plan_are_one(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def machine() -> str:
 
 def curve(method: str, output: Path) -> Curve:
     """The metrics of every step of a tiny run, as metrics.jsonl has them."""
-    return run(tiny_config(output, f"algo={method}")).rows("metrics.jsonl")
+    return run(tiny_config(output, f"algo={method}", "trainer.lr=4e-4")).rows("metrics.jsonl")
 
 
 @pytest.mark.parametrize("method", METHODS)
