@@ -122,9 +122,10 @@ def same_kl(treatment: Grid, baseline: Grid) -> tuple[Contrast, str]:
     beyond = _beyond(moved[:, best], second.values("kl_median"))
     if fit.known < LEAST_KNOWN:
         return _contrast(first, second, None), beyond or "too few seeds"
-    return _contrast(
-        first, second, fit
-    ), "" if fit.known == 1 else f"over {100 * fit.known:.0f}% of the runs; else {beyond}"
+    partly = (
+        f"in {100 * fit.known:.0f}% of the runs; in the others it {beyond or 'is beyond the rates tried'}"
+    )
+    return _contrast(first, second, fit), "" if fit.known == 1 else partly
 
 
 def interpolated(at: Array, kl: Array, finals: Array) -> Array:

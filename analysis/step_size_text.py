@@ -47,14 +47,18 @@ def control_sentence(control: Control) -> str:
         text
         for name, over in (
             (AT_BEST, f"over {PLAIN} at its best ({control.baseline_point})"),
-            (SAME_KL, f"over {PLAIN} at the same KL"),
-            (FEWER_EPOCHS, f"over {PLAIN} with fewer epochs"),
+            (SAME_KL, "at the same KL"),
+            (FEWER_EPOCHS, "over its best with fewer epochs"),
         )
         if (text := _told(name, over, control, is_first=name == AT_BEST))
     ]
     credited = control.credited
     if credited is None:
-        return f"{start}{'; '.join(told)}." if told else f"{start}no seeds to compare on."
+        return (
+            f"{start}{'; '.join(told)}."
+            if told
+            else f"{start}too few seeds to choose its setting by other ones."
+        )
     verdict = {"higher": "resolved", "lower": "resolved below a control"}.get(control.verdict, "inconclusive")
     return f"{start}{'; '.join(told)}; credited: {points(credited.mean)} ({verdict})."
 

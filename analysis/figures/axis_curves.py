@@ -208,12 +208,8 @@ def _share_limits(grid: np.ndarray, rows: Sequence[Row], blocks: int) -> None:
             for axes in grid[block * len(rows) + number]
             if axes.figure is not None
         ]
-        ends = [
-            end
-            for axes in same
-            for line in axes.lines
-            for end in np.asarray(line.get_ydata(), dtype=np.float64)
-        ]
+        curves = [line for axes in same for line in axes.lines if not str(line.get_label()).startswith("_")]
+        ends = [end for line in curves for end in np.asarray(line.get_ydata(), dtype=np.float64)]
         finite = np.array([end for end in ends if np.isfinite(end)])
         if row.kind == "log":
             shown = finite[finite > 0]

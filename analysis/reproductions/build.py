@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from cppo_lab.analysis.claim_tests import ClaimTest
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.reproductions.document import (
@@ -21,6 +23,7 @@ from cppo_lab.analysis.reproductions.document import (
 )
 from cppo_lab.analysis.reproductions.figure import headlines, reproduction
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, read_items
+from cppo_lab.analysis.reproductions.step_size_section import step_size_figures
 from cppo_lab.errors import UserError
 
 HEADLINE_PANELS = "model=s, "
@@ -74,23 +77,32 @@ def write(results: Path, docs: Path, readme: Path | None = None) -> Path:
     images = docs / "images" / "reproductions"
     images.mkdir(parents=True, exist_ok=True)
     for item in items:
-        figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
-        if figure is not None:
-            drawn = render(item.sweep.slug, figure, png=True, pdf=False, page=False)
-            assert drawn.png is not None, "a PNG was asked for"
-            (images / f"{item.sweep.slug}.png").write_bytes(drawn.png)
+        for name, drawn in _figures(item).items():
+            (images / f"{name}.png").write_bytes(_png(name, drawn))
     table1 = items[0].table
     shown = [panel for panel in table1.panels if panel.startswith(HEADLINE_PANELS)]
     figure = headlines(table1, shown, [test for item in items for test in _headlines(item)])
     if figure is not None and readme is not None:
-        picture = render("headlines", figure, png=True, pdf=False, page=False).png
-        assert picture is not None, "a PNG was asked for"
-        (images / "headlines.png").write_bytes(picture)
+        (images / "headlines.png").write_bytes(_png("headlines", figure))
         text = readme_with(readme.read_text(encoding="utf-8"), headline_block(items, HEADLINE_IMAGE))
         readme.write_text(text, encoding="utf-8")
     path = docs / "reproductions.md"
     path.write_text(page(items, "images/reproductions"), encoding="utf-8")
     return path
+
+
+def _figures(item: Item) -> dict[str, Figure]:
+    """The figures of an item by the names of their files."""
+    if item.step_size is not None:
+        return {name: figure for name, (_, figure) in step_size_figures(item).items()}
+    figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
+    return {} if figure is None else {item.sweep.slug: figure}
+
+
+def _png(name: str, figure: Figure) -> bytes:
+    png = render(name, figure, png=True, pdf=False, page=False).png
+    assert png is not None, "a PNG was asked for"
+    return png
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from cppo_lab.analysis.page.tables import claims_table
 from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
 from cppo_lab.analysis.reproductions.items import Item, anchor, heading
+from cppo_lab.analysis.reproductions.step_size_section import step_size_lines
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.verdict_text import FELL, claim_estimate, claim_measured, claim_seeds, claim_verdict
 
@@ -202,14 +203,17 @@ def _section(item: Item, images: str) -> str:
         f"- {_effort(item.table)}",
         "",
     ]
-    if item.table.runs:
+    if item.step_size is not None:
+        lines += step_size_lines(item, images)
+    elif item.table.runs:
         lines += [
             f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
             "",
             *_methods(item.table, sweep.baseline),
             "",
         ]
-    return "\n".join([*lines, *_claims(item)]) + "\n"
+    claims = _claims(item) if item.tests or item.step_size is None else []
+    return "\n".join([*lines, *claims]) + "\n"
 
 
 def _effort(table: RunTable) -> str:

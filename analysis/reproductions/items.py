@@ -8,11 +8,13 @@ from pathlib import Path
 
 from cppo_lab.analysis.claim_tests import ClaimTest, answerable, check_claims, together
 from cppo_lab.analysis.claims import read_claims
+from cppo_lab.analysis.coordinates import named_without_rule
 from cppo_lab.analysis.load.result_files import read_results, run_table
 from cppo_lab.analysis.reproductions.planned import planned_runs
 from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.step_size import StepSize, step_size
 from cppo_lab.errors import UserError
-from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
+from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep, sweep_names
 
 ORDER = (
     "table1",
@@ -31,16 +33,19 @@ ORDER = (
     "equal_share",
     "aa",
 )
+OWN = ("lr_sensitivity", "delta_sensitivity")
+"""The lab's own sweeps over learning rates and thresholds, on the page once they have results."""
 PAPER_SCALE = "paper"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sweep with its measured runs and tested claims."""
+    """One sweep with its measured runs and tested claims; one of OWN also with what it says of the size of a step."""
 
     sweep: SweepFile
     table: RunTable
     tests: tuple[ClaimTest, ...]
+    step_size: StepSize | None = None
 
 
 def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
@@ -51,11 +56,16 @@ def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
     if scale == PAPER_SCALE:
         # Some claims concern the embedded task or regimes that only exist at laptop scale.
         claims = [claim for claim in claims if answerable(claim, planned)]
-    return Item(sweep, table, tuple(check_claims(claims, table, planned, sweep.slug)))
+    tests = tuple(check_claims(claims, table, planned, sweep.slug))
+    known = step_size(table, named_without_rule(table.methods())) if name in OWN else None
+    return Item(sweep, table, tests, known)
 
 
 def read_items(folder: Path) -> list[Item]:
-    """Every sweep of the paper at laptop scale, each followed by its results at the paper's scale where there are any.
+    """Every sweep of the paper at laptop scale, each followed by its results at the paper's scale where there are any,
+    and
+    the lab's own sweeps that have results.
+
     Raises UserError where there is no such folder.
     """
     if not folder.is_dir():
@@ -65,6 +75,8 @@ def read_items(folder: Path) -> list[Item]:
         items.append(read_item(name, folder))
         published = read_item(name, folder, PAPER_SCALE)
         items += [published] if published.table.runs else []
+    own = [read_item(name, folder) for name in OWN if name in sweep_names()]
+    items += [item for item in own if item.table.runs]
     found = iter(together([test for item in items for test in item.tests]))
     return [replace(item, tests=tuple(islice(found, len(item.tests)))) for item in items]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tuned_runs import over_rates
 
 from cppo_lab.analysis.claim_tests import ClaimTest, check_claims, p_values, together
 from cppo_lab.analysis.claims import Claim, Planned, read_claims
@@ -339,3 +340,96 @@ def test_a_verdict_stands_where_it_stays_when_adjusted_for_all_tests() -> None:
     assert [each.stands for each in together([clear, marginal])] == [True, True]
     crowd = together([clear, marginal, *(found(-0.002, name) for name in "defgh")])
     assert [each.stands for each in crowd[:2]] == [True, False]
+
+
+def tuned(axis: str | None = None, measure: str = "at_best", expect: str = "above", **fields: Any) -> Claim:
+    content = {
+        "measure": measure,
+        "contrast": "cppo - pg",
+        "expect": expect,
+        **({"axis": axis} if axis else {}),
+    }
+    return claim(**content, **fields)
+
+
+def planned_of(table: RunTable) -> list[Planned]:
+    return [Planned(run.panel, run.method, run.seeds, run.axes) for run in table.runs]
+
+
+def verdict_on(asked: Claim, table: RunTable) -> ClaimTest:
+    (test,) = check_claims([asked], table, planned_of(table))
+    return test
+
+
+CURVES = {"pg": [0.66, 0.74, 0.66, 0.40], "cppo": [0.70, 0.80, 0.82, 0.70]}
+
+
+@pytest.mark.parametrize("measure", ["at_best", "same_kl", "credited"])
+def test_a_claim_about_methods_at_their_best_is_tested_in_the_panel_of_all_rates(measure: str) -> None:
+    table = over_rates(CURVES, kl={"cppo": 0.5}, noise=0.005, seeds=10, panel="regime=mild")
+    test = verdict_on(tuned(measure=measure), table)
+    assert (test.panel, test.planned, test.contrast.n) == ("regime=mild", 10, 10)
+    assert test.verdict == "holds"
+    assert test.estimate is not None
+    assert test.estimate.mean == pytest.approx(0.08, abs=0.01)
+
+
+def test_credit_needs_every_control() -> None:
+    # At its best cppo is level with no rule, and above it at the same KL.
+    table = over_rates(
+        {"pg": [0.66, 0.74, 0.66, 0.40], "cppo": [0.50, 0.66, 0.74, 0.70]},
+        kl={"cppo": 0.9},
+        noise=0.005,
+        seeds=10,
+    )
+    assert verdict_on(tuned(measure="same_kl"), table).verdict == "holds"
+    assert verdict_on(tuned(measure="credited"), table).verdict == "does not hold"
+
+
+def test_a_claim_about_good_ranges_is_in_octaves() -> None:
+    table = over_rates({"pg": [0.6, 0.7, 0.6, 0.4], "cppo": [0.6, 0.7, 0.7, 0.6]}, noise=0.003, seeds=10)
+    test = verdict_on(tuned(axis="trainer.lr", measure="good_range"), table)
+    assert test.verdict == "holds"
+    assert test.estimate is not None
+    assert test.estimate.mean == pytest.approx(1.0, abs=0.1)
+    assert not test.claim.is_of_accuracy
+
+
+def test_a_range_that_may_go_on_shows_only_one_side() -> None:
+    table = over_rates({"pg": [0.6, 0.7, 0.6, 0.4], "cppo": [0.7, 0.7, 0.7, 0.7]}, noise=0.003, seeds=10)
+    wider = tuned(axis="trainer.lr", measure="good_range")
+    assert verdict_on(wider, table).verdict == "holds"
+    mirrored = over_rates({"cppo": [0.6, 0.7, 0.6, 0.4], "pg": [0.7, 0.7, 0.7, 0.7]}, noise=0.003, seeds=10)
+    assert verdict_on(wider, mirrored).verdict == "does not hold"
+    open_too = over_rates({"cppo": [0.7, 0.7, 0.7, 0.7], "pg": [0.7, 0.7, 0.6, 0.4]}, noise=0.003, seeds=10)
+    outcome = verdict_on(wider, open_too)
+    assert outcome.verdict == "inconclusive"
+    assert outcome.remark == "cppo and pg good up to the end of what was tried"
+
+
+def test_a_measure_without_runs_waits_for_them() -> None:
+    table = over_rates(CURVES)
+    (test,) = check_claims([tuned()], RunTable(), planned_of(table))
+    assert (test.verdict, test.planned, test.contrast.n) == ("inconclusive", 6, 0)
+
+
+def test_a_measure_that_the_sweep_does_not_plan_is_refused() -> None:
+    with pytest.raises(UserError, match="plans no runs for cppo - pg"):
+        check_claims([tuned()], RunTable(), [Planned("", "cppo", "seed=0", {"algo": "cppo"})])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"measure": "best_of_all"}, "measure: unknown|measure=best_of_all"),
+        ({"measure": "good_range"}, "axis=None: must name the axis"),
+        ({"measure": "at_best", "axis": "trainer.lr"}, "axis=trainer.lr: must name the axis"),
+        ({"axis": "trainer.lr"}, "axis=trainer.lr: goes with measure=good_range alone"),
+        ({"measure": "at_best", "score": "best"}, "score=best: goes with a score"),
+        ({"measure": "at_best", "contrast": "cppo"}, "compares two methods"),
+        ({"measure": "credited", "expect": "equal"}, "can only be expected above"),
+    ],
+)
+def test_a_malformed_measure_is_refused(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        claim(**fields)

@@ -68,7 +68,7 @@ def test_fewer_epochs_are_a_control_where_there_are_such_runs() -> None:
     fewer = control.controls[FEWER_EPOCHS].estimate
     assert fewer is not None
     assert fewer.mean == pytest.approx(0.01)
-    assert "+1.0 over plain policy gradient with fewer epochs" in control_sentence(control)
+    assert "+1.0 over its best with fewer epochs" in control_sentence(control)
 
 
 def test_without_plain_policy_gradient_there_is_no_control() -> None:

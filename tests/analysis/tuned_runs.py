@@ -38,6 +38,7 @@ def run(
         final=final,
         kl_median=kl,
         masked_share=masked,
+        duration_s=30.0,
     )
 
 
