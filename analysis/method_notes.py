@@ -53,6 +53,7 @@ def caveats(study: Study, summary: Summary) -> list[str]:
             "so the intervals are somewhat too narrow."
         )
     out += _different_tokens(study)
+    out += _idle_regions(study)
     diverged = study.runs[study.runs["diverged"]]
     if len(diverged):
         out.append(
@@ -175,6 +176,19 @@ def _different_tokens(study: Study) -> list[str]:
     return [
         f"The methods differ in {listed(said)}: averages over trained tokens (KL, entropy, masked share) rest "
         f"on different tokens. To compare trust regions alone, set it alike, for example {alike}."
+    ]
+
+
+def _idle_regions(study: Study) -> list[str]:
+    """What runs say of a trust region that never acted (`warnings` of run.json), each sentence once."""
+    groups: dict[str, list[str]] = {}
+    for run_id, info in study.provenance.items():
+        said = info.get("warnings")
+        for sentence in said if isinstance(said, list) else []:
+            groups.setdefault(str(sentence), []).append(str(study.runs.at[run_id, "group"]))
+    return [
+        f"{sentence} ({plural(len(names), 'run')} of {listed(list(dict.fromkeys(names)))})"
+        for sentence, names in groups.items()
     ]
 
 

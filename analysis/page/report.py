@@ -19,7 +19,7 @@ from cppo_lab.analysis.figures.registry import SECTIONS
 from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page import paper_tables, run_tables, tables
+from cppo_lab.analysis.page import mask_tables, paper_tables, run_tables, tables
 from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
 from cppo_lab.analysis.page.latex import latex
 from cppo_lab.analysis.page.markdown import cell, fence, line
@@ -168,6 +168,7 @@ def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Conten
         paper_tables.paper_table(summary),
         paper_tables.benchmarks_table(summary),
         tables.stability_table(summary),
+        mask_tables.masked_tokens_table(study),
         run_tables.differences_table(study),
         run_tables.budget_table(study),
         run_tables.runs_table(study, summary),

@@ -1,4 +1,4 @@
-"""`inspect`: sampled responses of a run, masked tokens highlighted by reason."""
+"""`inspect`: sampled responses of a run, masked tokens highlighted by reason; or what the mask hit, as a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from cppo_lab.cli.console import console, print_json
+from cppo_lab.cli.mask_table import DEFAULT_TOP, show_masked_tokens
 from cppo_lab.cli.options import AsJson, Output
 from cppo_lab.errors import UserError
 from cppo_lab.files import json_lines
@@ -38,6 +39,19 @@ def inspect(
     wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong responses.")] = False,
     masked: Annotated[bool, typer.Option("--masked", help="Only responses with masked tokens.")] = False,
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="Show at most so many responses.")] = 4,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="Instead of responses, what the mask hit in the whole run, by token, class, position, entropy, "
+            "probability or sign (of the advantage).",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="With --by: show so many rows (default: 20).", show_default=False),
+    ] = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,12 +61,17 @@ def inspect(
 
     * `cppo-lab inspect cppo-0123456789ab --masked`
     * `cppo-lab inspect 0123456789ab --step 8 --problem 0 --wrong`
+    * `cppo-lab inspect cppo-0123456789ab --by token --top 10`
     """
     from cppo_lab.tracking.find_run import find_run
 
-    folder = find_run(output or output_root(), run, key="RUN")
-    step, rows = _step_rows(folder.path, step)
     selection = Selection(problem, wrong, masked)
+    _check_options(by, top, step, selection)
+    folder = find_run(output or output_root(), run, key="RUN")
+    if by is not None:
+        show_masked_tokens(folder.path, by, top or DEFAULT_TOP, as_json)
+        return
+    step, rows = _step_rows(folder.path, step)
     selected = selection.of(step, rows)
     if not selected:
         raise UserError(
@@ -67,6 +86,15 @@ def inspect(
     for row in shown:
         _show(row, prompts.index(row["prompt"]))
     console().print(_legend())
+
+
+def _check_options(by: str | None, top: int | None, step: int | None, selection: Selection) -> None:
+    """Raise UserError for an option that would be ignored."""
+    chosen = " ".join(filter(None, [f"--step {step}" if step is not None else "", str(selection)]))
+    if by is not None and chosen:
+        raise UserError(f"{chosen}: has no effect with --by {by}, which counts the tokens of the whole run.")
+    if by is None and top is not None:
+        raise UserError(f"--top {top}: needs --by; --most sets the number of responses.")
 
 
 @dataclass(frozen=True)

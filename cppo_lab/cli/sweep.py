@@ -67,6 +67,7 @@ def run_sweep(
 ) -> None:
     """Run what is not finished, then write the report. Exits with 1 if a run or the report failed."""
     from cppo_lab.cli.checked_sweep import checked_sweep
+    from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.expansion import hydra_settings
     from cppo_lab.sweeps.worker_pool import default_jobs
 
@@ -81,6 +82,7 @@ def run_sweep(
         return
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
+    warn_before(run.config for run in waiting)
     if is_hydras:
         _through_hydra(planned, grids, config_dir)
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
@@ -89,6 +91,7 @@ def run_sweep(
         failed = run_here(planned, waiting, workers).failed
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
+    warn_after(run.folder for run in waiting)
     if not _finish(planned, report) or failed:
         sys.exit(1)
 

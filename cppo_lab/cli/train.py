@@ -34,6 +34,7 @@ def train(
 
 
 def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
+    from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.config.compose import compose_run
     from cppo_lab.tracking.run_folder import run_folder
     from cppo_lab.training.preflight import check_inputs, check_memory, writable
@@ -46,7 +47,9 @@ def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
     if folder.status == "FINISHED":
         console().print(f"Run {folder.path} is already finished; nothing to do.")
         return
+    warn_before([config])
     _run_with_progress(config, folder)
+    warn_after([folder])
     console().print(f"Run: {folder.path}")
 
 

@@ -21,7 +21,7 @@ from filelock import FileLock
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import write_atomically
 from cppo_lab.paths import conf_dir
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 
 MIRROR_FILE = "mlflow.json"
 _ALONE = "none"
@@ -43,7 +43,9 @@ STARTING_POLICY_TAG = "cppo_lab.starting_policy"
 RESULT_VERSION_TAG = "cppo_lab.result_version"
 DIRTY_TAG = "cppo_lab.dirty"
 VERSION_TAG = "version."
-RUN_FILES = ("run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
+RUN_FILES = (
+    "run.json", "metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl", MASKED_TOKENS
+)  # fmt: skip
 
 
 def default_uri(output: Path) -> str:

@@ -6,6 +6,7 @@ metrics.jsonl   one line per step, deterministic (null where a value is undefine
 timings.jsonl   wall-clock times per step, and the tokens trained on so far
 profiles.jsonl  divergence and masking by position
 agreement.jsonl mask overlap: which of the same tokens other rules would mask
+masked_tokens.json  what the mask hit, over all steps up to the last checkpoint
 samples/        some graded training responses of every step
 checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
 """
@@ -32,6 +33,8 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "INTERRUPTED"]
 
 LOCK_FILE = ".lock"
 """Locked by the process that trains the run."""
+
+MASKED_TOKENS = "masked_tokens.json"
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 
@@ -90,6 +93,11 @@ class RunFolder:
         """Append one line to a log such as `metrics.jsonl`."""
         with (self.path / log).open("a", encoding="utf-8") as file:
             file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
+
+    def write_object(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON object such as `masked_tokens.json` anew."""
+        text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False)
+        write_atomically(self.path / name, text + "\n")
 
     def rows(self, log: str) -> list[dict[str, Any]]:
         """The complete lines of a log."""

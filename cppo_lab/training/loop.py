@@ -11,6 +11,7 @@ from typing import Any
 
 from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
+from cppo_lab.diagnostics.masked_tokens import MaskedTokenCounter
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
@@ -18,7 +19,7 @@ from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import RolloutEngine
 from cppo_lab.tasks.problem import Grade, Problem
 from cppo_lab.tasks.task import HeldoutSampling
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
@@ -74,6 +75,8 @@ class TrainingLoop:
         self.step = 0
         self.sampled_tokens = 0
         self.best_accuracy = -math.inf
+        head = self.policy.network.get_output_embeddings().weight
+        self.masked_tokens = MaskedTokenCounter(len(head), head.device)
         # Rollouts sampled but not yet trained on: one, and as many more as the staleness.
         self.pending: deque[Experience] = deque()
 
@@ -106,7 +109,8 @@ class TrainingLoop:
         overlap = MaskOverlapCounter(self.learner.algo) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
-        metrics |= self.learner.learn(experience, self.step, profiler, recorder, overlap)
+        metrics |= self.learner.learn(experience, self.step, profiler, recorder, overlap, self.masked_tokens)
+        self.masked_tokens.steps += 1
         clock.lap("train_s")
         self.step += 1
         if profiler is not None and overlap is not None:
@@ -161,9 +165,12 @@ class TrainingLoop:
             "sampled_tokens": self.sampled_tokens,
             "best_accuracy": self.best_accuracy,
             "learner": self.learner.state_dict(),
+            "masked_tokens": self.masked_tokens.state_dict(),
             "pending": [experience.state_dict() for experience in self.pending],
         }
         save_checkpoint(self.folder.path / "checkpoints" / f"step_{self.step:06d}", self.policy, state)
+        if self.masked_tokens.steps:
+            self.folder.write_object(MASKED_TOKENS, self.masked_tokens.content(self.policy.tokenizer))
         self.folder.drop_checkpoints_before(self.step)
 
     def _resume(self) -> bool:
@@ -177,6 +184,9 @@ class TrainingLoop:
         self.learner.load_state_dict(state["learner"])
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]
+        # A checkpoint of an earlier version has no counts: those of the steps before it are missing.
+        if "masked_tokens" in state:
+            self.masked_tokens.load_state_dict(state["masked_tokens"])
         self.pending = deque(map(Experience.from_state_dict, state["pending"]))
         self.folder.rewind(step)
         return True

@@ -67,6 +67,7 @@ def _attempt(
     on_warmup: Progress | None,
     on_start: Callable[[], None],
 ) -> None:
+    from cppo_lab.training.region_warnings import warnings_after
     from cppo_lab.training.update import Diverged
 
     started = time.monotonic()
@@ -76,7 +77,8 @@ def _attempt(
     on_start()
     try:
         _train(config, folder, on_step, on_warmup)
-        outcome: dict[str, Any] = {"status": "FINISHED", "reason": None}
+        said = warnings_after(config, folder)
+        outcome: dict[str, Any] = {"status": "FINISHED", "reason": None, "warnings": said}
     except (KeyboardInterrupt, SystemExit):
         outcome = {
             "status": "INTERRUPTED",
@@ -101,6 +103,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
     """Write run.json and the uncommitted changes for this attempt."""
     from cppo_lab.objectives.describe import admitted
     from cppo_lab.tracking.provenance import device_name, git_state, uncommitted_diff, versions
+    from cppo_lab.training.region_warnings import warnings_before
 
     device = resolved_device(config.trainer.device)
     earlier = folder.info
@@ -125,6 +128,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         device=f"{device} ({device_name(device)})",
         cost_key=cost_key(config),
         theorem_1=admitted(config.algo),
+        warnings=warnings_before(config),
         result_version=RESULT_VERSION,
         inputs=named_inputs(config),
         plugins=[plugin.described() for plugin in loaded(config.plugins)],

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
+from cppo_lab.diagnostics.masked_tokens import MaskedTokenCounter
 from cppo_lab.diagnostics.metrics import Diagnostics
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
@@ -81,13 +82,14 @@ class Learner:
         profiler: PositionProfiler | None = None,
         recorder: TokenRecorder | None = None,
         overlap: MaskOverlapCounter | None = None,
+        masked_tokens: MaskedTokenCounter | None = None,
     ) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
 
         `overlap` is updated in the last epoch only, when the policy has moved furthest.
         """
         network = self.policy.network.train()
-        taken = _Updates(Diagnostics(), profiler, recorder)
+        taken = _Updates(Diagnostics(), profiler, recorder, masked_tokens)
         self._learning_rate.begin_step(step, experience.metrics["rollout/length_mean"])
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.settings.epochs):
@@ -165,6 +167,9 @@ class Learner:
             taken.recorder.update(rows, batch, objective)
         if taken.overlap is not None:
             taken.overlap.update(batch, objective)
+        if taken.masked_tokens is not None:
+            width = batch.logp.shape[1]
+            taken.masked_tokens.update(experience.rollout.responses[rows, :width], batch, objective)
         loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
         if values is None or experience.values is None or experience.returns is None:
             return loss, None
@@ -294,6 +299,7 @@ class _Updates:
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
     recorder: TokenRecorder | None
+    masked_tokens: MaskedTokenCounter | None = None
     overlap: MaskOverlapCounter | None = None
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)

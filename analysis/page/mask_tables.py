@@ -1,0 +1,101 @@
+"""The table of what each method's mask removes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cppo_lab.analysis.formatting import NONE, percent
+from cppo_lab.analysis.grouping import Group
+from cppo_lab.analysis.load.masked_tokens import MaskCounts, MaskedTokens, masked_tokens_of
+from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.page.tables import Cell, Column, Table
+from cppo_lab.analysis.safe_text import brief, visible
+
+_NAMED_TOKENS = 3
+_LONGEST_TOKEN = 20
+
+
+@dataclass(frozen=True)
+class _Seen:
+    group: Group
+    counts: MaskedTokens
+
+    def share(self, cells: Sequence[MaskCounts]) -> float:
+        """The share of all masked tokens that lie in `cells`."""
+        total = self.counts.total.all_masked
+        return sum(cell.all_masked for cell in cells) / total if total else float("nan")
+
+    def of(self, axis: str, *names: str) -> float:
+        """The share of all masked tokens in these cells of an axis."""
+        cells = self.counts.cells.get(axis, {})
+        return self.share([cells[name] for name in names if name in cells])
+
+    @property
+    def most_masked(self) -> str:
+        """The tokens masked most often, with their shares of all masked."""
+        found = [
+            f"{visible(brief(name, _LONGEST_TOKEN))!r} {percent(self.share([cell]))}"
+            for name, cell in self.counts.by("token")[:_NAMED_TOKENS]
+            if cell.all_masked
+        ]
+        return ", ".join(found) or NONE
+
+
+def masked_tokens_table(study: Study) -> Table | None:
+    """One row per method that counted its tokens; None where no run did, or nothing was masked."""
+    seen = [
+        _Seen(group, counts)
+        for group in study.grouping.groups
+        if (counts := masked_tokens_of(map(Path, _folders(study, group)))) is not None
+    ]
+    if not any(each.counts.total.all_masked for each in seen):
+        return None
+    classes = dict.fromkeys(
+        name for each in seen for name, cell in each.counts.by("class") if cell.all_masked
+    )
+
+    def of_class(name: str) -> Column[_Seen]:
+        return Column(name, lambda each: Cell.of(each.of("class", name), percent))
+
+    return Table.of(
+        "masked-tokens",
+        "What the mask removes, summed over updates and seeds. Masked: share of response tokens. Weight dropped: share "
+        "of the gradient weight |A| ρ, what plain policy gradient gives a token, that the mask takes away. By budget, "
+        "each class, A < 0 and unlikely (probability under the rollout policy below 0.5): shares of the masked tokens.",
+        (
+            Column("method", lambda each: Cell(each.group.label, method=each.group.method), numeric=False),
+            Column(
+                "masked",
+                lambda each: Cell.of(_ratio(each.counts.total.all_masked, each.counts.total.tokens), percent),
+            ),
+            Column(
+                "weight dropped",
+                lambda each: Cell.of(
+                    _ratio(each.counts.total.all_dropped, each.counts.total.weight), percent
+                ),
+            ),
+            Column("by budget", lambda each: Cell.of(_by_budget(each.counts.total), percent)),
+            *map(of_class, classes),
+            Column("A < 0", lambda each: Cell.of(each.of("sign", "negative"), percent)),
+            Column("unlikely", lambda each: Cell.of(each.of("probability", *_UNLIKELY), percent)),
+            Column("masked most", lambda each: Cell(each.most_masked), numeric=False),
+        ),
+        seen,
+    )
+
+
+_UNLIKELY = ("below 0.001", "0.001 to 0.01", "0.01 to 0.1", "0.1 to 0.5")
+
+
+def _by_budget(total: MaskCounts) -> float:
+    return _ratio(total.masked.get("budget", 0.0), total.all_masked)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _folders(study: Study, group: Group) -> Sequence[Path]:
+    return list(study.runs.loc[study.runs["group"] == group.label, "folder"])

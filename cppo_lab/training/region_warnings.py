@@ -1,0 +1,56 @@
+"""Whether the trust region of a run acts: from its configuration before, from its metrics afterwards."""
+
+from __future__ import annotations
+
+from cppo_lab.config.schema import RunConfig
+from cppo_lab.diagnostics.idle_region import RegionSettings, cannot_act, did_not_act
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.tracking.run_folder import RunFolder
+
+
+def region_settings(config: RunConfig) -> RegionSettings:
+    """What decides whether the method's trust region can act."""
+    algo, trainer = config.algo, config.trainer
+    region = algo.trust_region
+    bounds = {name: float(value) for name in _BOUNDS if (value := _read(algo, name)) is not None}
+    return RegionSettings(
+        method=algo.name,
+        kind=region.kind,
+        anchor=algo.anchor,
+        has_budget=region.uses("budget") and not region.budget.is_off,
+        bounds=bounds,
+        window=_window(algo),
+        updates_per_rollout=trainer.updates_per_step,
+        staleness=trainer.staleness,
+        sampler_is_policy=config.engine.kind == "native" and config.engine.is_exact,
+    )
+
+
+_BOUNDS = ("delta", "delta_mean", "clip_low", "clip_high", "dual_clip")
+
+
+def _read(algo: AlgoSpec, name: str) -> float | None:
+    """The value of a bound of the selected region; None where it does not read it or has none."""
+    region = algo.trust_region
+    value: float | None = getattr(region, name) if region.reads(name) else None
+    return value
+
+
+def _window(algo: AlgoSpec) -> tuple[float, float] | None:
+    """The bounds of the token's own ratio, where the method clips it with the same ones at every position."""
+    region = algo.trust_region
+    if region.kind != "ratio_clip" or region.clip_space != "ratio" or algo.surrogate.ratio != "token":
+        return None
+    return max(0.0, 1 - region.clip_low), 1 + region.clip_high
+
+
+def warnings_before(config: RunConfig) -> list[str]:
+    """What can be said of the run before it starts; empty where the region can act, or there is none."""
+    said = cannot_act(region_settings(config))
+    return [] if said is None else [said]
+
+
+def warnings_after(config: RunConfig, folder: RunFolder) -> list[str]:
+    """What can be said of the run once its metrics are there; empty where the region acted, or there is none."""
+    said = did_not_act(region_settings(config), folder.rows("metrics.jsonl"))
+    return [] if said is None else [said]
