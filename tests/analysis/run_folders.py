@@ -194,6 +194,7 @@ def write_run(
     if profiles:
         _write_lines(folder / "profiles.jsonl", list(profile_rows(algo, last, generator)))
         _write_lines(folder / "agreement.jsonl", list(agreement_rows(algo, last)))
+        (folder / "masked_tokens.json").write_text(json.dumps(masked_tokens(algo, last)), encoding="utf-8")
     for step in range(keep_every, last + 1, keep_every):
         evaluated = step % evaluate_every == 0 or step == last
         _write_lines(folder / "samples" / f"step_{step:06d}.jsonl", sample_rows(algo, step, evaluated))
@@ -298,6 +299,39 @@ def agreement_rows(algo: str, last: int) -> Any:
             "masked": [40, 60],
             "both": [[40, 30], [30, 60]],
         }
+
+
+def masked_tokens(algo: str, last: int) -> dict[str, Any]:
+    """Of 1,000 tokens per step, a method masks its shares; digits twice as often as operators, the end never."""
+    _, _, by_threshold, by_budget = BEHAVIOUR.get(algo, (0.5, 0.05, 0.02, 0.0))
+
+    def cells(shares: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
+        return {
+            name: [
+                round(1000 * last * of_tokens),
+                round(1000 * last * by_threshold * of_masked),
+                round(1000 * last * by_budget * of_masked),
+                500 * last * of_tokens,
+                800 * last * by_threshold * of_masked,
+                800 * last * by_budget * of_masked,
+            ]
+            for name, (of_tokens, of_masked) in shares.items()
+        }
+
+    return {
+        "steps": last,
+        "columns": ["tokens", "threshold", "budget", "weight", "threshold_weight", "budget_weight"],
+        "tokens_left_out": 0,
+        "total": cells({"all": (1.0, 1.0)})["all"],
+        "cells": {
+            "token": cells({"7": (0.2, 0.5), "1": (0.3, 0.2), "+": (0.3, 0.3), "<eos>": (0.2, 0.0)}),
+            "class": cells({"digit": (0.5, 0.7), "operator": (0.3, 0.3), "end": (0.2, 0.0)}),
+            "position": cells({"0 to 10%": (0.5, 0.2), "90 to 100%": (0.5, 0.8)}),
+            "entropy": cells({"below 0.01": (0.6, 0.1), "0.3 to 1": (0.3, 0.5), "2 or more": (0.1, 0.4)}),
+            "probability": cells({"0.1 to 0.5": (0.4, 0.9), "0.99 or more": (0.6, 0.1)}),
+            "sign": cells({"negative": (0.6, 0.8), "positive": (0.4, 0.2)}),
+        },
+    }
 
 
 def config_of(algo: str, seed: int, rate: float, steps: int) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def test_every_figure_is_a_png_at_twice_the_size_and_a_pdf(written: ReportFiles)
         "divergence-map",
         "masking-map",
         "rule-agreement",
+        "what-the-mask-removes",
         "mismatch",
     }
     for path in written.figures:
@@ -174,6 +175,7 @@ def test_tables_parse_back_from_csv(written: ReportFiles) -> None:
         "paper",
         "paper-benchmarks",
         "stability",
+        "masked-tokens",
         "configuration",
         "budget",
         "runs",
@@ -204,7 +206,7 @@ def test_markdown_links_its_figures_and_keeps_text_harmless(written: ReportFiles
 def test_markdown_tables_are_whole(written: ReportFiles) -> None:
     assert written.markdown is not None
     blocks = re.findall(r"(?:^\|.*\|\s*$\n?)+", written.markdown.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", row)) for row in block.strip().splitlines()}
         assert len(widths) == 1, block

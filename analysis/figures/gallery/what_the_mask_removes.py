@@ -28,11 +28,11 @@ _FEWEST_TOKENS = 50
     "what_the_mask_removes",
     title="What the mask removes",
     section="mechanisms",
-    caption="Above: the share of tokens masked, by the class of the token, its relative position, its probability under "
-    "the rollout policy, the entropy of the policy there, and the sign of its advantage. Below: the share of their "
-    "gradient weight |A| ρ (what plain policy gradient gives them) that the mask takes away. Summed over updates and "
-    "seeds. Methods that mask nothing are left out, and so are cells of fewer than 50 tokens.",
-    about="masked tokens and dropped gradient weight by class, position, probability, entropy and sign of the advantage",
+    caption="Above: the share of tokens masked, by the class of the token, its relative position, its probability "
+    "under the rollout policy, the entropy of the policy there, and the sign of its advantage. Below: the share of "
+    "their gradient weight |A| ρ (what plain policy gradient gives them) that the mask takes away. Summed over updates "
+    "and seeds. Methods that mask nothing are left out, and so are cells of fewer than 50 tokens.",
+    about="masked tokens and dropped gradient weight by kind of token, position, probability, entropy and sign of A",
     per_panel=True,
     place=7,
 )
