@@ -20,8 +20,9 @@ AXES = (
     ("entropy", "entropy of π (nats)", True),
     ("sign", "sign of advantage", False),
 )
-_FEWEST_TOKENS = 50
-"""A cell with fewer tokens, counted once per update, is not drawn: its shares say little."""
+_SMALLEST_SHARE = 0.001
+"""A cell with less of a method's tokens is not drawn: its shares say little."""
+_MOST_LABELS = 8
 
 
 @figure(
@@ -31,7 +32,7 @@ _FEWEST_TOKENS = 50
     caption="Above: the share of tokens masked, by the class of the token, its relative position, its probability "
     "under the rollout policy, the entropy of the policy there, and the sign of its advantage. Below: the share of "
     "their gradient weight |A| ρ (what plain policy gradient gives them) that the mask takes away. Summed over updates "
-    "and seeds. Methods that mask nothing are left out, and so are cells of fewer than 50 tokens.",
+    "and seeds. Methods that mask nothing are left out, and so are cells with less than 0.1% of the tokens.",
     about="masked tokens and dropped gradient weight by kind of token, position, probability, entropy and sign of A",
     per_panel=True,
     place=7,
@@ -57,15 +58,15 @@ def draw(data: FigureData) -> Figure:
                 points = [
                     (index + (0 if ordered else 0.5 * ((place + 0.5) / len(seen) - 0.5)), share(counts[cell]))
                     for index, cell in enumerate(cells)
-                    if cell in counts and counts[cell].tokens >= _FEWEST_TOKENS
+                    if cell in counts and _is_large(counts[cell], found)
                 ]
                 _plot(axes, points, data.looks[method], ordered)
                 high = max([high, *(value for _, value in points)])
             axes.set_xlim(-0.5, len(cells) - 0.5)
             style.percent_axis(axes, 0.0, min(1.0, max(0.005, 1.12 * high)))
-            axes.set_xticks(
-                range(len(cells)), cells if row else [""] * len(cells), rotation=40, ha="right", fontsize=8
-            )
+            every = 1 + len(cells) // (_MOST_LABELS + 1)
+            labels = cells[::every] if row else [""] * len(cells[::every])
+            axes.set_xticks(range(0, len(cells), every), labels, rotation=40, ha="right", fontsize=8)
             if not row:
                 axes.set_title(title)
             if not column:
@@ -77,10 +78,14 @@ def draw(data: FigureData) -> Figure:
 def _cells(seen: dict[str, MaskedTokens], axis: str) -> list[str]:
     """The cells of an axis that any method has enough tokens in, in their order."""
     total = sum((each for each in list(seen.values())[1:]), start=next(iter(seen.values())))
-    cells = [name for name, counts in total.by(axis) if counts.tokens >= _FEWEST_TOKENS]
+    cells = [name for name, counts in total.by(axis) if _is_large(counts, total)]
     if axis == "class":
         return sorted(cells, key=lambda name: -total.cells[axis][name].tokens)
     return cells
+
+
+def _is_large(counts: MaskCounts, found: MaskedTokens) -> bool:
+    return counts.tokens >= _SMALLEST_SHARE * found.total.tokens
 
 
 def _masked(counts: MaskCounts) -> float:
