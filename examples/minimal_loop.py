@@ -166,6 +166,7 @@ def token_batch(policy: Policy, rollout: Rollout, rows: Tensor) -> TokenBatch:
         advantages=rollout.advantages[rows],
         response_mask=rollout.response_mask[rows],
         old_logp=rollout.logp[rows],
+        vocabulary=VOCABULARY,
         topk=TopK(
             rollout_logp=rollout.top_logp[rows],
             policy_logp=log_probs.detach().gather(-1, top_tokens),
@@ -188,9 +189,8 @@ def update(
         batch = token_batch(policy, rollout, rows)
         objective = token_objective(batch, algo, progress=progress)
         whole = denominator(batch.response_mask, algo.aggregation)
-        loss = aggregate(objective.loss, batch.response_mask, algo.aggregation, whole)
         optimizer.zero_grad()
-        loss.backward()
+        aggregate(objective.loss, batch.response_mask, algo.aggregation, whole).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         masked += int(objective.masked.sum())

@@ -132,6 +132,7 @@ class Diagnostics:
         return (
             {name: value for drift in drifts for name, value in drift.items()}
             | self._direction()
+            | weights
             | {
                 "policy/divergence": mean("divergence", "divergence tokens"),
                 "policy/entropy": mean("entropy", "entropy tokens"),

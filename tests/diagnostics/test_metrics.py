@@ -152,7 +152,7 @@ def test_responses_whose_weight_vanishes_are_counted() -> None:
         paper_anchor="rollout",
         surrogate={"kind": "gamma", "ratio": "sequence_product"},
     )
-    # Products of e^-3, 1, e^3 and e^0.5: phi is 0.049, 1, 0 and 0.38 for A > 0, and there is a row without tokens.
+    # Products of e^-3, 1, e^3 and e^0.5: phi is 0.043, 1, 0 and 0.39 for A > 0, and there is a row without tokens.
     logp = torch.tensor([[-3.0, -3.0], [-1.0, -2.0], [-0.5, -0.5], [-1.25, -1.25], [0.0, 0.0]])
     rollout = torch.tensor([[-1.5, -1.5], [-1.5, -1.5], [-2.0, -2.0], [-1.5, -1.5], [-1.0, -1.0]])
     mask = torch.tensor([[True, True]] * 4 + [[False, False]])
