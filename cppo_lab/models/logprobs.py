@@ -157,6 +157,7 @@ def token_statistics(
     chosen: Tensor | None = None,
     full: bool = False,
     entropy_gradient: bool = False,
+    collision: bool = False,
 ) -> TokenStatistics:
     """`hidden_statistics` of the hidden states that `response_hidden` computes."""
     return hidden_statistics(
@@ -167,4 +168,5 @@ def token_statistics(
         chosen=chosen,
         full=full,
         entropy_gradient=entropy_gradient,
+        collision=collision,
     )

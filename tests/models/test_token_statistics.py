@@ -148,6 +148,24 @@ def test_entropy_carries_gradient_only_when_asked(network: torch.nn.Module) -> N
     assert asked.entropy.requires_grad
 
 
+@pytest.mark.parametrize("with_chosen", [False, True])
+def test_collision_is_the_sum_of_squared_probabilities(
+    network: torch.nn.Module, with_chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = ragged()
+    chosen = torch.zeros(4, LENGTH, 2, dtype=torch.long) if with_chosen else None
+    monkeypatch.setattr(logprobs, "_LOGIT_ENTRIES", 3 * len(TOKENIZER))
+    found = token_statistics(
+        network, batch.tokens, batch.mask, WIDTH, temperature=0.7, chosen=chosen, full=True, collision=True
+    )
+    assert found.collision is not None
+    assert found.log_distribution is not None
+    assert (found.chosen_logp is not None) == with_chosen
+    torch.testing.assert_close(found.collision, found.log_distribution.exp().square().sum(-1))
+    assert not found.collision.requires_grad
+    assert token_statistics(network, batch.tokens, batch.mask, WIDTH).collision is None
+
+
 def test_entropy_lies_between_zero_and_that_of_the_uniform_distribution(network: torch.nn.Module) -> None:
     batch = ragged()
     with torch.no_grad():

@@ -211,6 +211,24 @@ def test_every_method_takes_two_steps(name: str, output: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_the_trainer_provides_what_a_predicted_change_needs_of_the_tail(output: Path) -> None:
+    predicted = ["algo.trust_region.direction=predicted", "algo.trust_region.tail=second_moment"]
+    loop = loop_for(tiny_config(output, "algo=dppo_topk_kl", "algo.divergence.k=3", *predicted))
+    loop._sample_ahead(0)
+    batch, _ = loop.learner.token_batch(loop.pending[0], torch.arange(8))
+    assert batch.vocabulary is not None
+    assert batch.vocabulary > 3
+    assert batch.collision is not None
+    assert batch.topk is not None
+    mask = batch.response_mask
+    largest = batch.topk.policy_logp.exp().square().sum(-1)
+    assert (batch.collision[mask] >= largest[mask] - 1e-6).all()
+    assert (batch.collision[mask] <= 1 + 1e-6).all()
+    metrics, _ = loop._train_step()
+    assert 0 < metrics["mask/direction_turned"] < 1
+    assert {"mask/share_away", "mask/share_toward", "mask/direction_undecided"} <= metrics.keys()
+
+
 def test_evaluation_is_fixed_and_leaves_training_untouched(output: Path) -> None:
     loop = loop_for(tiny_config(output))
     first = loop.held_out.evaluate(0)
