@@ -222,7 +222,12 @@ def _at_one_rate(grid: Grid, baseline: Grid) -> tuple[float, Contrast | None]:
 
 
 def _best(grid: Grid) -> str:
-    return grid.point(int(np.argmax(grid.values("final").mean(axis=0))))
+    """The best setting over all seeds, and whether its learning rate is at an end of what was tried."""
+    best = int(np.argmax(grid.values("final").mean(axis=0)))
+    rates = grid.points[:, grid.axes.index(RATE)] if RATE in grid.axes else np.array([])
+    ends = {"smallest": rates.min(), "largest": rates.max()} if len(set(rates)) > 1 else {}
+    at = next((f", the {name} rate tried" for name, end in ends.items() if rates[best] == end), "")
+    return f"{grid.point(best)}{at}"
 
 
 def _beyond(moved: Array, kl: Array) -> str:

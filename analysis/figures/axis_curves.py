@@ -128,7 +128,7 @@ def difference_row(curves: Sequence[Sensitivity], baselines: Mapping[str, str]) 
             found.append(estimate([pair.value for pair in pairs], [pair.error for pair in pairs]))
         return found
 
-    return Row("less plain policy gradient\nat the same rate (points)", difference, "difference", 2.1)
+    return Row("over plain policy\ngradient (points)", difference, "difference", 2.1)
 
 
 def _row(
@@ -181,10 +181,11 @@ def _marks(axes: Axes, curve: Sensitivity, look: Look, published: float | None) 
 
 def _settings_axis(axes: Axes, curves: Sequence[Sensitivity], is_last: bool) -> None:
     values = sorted({float(value) for curve in curves for value in curve.values})
-    # Half an octave has room for a label; the rest have a tick alone.
+    # A label needs about a seventh of the axis; settings closer than that have a tick alone.
+    room = 0.14 * np.log2(values[-1] / values[0])
     labelled: list[float] = []
     for value in values:
-        if not labelled or np.log2(value / labelled[-1]) > 0.9:
+        if not labelled or np.log2(value / labelled[-1]) > room:
             labelled.append(value)
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -218,6 +219,8 @@ def _share_limits(grid: np.ndarray, rows: Sequence[Row], blocks: int) -> None:
                     axes.set_ylim(max(shown.min(), style.log_floor(shown)) / 1.6, shown.max() * 1.6)
                     style.log_axis(axes.yaxis)
             continue
+        if row.kind == "difference":
+            finite = np.append(finite, 0.0)
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
         air = 0.12 * max(high - low, 0.01)
         for axes in same:
