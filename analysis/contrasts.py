@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from cppo_lab.analysis import statistics
+from cppo_lab.analysis.claims import ACCURACIES
 from cppo_lab.analysis.run_table import Array, Run
 from cppo_lab.analysis.statistics import Estimate
 
@@ -26,15 +27,24 @@ _ERRORS = {"final": "final_error", "best": "evaluation_stderr"}
 
 @dataclass(frozen=True)
 class Pair:
-    """One paired difference, its evaluation error (NaN where none is known), and the ids of the runs behind it."""
+    """One paired difference, its evaluation error (NaN where none is known), and the ids of the runs behind it.
+
+    choice: the tuned points behind it, with the error of each; a point on both sides cancels.
+    """
 
     value: float
     error: float
     runs: frozenset[str]
+    choice: frozenset[tuple[str, float]] = frozenset()
 
     def minus(self, other: Pair) -> Pair:
         """The difference of two values, with the error of it."""
-        return Pair(self.value - other.value, math.hypot(self.error, other.error), self.runs | other.runs)
+        return Pair(
+            self.value - other.value,
+            math.hypot(self.error, other.error),
+            self.runs | other.runs,
+            self.choice ^ other.choice,
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,9 @@ def pair_up(
 def contrast(treatment: str, baseline: str | None, pairs: Iterable[Pair]) -> Contrast:
     """The contrast over these pairs, adjusted for no other."""
     kept = tuple(pairs)
-    seen = estimate([pair.value for pair in kept], [pair.error for pair in kept])
+    chosen = frozenset[tuple[str, float]]().union(*(pair.choice for pair in kept))
+    shared = math.hypot(*(error for _, error in chosen))
+    seen = estimate([pair.value for pair in kept], [pair.error for pair in kept], shared)
     made = Contrast(treatment, baseline, kept, seen)
     return replace(made, p_adjusted=made.p)
 
@@ -193,21 +205,29 @@ def seeds_to_show_equal(seen: Estimate | None, margin: float, family: int) -> fl
     return statistics.pairs_to_show_equal(seen.mean, seen.sd, margin, POWER, 1 - ALPHA / family) or math.inf
 
 
-def estimate(values: Sequence[float] | Array, errors: Sequence[float] = ()) -> Estimate | None:
+def estimate(
+    values: Sequence[float] | Array, errors: Sequence[float] = (), shared: float = 0.0
+) -> Estimate | None:
     """Mean and interval of the finite ones of `values` [n]; None when there is none.
 
     errors: evaluation errors of the values; the spread is never taken to be smaller than they alone must cause.
+    shared: an error that all values have in common, such as that of the choice of a tuned point.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     known = np.array([error for error in errors if math.isfinite(error)])
     least = float(np.sqrt((known**2).mean())) if len(known) else 0.0
-    return statistics.t_interval(finite, least_sd=least) if len(finite) else None
+    return statistics.t_interval(finite, least_sd=least, shared_error=shared) if len(finite) else None
 
 
 def _by_pair(runs: Iterable[Run], score: str) -> dict[tuple[str, str], Pair]:
     error = _ERRORS.get(score)
     return {
-        run.pair: Pair(run.score(score), getattr(run, error) if error else math.nan, frozenset([run.run_id]))
+        run.pair: Pair(
+            run.score(score),
+            getattr(run, error) if error else math.nan,
+            frozenset([run.run_id]),
+            run.choice if score in ACCURACIES else frozenset(),
+        )
         for run in runs
     }

@@ -71,6 +71,8 @@ class Run(Scores):
     accuracy: Curve = field(default=_EMPTY)
     budget: Curve = field(default=_EMPTY)
     deviation: Curve = field(default=_EMPTY)
+    choice: frozenset[tuple[str, float]] = frozenset()
+    """Of a run at a tuned point: the point, and the standard error in accuracy that comes from how it was chosen."""
     duration_s: float = math.nan
     device: str = ""
     commit: str = ""

@@ -42,11 +42,14 @@ class Estimate:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
-def t_interval(values: Array, level: float = LEVEL, *, least_sd: float = 0.0) -> Estimate:
+def t_interval(
+    values: Array, level: float = LEVEL, *, least_sd: float = 0.0, shared_error: float = 0.0
+) -> Estimate:
     """Mean of `values` [n] with Student's t interval; zero spread gives a zero-width interval.
 
     least_sd: the spread that measurement error alone must cause. Two or three seeds can agree by chance far
     better than their evaluations are exact; their spread is then raised to this.
+    shared_error: a standard error that all values have in common, which no number of them averages out.
     Raises ValueError for an empty or non-finite array.
     """
     sample = _finite(values)
@@ -54,7 +57,7 @@ def t_interval(values: Array, level: float = LEVEL, *, least_sd: float = 0.0) ->
     mean = float(sample.mean())
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n, math.nan)
-    sd = max(float(sample.std(ddof=1)), least_sd)
+    sd = math.hypot(max(float(sample.std(ddof=1)), least_sd), shared_error * math.sqrt(n))
     half = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, sd)
 

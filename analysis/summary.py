@@ -20,6 +20,7 @@ from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import Array, Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize, step_size
+from cppo_lab.analysis.tuned import at_tuned_points
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Summary:
 def summarise(study: Study) -> Summary:
     """All results, contrasts and claims of a study."""
     table, scoring = score_runs(study)
+    table = at_tuned_points(table, study.tuned.get("points", ()))
     planned = _planned(study)
     claims = [claim for claim in read_claims(study.name, study.claims) if answerable(claim, planned)]
     tests = check_claims(claims, table, planned, study.name)

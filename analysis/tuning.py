@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import datetime
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cppo_lab.analysis.load.result_files import read_results, rows_of, score
 from cppo_lab.analysis.load.result_sets import Row
 from cppo_lab.analysis.load.scores import score_runs
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
-from cppo_lab.config.compose import compose_runs
+from cppo_lab.config.compose import compose_runs, default_choice
 from cppo_lab.config.identity import run_ids
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.seed_axes import is_seed_axis
@@ -33,10 +34,10 @@ from cppo_lab.sweeps.trials import (
     tuned_axes,
     with_setting,
 )
-from cppo_lab.sweeps.tune_choice import PRUNE_LEVEL, Scores, choose, mean_of, regret
+from cppo_lab.sweeps.tune_choice import PRUNE_LEVEL, Scores, choice_error, choose, mean_of, regret
 from cppo_lab.sweeps.tune_rounds import Study, Widening, seeds_wanted
 from cppo_lab.sweeps.tune_section import THRESHOLD, TuneSection
-from cppo_lab.sweeps.tuned_points import Published, Tried, TunedPoint, TunedPoints
+from cppo_lab.sweeps.tuned_points import REGIME, Published, Tried, TunedPoint, TunedPoints
 
 RULE = (
     "the highest mean final accuracy over the tuning seeds; among equals the smaller values, "
@@ -177,7 +178,11 @@ def _point(request: Request, study: Study, here: Round, place: Place) -> TunedPo
         if _place(run, request.section) == place and _setting(run, request.section, study) == chosen
     )
     mean = mean_of(list(scores[chosen].values()))
-    choices = {"model": run.config.model.name, "task": run.config.task.kind}
+    choices = {
+        "model": run.config.model.name,
+        "task": run.config.task.kind,
+        REGIME: values_set(run.overrides).get(REGIME, default_choice(REGIME)),
+    }
     return TunedPoint(
         panel={**dict(place.panel), **{k: v for k, v in choices.items() if k not in dict(place.panel)}},
         method=place.method,
@@ -185,6 +190,7 @@ def _point(request: Request, study: Study, here: Round, place: Place) -> TunedPo
         setting=dict(chosen),
         accuracy=round(mean.value, 5),
         stderr=_rounded(mean.error),
+        choice_error=_rounded(choice_error(scores)),
         trials=len(study.trials.settings[place]),
         published=_published(request.section, study, place, scores),
         notes=tuple(_notes(request.section, study, here, place)),
@@ -305,10 +311,5 @@ def _incomplete(request: Request, here: Round) -> UserError:
     )
 
 
-def _rounded(value: float) -> float | None:
-    return None if value != value else round(value, 5)
-
-
-def panels_of(points: Sequence[TunedPoint]) -> list[str]:
-    """The panels of points in words, each once."""
-    return list(dict.fromkeys(point.place.partition(" (")[2].rstrip(")") for point in points))
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Heading:
     command: the overrides of a sweep given on the command line; empty for a sweep from a file.
     source: where the runs come from; empty for a single sweep.
     claims: the claims of the sweep's file; none where several sweeps are joined.
+    tuned: the tuned points that the runs are at, as the sweep's manifest lists them; empty where they are not tuned.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Heading:
     created_at: str | None = None
     source: str = ""
     claims: tuple[Mapping[str, Any], ...] = ()
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from cppo_lab.analysis.load.result_files import read_results, run_table
 from cppo_lab.analysis.reproductions.planned import planned_runs
 from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.step_size import StepSize, step_size
+from cppo_lab.analysis.tuned import at_tuned_points, points_of_file
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep, sweep_names
 
@@ -51,7 +52,7 @@ class Item:
 def read_item(name: str, folder: Path, scale: str = "lab") -> Item:
     """The sweep `name` and its result file in `folder`."""
     sweep = read_sweep(name, scale)
-    table = run_table(read_results(folder / f"{sweep.slug}.csv"))
+    table = at_tuned_points(run_table(read_results(folder / f"{sweep.slug}.csv")), points_of_file(sweep))
     claims, planned = read_claims(name, sweep.claims), planned_runs(sweep)
     if scale == PAPER_SCALE:
         # Some claims concern the embedded task or regimes that only exist at laptop scale.

@@ -11,10 +11,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cppo_lab.sweeps.trials import Setting
 from cppo_lab.sweeps.tune_section import Prune
 
 PRUNE_LEVEL = 0.99
+DRAWS = 1000
+"""Of the bootstrap over tuning seeds; they are the same in every study."""
 Scores = Mapping[Setting, Mapping[str, float]]
 """Final accuracy, 0 to 1, of each setting by the tuning seed."""
 
@@ -41,7 +45,33 @@ def choose(scores: Scores) -> Setting:
     """
     most = max(len(by_seed) for by_seed in scores.values())
     complete = {setting: by_seed for setting, by_seed in scores.items() if len(by_seed) == most}
-    return min(complete, key=lambda setting: (-_mean(complete[setting]), [value for _, value in setting]))
+    return min(complete, key=lambda setting: (-_mean(complete[setting]), _values_of(setting)))
+
+
+def choice_error(scores: Scores) -> float | None:
+    """The standard error, in true accuracy, that comes from choosing on these seeds rather than on others.
+
+    Over seeds drawn anew (a bootstrap), the root mean square of how much the setting then chosen differs from the one
+    chosen, by the means of all seeds, corrected for the draws' spread being that of n seeds and not of infinitely many.
+    None for a single seed. Two methods that are one can be tuned to different settings, and a test that knows the test
+    seeds alone would call that a difference between methods.
+    """
+    chosen = choose(scores)
+    seeds = list(scores[chosen])
+    if len(seeds) < 2:
+        return None
+    # Ascending, so that the first of equal means is the one that `choose` takes.
+    complete = [setting for setting in sorted(scores, key=_values_of) if len(scores[setting]) == len(seeds)]
+    table = np.array([[scores[setting][seed] for seed in seeds] for setting in complete])
+    draws = np.random.default_rng(0).integers(0, len(seeds), (DRAWS, len(seeds)))
+    chosen_anew = table[:, draws].mean(-1).argmax(0)
+    means = table.mean(-1)
+    squared = float(((means[chosen_anew] - means[complete.index(chosen)]) ** 2).mean())
+    return math.sqrt(squared * len(seeds) / (len(seeds) - 1))
+
+
+def _values_of(setting: Setting) -> list[float]:
+    return [value for _, value in setting]
 
 
 def regret(scores: Scores, chosen: Setting, other: Setting) -> Mean | None:

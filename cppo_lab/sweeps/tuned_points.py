@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from cppo_lab.config.compose import default_choice
 from cppo_lab.errors import UserError
 from cppo_lab.files import file_sha256, write_atomically
 from cppo_lab.plugins import sweep_dirs
@@ -22,12 +23,15 @@ from cppo_lab.sweeps.sweep_file import SweepFile
 from cppo_lab.sweeps.tune_section import THRESHOLD
 
 FOLDER = "tuned"
-# Choices that a panel names although its study may not vary them: a point holds for no other model or task.
+# What a panel names although its study may not vary it: a point holds for no other model, task or regime. The
+# configuration names the first two; a regime is known by its override alone.
 CHOICES = ("model", "task")
+REGIME = "regime"
 HEADER = """\
 # Written by `cppo-lab tune`, from the results of a tuning study; sweeps that say `tuned: {name}` use it.
 # accuracy: mean final accuracy over the tuning seeds, the highest of the settings tried and so a little too high;
-# regret: what the published setting falls short of it on the same seeds.
+# regret: what the published setting falls short of it on the same seeds; choice_error: the standard error in accuracy
+# that comes from choosing on these seeds rather than on others, which contrasts of tuned methods count.
 """
 
 
@@ -55,7 +59,10 @@ class Published:
 
 @dataclass(frozen=True)
 class TunedPoint:
-    """The chosen setting of a method in a panel, and `overrides`, what it sets."""
+    """The chosen setting of a method in a panel, and `overrides`, what it sets.
+
+    choice_error: see `tune_choice.choice_error`; contrasts of tuned sweeps count it.
+    """
 
     panel: Mapping[str, str]
     method: str
@@ -63,6 +70,7 @@ class TunedPoint:
     setting: Mapping[str, float]
     accuracy: float
     stderr: float | None
+    choice_error: float | None
     trials: int
     published: Published
     notes: tuple[str, ...]
@@ -210,6 +218,7 @@ def tuned_runs(file: SweepFile, points: TunedPoints, runs: Sequence[Combination]
 def _tuned(file: SweepFile, points: TunedPoints, run: Combination) -> TunedRun:
     keys = {key for point in points.points for key in point.panel}
     values = {key: value for key in keys if (value := run.value(key)) is not None}
+    values.setdefault(REGIME, default_choice(REGIME))
     method = run.value("algo") or "the method of the configuration"
     point = points.point(method, values)
     given = {text.lstrip("+").partition("=")[0] for text in run.overrides}

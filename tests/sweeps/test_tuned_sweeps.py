@@ -39,6 +39,7 @@ def point(
         setting=setting,
         accuracy=0.7,
         stderr=0.01,
+        choice_error=0.005,
         trials=3,
         published=Published({"trainer.lr": 4e-4}, 0.4, 0.3, 0.02),
         notes=notes,
