@@ -1,4 +1,4 @@
-"""The table of what each method's mask removes."""
+"""The tables of what each method's mask removes, and of unsafe keeps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cppo_lab.analysis.formatting import NONE, percent
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.masked_tokens import MaskCounts, MaskedTokens, masked_tokens_of
 from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.load.unsafe_keeps import UnsafeKeeps, read_unsafe_keeps
 from cppo_lab.analysis.page.tables import Cell, Column, Table
 from cppo_lab.analysis.safe_text import brief, visible
 
@@ -99,3 +100,47 @@ def _ratio(part: float, whole: float) -> float:
 
 def _folders(study: Study, group: Group) -> Sequence[Path]:
     return list(study.runs.loc[study.runs["group"] == group.label, "folder"])
+
+
+def unsafe_keeps_table(study: Study) -> Table | None:
+    """One row per rule that was applied to states of these runs; None where that was not asked for."""
+    found = read_unsafe_keeps(map(Path, study.runs["folder"]))
+    if not found:
+        return None
+    methods = set(study.grouping.methods)
+    measures = dict.fromkeys(
+        f"D = {_DIVERGENCES.get(e.divergence, e.divergence)}, δ = {e.delta:g}" for e in found
+    )
+
+    def share(part: str, of: str) -> Column[UnsafeKeeps]:
+        return Column(
+            {"masked": "masked", "over": "over δ"}[part], lambda each: Cell.of(each.share(part, of), percent)
+        )
+
+    return Table.of(
+        "unsafe-keeps",
+        f"Unsafe keeps: every rule applied to the same states of these runs ({'; '.join(measures)}). Of the tokens "
+        "over δ: kept although D rises, and dropped although it does not. Predicted: by the token's own gradient step, "
+        "to first order. Measured: after an optimizer step of the rule. Of all kept: tokens on either side of δ.",
+        (
+            Column(
+                "rule",
+                lambda each: Cell(each.rule, method=each.rule if each.rule in methods else None),
+                numeric=False,
+            ),
+            Column("runs", lambda each: Cell(str(each.runs), each.runs)),
+            Column("states", lambda each: Cell(str(each.states), each.states)),
+            share("masked", "tokens"),
+            share("over", "tokens"),
+            Column("unsafe, predicted", lambda e: Cell.of(e.share("kept_over_predicted", "over"), percent)),
+            Column("unsafe, measured", lambda e: Cell.of(e.share("kept_over_measured", "over"), percent)),
+            Column("needless, predicted", lambda e: Cell.of(e.needless("predicted"), percent)),
+            Column("needless, measured", lambda e: Cell.of(e.needless("measured"), percent)),
+            Column("of all kept, predicted", lambda e: Cell.of(e.of_kept("predicted"), percent)),
+            Column("of all kept, measured", lambda e: Cell.of(e.of_kept("measured"), percent)),
+        ),
+        found,
+    )
+
+
+_DIVERGENCES = {"tv": "total variation", "kl": "KL from the rollout policy"}

@@ -169,6 +169,7 @@ def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Conten
         paper_tables.benchmarks_table(summary),
         tables.stability_table(summary),
         mask_tables.masked_tokens_table(study),
+        mask_tables.unsafe_keeps_table(study),
         run_tables.differences_table(study),
         run_tables.budget_table(study),
         run_tables.runs_table(study, summary),

@@ -22,6 +22,7 @@ from cppo_lab.cli import (
     sweep,
     train,
     tune,
+    unsafe_keeps,
 )
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import termination_as_interrupt
@@ -67,6 +68,7 @@ app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.command()(results.results)
 app.command()(inspect.inspect)
+app.command()(unsafe_keeps.unsafe_keeps)
 app.command()(compare.compare)
 app.command()(plan.plan)
 app.command("list")(list.list_)

@@ -195,7 +195,9 @@ def show_verdict(request: Request, as_json: bool) -> None:
 
 def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool) -> None:
     """Print how runs differ in configuration and results."""
+    from cppo_lab.analysis.load.mask_agreement import mask_agreement_sentences
     from cppo_lab.analysis.page.run_tables import differences_table
+    from cppo_lab.analysis.safe_text import visible
 
     if len({folder.resolve() for folder in _folders(output, names, "RUN")}) < 2:
         raise UserError("compare: needs at least two different runs; cppo-lab list runs lists them.")
@@ -206,6 +208,8 @@ def compare_runs(names: Sequence[str], output: Path, force: bool, as_json: bool)
     differences = differences_table(study)
     if differences is not None:
         _print_table(differences, [header for header, _ in differences.columns], "What differs")
+    for sentence in mask_agreement_sentences(study):
+        console().print(visible(sentence), markup=False, soft_wrap=True)
     _print_verdict(study, summary)
 
 

@@ -1,13 +1,17 @@
 """Mask overlap: which of the tokens that a run trains on other methods would mask, compared token by token."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cppo_lab.objectives.batch import TokenBatch
+from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.named import method
 from cppo_lab.objectives.objective import TokenObjective, token_objective
 from cppo_lab.objectives.spec import AlgoSpec
@@ -22,6 +26,8 @@ class MaskOverlap:
 
     rules: list[str]
     """Names of the methods, the run's own first."""
+    rule_ids: list[str]
+    """[rules] what makes each mask (`mask_rule_id`)."""
     tokens: int
     """Response tokens with a nonzero advantage; no others can be masked."""
     masked: list[int]
@@ -40,6 +46,7 @@ class MaskOverlapCounter:
     def __init__(self, algo: AlgoSpec, compared: Sequence[str] = COMPARED) -> None:
         self._others = [_at_rollout_policy(name) for name in compared if name != algo.name]
         self._names = [algo.name, *(other.name for other in self._others)]
+        self._ids = [mask_rule_id(rule) for rule in (algo, *self._others)]
         self._tokens = 0
         self._both = torch.zeros(len(self._names), len(self._names), dtype=torch.long)
 
@@ -54,7 +61,26 @@ class MaskOverlapCounter:
 
     def result(self) -> MaskOverlap:
         """The counts so far."""
-        return MaskOverlap(self._names, self._tokens, self._both.diagonal().tolist(), self._both.tolist())
+        masked = self._both.diagonal().tolist()
+        return MaskOverlap(self._names, self._ids, self._tokens, masked, self._both.tolist())
+
+
+def mask_rule_id(algo: AlgoSpec) -> str:
+    """What decides a method's mask, its anchor aside, as 12 hexadecimal digits: divergence, trust region and ratio.
+
+    A key added later leaves it as it is while it has its neutral value.
+    """
+    parts = {"divergence": algo.divergence, "trust_region": algo.trust_region}
+    content = {name: _acting(part) for name, part in parts.items()} | {"ratio": algo.surrogate.ratio}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _acting(part: Coordinate) -> dict[str, Any]:
+    return {
+        name: _acting(value) if isinstance(value, Coordinate) else value
+        for name, value, neutral in part.neutral_fields()
+        if value != neutral
+    }
 
 
 def _pairs(masked: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ LOCK_FILE = ".lock"
 """Locked by the process that trains the run."""
 
 MASKED_TOKENS = "masked_tokens.json"
+UNSAFE_KEEPS = "unsafe_keeps.json"
+"""Written by `cppo-lab unsafe-keeps` alone."""
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 

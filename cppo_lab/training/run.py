@@ -101,6 +101,7 @@ def _attempt(
 
 def _open(config: RunConfig, folder: RunFolder) -> None:
     """Write run.json and the uncommitted changes for this attempt."""
+    from cppo_lab.diagnostics.mask_overlap import mask_rule_id
     from cppo_lab.objectives.describe import admitted
     from cppo_lab.tracking.provenance import device_name, git_state, uncommitted_diff, versions
     from cppo_lab.training.region_warnings import warnings_before
@@ -129,6 +130,7 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
         cost_key=cost_key(config),
         theorem_1=admitted(config.algo),
         warnings=warnings_before(config),
+        mask_rule=mask_rule_id(config.algo),
         result_version=RESULT_VERSION,
         inputs=named_inputs(config),
         plugins=[plugin.described() for plugin in loaded(config.plugins)],

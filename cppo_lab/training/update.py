@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
@@ -24,12 +24,13 @@ from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import value_loss
 from cppo_lab.objectives.objective import batch_statistics, token_objective
 from cppo_lab.objectives.pooled import Statistics
-from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
+from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, Requirements
 from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
 
 Metrics = dict[str, float]
+BeforeUpdate = Callable[[Experience, Tensor], None]
 
 _TOKEN_MEAN = AggregationSpec(kind="token_mean")
 
@@ -83,10 +84,12 @@ class Learner:
         recorder: TokenRecorder | None = None,
         overlap: MaskOverlapCounter | None = None,
         masked_tokens: MaskedTokenCounter | None = None,
+        before_update: BeforeUpdate | None = None,
     ) -> Metrics:
         """All updates of training step `step` (from 0). Raises Diverged when a loss or gradient is not finite.
 
-        `overlap` is updated in the last epoch only, when the policy has moved furthest.
+        `overlap` is updated in the last epoch only, when the policy has moved furthest. `before_update` is called with
+        the experience and the rows of each minibatch, and leaves weights and optimizer as they are.
         """
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder, masked_tokens)
@@ -96,6 +99,8 @@ class Learner:
             taken.overlap = overlap if epoch == self.settings.epochs - 1 else None
             order = minibatch_order(self.settings, self._minibatch_seed, live, step, epoch)
             for place, rows in enumerate(order, epoch * self.settings.updates_per_epoch):
+                if before_update is not None:
+                    before_update(experience, rows)
                 self._update(experience, rows, step, place, taken)
         network.eval()
         metrics = taken.diagnostics.result() | taken.metrics(self.settings.grad_clip or math.inf)
@@ -212,11 +217,14 @@ class Learner:
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
     def token_batch(
-        self, experience: Experience, rows: Tensor, alone: bool = False
+        self, experience: Experience, rows: Tensor, alone: bool = False, needs: Requirements | None = None
     ) -> tuple[TokenBatch, Tensor | None]:
-        """The responses `rows` [N] under the present policy, with all tensors that the method needs; values [N, T]."""
+        """The responses `rows` [N] under the present policy, with all tensors of `needs`; values [N, T].
+
+        Without `needs`, with those of the method.
+        """
         rollout = experience.rollout.rows(rows)
-        needs = self.algo.requirements
+        needs = needs or self.algo.requirements
         width = rollout.response_mask.shape[1]
         inputs = (rollout.tokens, rollout.attention_mask, rollout.prompt_width)
         hidden = response_hidden(self.policy.network, *inputs)
