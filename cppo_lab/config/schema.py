@@ -58,7 +58,8 @@ class Trainer(Group):
 
     The learning rate of an update is `lr` times the factors of the warm-up, of `lr_schedule`, which falls to the share
     `lr_floor` over the planned updates, and of `lr_control`. `ess`: (min(1, ESS / N / lr_ess_base)) to the power
-    `lr_ess_exponent`, with the effective sample size of the minibatch's N responses under the weights prod pi_old / mu.
+    `lr_ess_exponent`, with the effective sample size of the minibatch's N responses under the weights prod pi / mu, pi
+    that of the start of the training step.
     `length_decay`: halved every `lr_length_period_factor` times the step of a surge, down to `lr_length_floor`; a surge
     is a mean response length above `lr_length_multiple` times that of the first `lr_length_window` steps.
     """

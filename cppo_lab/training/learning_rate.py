@@ -36,10 +36,9 @@ def schedule_factor(
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def row_log_weights(old_logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> Tensor:
-    """log of prod pi_old / mu [N], float64, of the responses that have tokens; inputs [B, T]."""
-    differences = read_logp(old_logp, mask).double() - read_logp(rollout_logp, mask).double()
-    return differences.sum(-1)[mask.any(-1)]
+def row_log_weights(logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> Tensor:
+    """log of prod pi / mu of each response [B], float64, from log-probabilities of its tokens [B, T]."""
+    return (read_logp(logp, mask).double() - read_logp(rollout_logp, mask).double()).sum(-1)
 
 
 def ess_share(log_weights: Tensor) -> float:
@@ -105,10 +104,10 @@ class LearningRate:
         self._ess_shares, self._last = [], math.nan
         self._of_step = 1.0 if self._decay is None else self._decay.factor(step, length)
 
-    def factor(self, updates: int, position: int, log_weights: Tensor) -> float:
+    def factor(self, updates: int, position: int, log_weights: Tensor | None) -> float:
         """The factor of the next update, after `updates` taken ones, at place `position` among those planned.
 
-        `log_weights` [N] are log of prod pi_old / mu of its responses, which only the control by ESS reads.
+        `log_weights` [N] are those of its responses (`row_log_weights`); None unless the control is by ESS.
         """
         settings = self._settings
         self._last = self._of_step * schedule_factor(
@@ -119,7 +118,7 @@ class LearningRate:
             floor=settings.lr_floor,
         )
         self._last *= warmup_factor(updates, settings.lr_warmup_updates)
-        if settings.lr_control == "ess":
+        if log_weights is not None:
             self._ess_shares.append(ess_share(log_weights))
             self._last *= min(1.0, self._ess_shares[-1] / settings.lr_ess_base) ** settings.lr_ess_exponent
         return self._last

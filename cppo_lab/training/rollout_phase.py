@@ -25,9 +25,6 @@ from cppo_lab.tasks.task import Task
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.recompute import recompute_logp, recompute_values
 
-# Responses of a forward pass without gradients where `microbatch_sequences` sets no bound.
-_RECOMPUTED_AT_ONCE = 256
-
 
 @dataclass(frozen=True)
 class GradedRollout:
@@ -83,7 +80,8 @@ class RolloutPhase:
         reference_logp = None if self.reference is None else self._recomputed(self.reference, rollout)
         values = None
         if self.critic is not None:
-            values = recompute_values(self.critic, self.policy, rollout, batch_size=self._batch_size)
+            at_once = self.settings.microbatch_sequences
+            values = recompute_values(self.critic, self.policy, rollout, batch_size=at_once)
         regulariser = self.algo.regulariser
         kl = None
         if reference_logp is not None and regulariser.kl_where == "reward":
@@ -137,12 +135,8 @@ class RolloutPhase:
             self.policy,
             rollout,
             temperature=self.settings.temperature,
-            batch_size=self._batch_size,
+            batch_size=self.settings.microbatch_sequences,
         )
-
-    @property
-    def _batch_size(self) -> int:
-        return self.settings.microbatch_sequences or _RECOMPUTED_AT_ONCE
 
     def _live(self, graded: GradedRollout) -> Tensor:
         """The groups to train on, bool [N]: all, or those in which the method's metric varies."""

@@ -28,6 +28,7 @@ from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, Requirements
 from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
+from cppo_lab.training.recompute import recompute_logp
 
 Metrics = dict[str, float]
 BeforeUpdate = Callable[[Experience, Tensor], None]
@@ -91,6 +92,7 @@ class Learner:
         `overlap` is updated in the last epoch only, when the policy has moved furthest. `before_update` is called with
         the experience and the rows of each minibatch, and leaves weights and optimizer as they are.
         """
+        log_weights = self._log_weights(experience)
         network = self.policy.network.train()
         taken = _Updates(Diagnostics(), profiler, recorder, masked_tokens)
         self._learning_rate.begin_step(step, experience.metrics["rollout/length_mean"])
@@ -101,7 +103,10 @@ class Learner:
             for place, rows in enumerate(order, epoch * self.settings.updates_per_epoch):
                 if before_update is not None:
                     before_update(experience, rows)
-                self._update(experience, rows, step, place, taken)
+                seen = None if log_weights is None else log_weights[rows][experience.loss_mask[rows].any(-1)]
+                position = step * self.settings.updates_per_step + place
+                factor = self._learning_rate.factor(self.updates, position, seen)
+                self._update(experience, rows, step, factor, taken)
         network.eval()
         metrics = taken.diagnostics.result() | taken.metrics(self.settings.grad_clip or math.inf)
         metrics |= self._learning_rate.metrics()
@@ -110,8 +115,25 @@ class Learner:
             self._controller.update(metrics["mask/share"])
         return metrics
 
-    def _update(self, experience: Experience, rows: Tensor, step: int, place: int, taken: _Updates) -> None:
-        """One optimizer update on the responses `rows` [N], at `place` among those planned for the step."""
+    def _log_weights(self, experience: Experience) -> Tensor | None:
+        """`row_log_weights` [B] under the weights at the start of the step; None where nothing reads them."""
+        if self.settings.lr_control != "ess":
+            return None
+        rollout, logp = experience.rollout, experience.old_logp
+        if rollout.policy_version != self.updates:
+            logp = recompute_logp(
+                self.policy.network,
+                self.policy,
+                rollout,
+                temperature=self.settings.temperature,
+                batch_size=self.settings.microbatch_sequences,
+            )
+        return row_log_weights(logp, rollout.logp, experience.loss_mask)
+
+    def _update(
+        self, experience: Experience, rows: Tensor, step: int, factor: float, taken: _Updates
+    ) -> None:
+        """One optimizer update on the responses `rows` [N], at `factor` times the learning rate."""
         settings = self.settings
         mask = experience.loss_mask[rows]
         policy_whole = denominator(mask, self.algo.aggregation)
@@ -138,11 +160,6 @@ class Learner:
                 f"diverged at step {step + 1}, update {self.updates + 1}: "
                 f"loss {total:g}, gradient norm {norm:g}"
             )
-        factor = self._learning_rate.factor(
-            self.updates,
-            step * settings.updates_per_step + place,
-            row_log_weights(experience.old_logp[rows], experience.rollout.logp[rows], mask),
-        )
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         taken.lr = self.optimizer.param_groups[0]["lr"]

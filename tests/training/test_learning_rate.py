@@ -65,7 +65,7 @@ def test_effective_sample_size_does_not_depend_on_a_common_factor_and_ignores_em
     assert ess_share(torch.empty(0)) == 1.0
     mask = torch.tensor([[True, True], [False, False]])
     old, mu = torch.tensor([[-1.0, -2.0], [math.nan, -9.0]]), torch.tensor([[-1.5, -1.0], [0.0, 0.0]])
-    assert row_log_weights(old, mu, mask).tolist() == [-0.5]
+    assert row_log_weights(old, mu, mask).tolist() == [-0.5, 0.0]
 
 
 def test_decay_stops_at_its_floor_and_does_not_start_without_a_surge() -> None:
@@ -99,6 +99,15 @@ def test_schedule_and_control_multiply_and_the_product_is_logged(output: Path) -
         assert metrics["train/lr"] == pytest.approx(config.trainer.lr * metrics["train/lr_factor"], rel=1e-12)
 
 
+def test_effective_sample_size_sees_how_old_a_batch_is(output: Path) -> None:
+    config = tiny_config(output, "trainer.lr_control=ess", "trainer.staleness=1", "trainer.lr=1e-3")
+    loop = loop_for(config)
+    shares = [loop._train_step()[0]["train/ess_share"] for _ in range(2)]
+    # The sampler runs at the trainer's own precision, so that only age tells them apart.
+    assert shares[0] == pytest.approx(1.0, abs=1e-3)
+    assert shares[1] < 0.99
+
+
 def test_a_schedule_counts_planned_updates_where_prompts_are_dropped(output: Path) -> None:
     config = tiny_config(output, "trainer.lr_schedule=linear", "trainer.prompts_per_minibatch=1")
     loop = loop_for(config)
@@ -117,6 +126,6 @@ def test_a_schedule_counts_planned_updates_where_prompts_are_dropped(output: Pat
 def test_without_schedule_or_control_nothing_is_logged_and_the_factor_is_one(output: Path) -> None:
     rate = LearningRate(tiny_config(output).trainer)
     rate.begin_step(0, 9.0)
-    assert rate.factor(0, 0, torch.zeros(3)) == 1.0
+    assert rate.factor(0, 0, None) == 1.0
     assert rate.metrics() == {}
     assert rate.state_dict() == {}
