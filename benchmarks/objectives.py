@@ -70,6 +70,7 @@ def make_batch(rows: int, width: int, algo: AlgoSpec, seed: int = 0) -> TokenBat
         weight_order=torch.rand(rows, width, generator=generator) if needs.needs_weight_order else None,
         rollout_entropy=torch.rand(rows, width, generator=generator) if needs.needs_rollout_entropy else None,
         version_lag=torch.full((rows, width), 2) if needs.needs_version_lag else None,
+        selection_order=torch.rand(rows, width, generator=generator) if needs.needs_selection_order else None,
         prompt=torch.arange(rows) // 8 if needs.needs_prompt else None,
     )
 

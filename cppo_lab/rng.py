@@ -19,6 +19,7 @@ class Stream(StrEnum):
     SAMPLING = "sampling"
     MINIBATCHES = "minibatches"
     SHUFFLED_WEIGHTS = "shuffled_weights"
+    SELECTION = "selection"
     EVALUATION = "evaluation"
     INITIALISATION = "initialisation"
     WARMUP = "warmup"

@@ -67,6 +67,8 @@ class TokenBatch:
     """[B, T] entropy of mu in nats at the position of each token."""
     version_lag: Tensor | None = None
     """[B, T] int: training steps that the weights which sampled the token are behind those being trained."""
+    selection_order: Tensor | None = None
+    """[B, T] sort keys drawn once per update; decide which candidates a selection draws."""
     prompt: Tensor | None = None
     """[B] int: equal for responses to the same prompt, within a minibatch."""
     collision: Tensor | None = None
@@ -82,7 +84,7 @@ class TokenBatch:
             raise ValueError(f"response_mask has dtype {self.response_mask.dtype}: must be torch.bool")
         for name in (
             "rollout_logp", "response_mask", "old_logp", "reference_logp", "entropy", "weight_order",
-            "rollout_entropy", "version_lag", "collision",
+            "rollout_entropy", "version_lag", "selection_order", "collision",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:

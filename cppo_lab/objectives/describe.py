@@ -34,12 +34,14 @@ def difference(first: AlgoSpec, second: AlgoSpec) -> dict[str, tuple[Any, Any]]:
 def summary(algo: AlgoSpec) -> dict[str, str]:
     """The method as one short text per coordinate: anchor, advantage, divergence, trust region, and so on.
 
-    A correction is named beside the surrogate, whose loss it multiplies, and so is the penalty that pulls to the
-    anchor.
+    A correction is named beside the surrogate, whose loss it multiplies, and so are a selection and the penalty that
+    pulls to the anchor.
     """
     surrogate = text_of(algo.surrogate)
     if not algo.correction.is_off:
         surrogate += f", x {text_of(algo.correction)}"
+    if not algo.selection.is_off:
+        surrogate += f", {text_of(algo.selection)}"
     if algo.regulariser.anchor_coefficient > 0:
         surrogate += f", {_anchor_penalty(algo.regulariser)}"
     return {

@@ -6,7 +6,7 @@ divergence -> trust region -> surrogate -> correction -> regularisers, as pure f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from cppo_lab.objectives.measured import Measured, measured
 from cppo_lab.objectives.pooled import PooledTokens, Statistics, merged, pooled
 from cppo_lab.objectives.regularisers import regulariser_loss
 from cppo_lab.objectives.scales import ScaleInputs
+from cppo_lab.objectives.selections import Selected, SelectionInputs
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.surrogates import SurrogateInputs, surrogate_loss
 from cppo_lab.objectives.thresholds import Thresholds, thresholds_at
@@ -58,7 +59,7 @@ class TokenObjective:
     masked: Tensor
     """bool: gate below 1. A soft gate counts as masking what the hard one would drop."""
     masked_by_threshold: Tensor
-    """bool: masked because the token (or its response) breaks the token-level threshold."""
+    """bool: masked because the token (or its response) breaks the token-level threshold, or is selected."""
     masked_by_budget: Tensor
     """bool: masked because of the prefix budget alone."""
     divergence: Tensor | None
@@ -110,7 +111,11 @@ def token_objective(
     found = measured(batch, algo)
     fixed_log_ratio = found.log_ratios.detach()
     at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
-    decision = _decide(batch, algo, found, at, _given_statistics(algo, statistics))
+    given = _given_statistics(algo, statistics)
+    decision = _decide(batch, algo, found, at, given)
+    selected = _selected(batch, algo, found, decision, given)
+    if selected.dropped is not None:
+        decision = _without(decision, selected.dropped)
     inputs = SurrogateInputs(
         found.logp,
         found.anchor_logp,
@@ -122,6 +127,10 @@ def token_objective(
         decision.window,
     )
     policy_loss, weight = surrogate_loss(inputs, algo.surrogate)
+    if selected.dropped is not None:
+        policy_loss = policy_loss.masked_fill(selected.dropped, 0.0)
+    if selected.penalty is not None:
+        policy_loss = policy_loss + selected.penalty
     factor = _correction(batch, algo, found.logp.detach(), found.advantages)
     if factor is not None:
         policy_loss = policy_loss * factor
@@ -173,15 +182,18 @@ def batch_statistics(
     """
     if not algo.requirements.needs_statistics:
         return {}
-    region = algo.trust_region
-    values = thresholds_at(region, step=step, progress=progress, controller=threshold_factor).values
+    at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
     with torch.no_grad():
-        pool = pooled(_pooled(part, measured(part, algo)) for part in parts)
-        return merged(statistic(pool) for statistic in algo.statistics(values))
+        pool = pooled(_pooled(part, algo, at) for part in parts)
+        return merged(statistic(pool) for statistic in algo.statistics(at.values))
 
 
-def _pooled(batch: TokenBatch, found: Measured) -> PooledTokens:
-    mask = batch.response_mask
+def _pooled(batch: TokenBatch, algo: AlgoSpec, at: Thresholds) -> PooledTokens:
+    mask, found = batch.response_mask, measured(batch, algo)
+    kept = mask
+    if not algo.selection.is_off:
+        # The region of a method with a selection reads no statistics itself.
+        kept = mask & ~_masked(_decide(batch, algo, found, at, {}))
     prompt = None if batch.prompt is None else batch.prompt.unsqueeze(-1).expand_as(mask)[mask]
     return PooledTokens(
         log_ratio=found.ratio[mask].double().log(),
@@ -189,7 +201,44 @@ def _pooled(batch: TokenBatch, found: Measured) -> PooledTokens:
         away=found.away[mask],
         distance=None if found.distance is None else found.distance[mask].double(),
         prompt=prompt,
+        logp=found.logp[mask],
+        kept=kept[mask],
+        order=None if batch.selection_order is None else batch.selection_order[mask],
     )
+
+
+def _masked(decision: Decision) -> Tensor:
+    return decision.by_threshold | decision.by_budget
+
+
+def _without(decision: Decision, dropped: Tensor) -> Decision:
+    return replace(
+        decision,
+        gate=decision.gate.masked_fill(dropped, 0.0),
+        by_threshold=decision.by_threshold | dropped,
+    )
+
+
+def _selected(
+    batch: TokenBatch, algo: AlgoSpec, found: Measured, decision: Decision, statistics: Statistics
+) -> Selected:
+    if algo.selection.is_off:
+        return Selected()
+    mask = batch.response_mask
+    if algo.needs("selection_order") and batch.selection_order is None:
+        raise ValueError(f"{algo.name} needs TokenBatch.selection_order")
+    selected: Selected = algo.selection.rule()(
+        SelectionInputs(
+            log_ratios=found.log_ratios,
+            logp=found.logp.detach(),
+            advantages=found.advantages,
+            kept=mask & ~_masked(decision),
+            mask=mask,
+            order=batch.selection_order,
+            statistics=statistics,
+        )
+    )
+    return selected
 
 
 def _given_statistics(algo: AlgoSpec, statistics: Statistics | None) -> Statistics:

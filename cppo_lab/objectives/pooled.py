@@ -31,6 +31,12 @@ class PooledTokens:
     """D_t, float64; None when the method has no divergence."""
     prompt: Tensor | None
     """The prompt that the token's response answers, int64; None when the batch does not say."""
+    logp: Tensor
+    """log pi."""
+    kept: Tensor
+    """bool: the trust region keeps it; of methods with a selection, else True."""
+    order: Tensor | None
+    """Sort keys drawn once per update; None without them."""
 
 
 def pooled(parts: Iterable[PooledTokens]) -> PooledTokens:
@@ -49,6 +55,9 @@ def pooled(parts: Iterable[PooledTokens]) -> PooledTokens:
         away=torch.cat([part.away for part in found]),
         distance=joined([part.distance for part in found]),
         prompt=joined([part.prompt for part in found]),
+        logp=torch.cat([part.logp for part in found]),
+        kept=torch.cat([part.kept for part in found]),
+        order=joined([part.order for part in found]),
     )
 
 

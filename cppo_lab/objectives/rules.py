@@ -26,7 +26,7 @@ Need = Literal[
     "divergence", "mean_divergence", "direction", "gate",  # other coordinates
     "weights", "budget", "ratio", "violation",
     "clip_window",  # bounds of the ratio, which some trust regions provide
-    "rollout_entropy", "version_lag", "prompt",  # tensors that the trainer must provide
+    "rollout_entropy", "version_lag", "prompt", "selection_order",  # tensors that the trainer must provide
     "scale",  # another coordinate
     "sharp_gate",  # a gate that reads whether a token is within the region, not by how much
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from cppo_lab.objectives.predicted_change import Tail
 from cppo_lab.objectives.regularisers import RegulariserSpec
 from cppo_lab.objectives.rules import Need, Rule, Statistic
 from cppo_lab.objectives.schedules import ScheduleSpec
+from cppo_lab.objectives.selections import SelectionSpec
 from cppo_lab.objectives.surrogates import SurrogateSpec
 from cppo_lab.objectives.trust_regions import TrustRegionSpec, trust_regions
 from cppo_lab.objectives.weights import WeightSpec
@@ -42,6 +43,7 @@ __all__ = [
     "RegulariserSpec",
     "Requirements",
     "ScheduleSpec",
+    "SelectionSpec",
     "SurrogateSpec",
     "TrustRegionSpec",
     "WeightSpec",
@@ -74,6 +76,8 @@ class Requirements:
     """How many training steps the weights that sampled each token are behind."""
     needs_prompt: bool
     """Which responses answer the same prompt."""
+    needs_selection_order: bool
+    """Sort keys drawn once per update, for a selection at random."""
     needs_statistics: bool
     """Statistics of the whole minibatch, computed before its losses (`batch_statistics`)."""
     needs_threshold_controller: bool
@@ -99,6 +103,7 @@ class AlgoSpec(Coordinate):
     divergence: DivergenceSpec = DivergenceSpec()
     trust_region: TrustRegionSpec = TrustRegionSpec()
     surrogate: SurrogateSpec = SurrogateSpec()
+    selection: SelectionSpec = SelectionSpec()
     correction: CorrectionSpec = CorrectionSpec()
     aggregation: AggregationSpec = AggregationSpec()
     regulariser: RegulariserSpec = RegulariserSpec()
@@ -159,6 +164,7 @@ class AlgoSpec(Coordinate):
             needs_rollout_entropy=self.needs("rollout_entropy"),
             needs_version_lag=self.needs("version_lag"),
             needs_prompt=self.needs("prompt"),
+            needs_selection_order=self.needs("selection_order"),
             needs_statistics=any(True for _ in self.statistics()),
             needs_threshold_controller=any(rule.feedback for rule in self.rules()),
         )

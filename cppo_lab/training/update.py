@@ -26,6 +26,7 @@ from cppo_lab.objectives.objective import batch_statistics, token_objective
 from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, Requirements
 from cppo_lab.objectives.thresholds import controller_of
+from cppo_lab.rng import Stream, torch_stream
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
 from cppo_lab.training.recompute import recompute_logp
@@ -290,11 +291,21 @@ class Learner:
             weight_order=cut(experience.weight_order),
             rollout_entropy=rollout.entropy,
             version_lag=torch.full_like(rollout.responses, experience.version_lag),
+            selection_order=cut(self._selection_order(experience)),
             prompt=experience.prompts[rows],
             collision=statistics.collision,
             vocabulary=self.policy.network.get_output_embeddings().weight.shape[0],
         )
         return batch, values
+
+    def _selection_order(self, experience: Experience) -> Tensor | None:
+        """Sort keys of all tokens of the rollout [B, T], drawn anew for every update; None where not needed."""
+        if not self.algo.requirements.needs_selection_order:
+            return None
+        rows, width = experience.loss_mask.shape
+        generator = torch_stream(self._minibatch_seed, Stream.SELECTION, self.updates)
+        # Column by column: a token's key depends on no response's length.
+        return torch.rand((width, rows), generator=generator).T.to(experience.loss_mask.device)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the policy's weights."""

@@ -52,6 +52,7 @@ def batch_for(algo: AlgoSpec, seed: int, rows: int = 4, width: int = 7) -> Token
         weight_order=torch.rand(rows, width, generator=generator),
         rollout_entropy=torch.rand(rows, width, generator=generator),
         version_lag=torch.randint(0, 5, (rows, width), generator=generator),
+        selection_order=torch.rand(rows, width, generator=generator),
         prompt=torch.arange(rows) // 2,
         collision=pi.exp().square().sum(-1),
         vocabulary=VOCABULARY,
@@ -131,6 +132,7 @@ def test_the_requirements_name_every_tensor_that_is_read(
         weight_order=batch.weight_order if needs.needs_weight_order else None,
         rollout_entropy=batch.rollout_entropy if needs.needs_rollout_entropy else None,
         version_lag=batch.version_lag if needs.needs_version_lag else None,
+        selection_order=batch.selection_order if needs.needs_selection_order else None,
         prompt=batch.prompt if needs.needs_prompt else None,
         collision=batch.collision if needs.needs_collision else None,
     )

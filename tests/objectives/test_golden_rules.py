@@ -72,6 +72,7 @@ def objective_of(given: Values, **coordinates: Any) -> TokenObjective:
         old_logp=tensor(given["old"]).log() if "old" in given else None,
         rollout_entropy=tensor(given["entropy"]) if "entropy" in given else None,
         version_lag=tensor(given["lag"]).long() if "lag" in given else None,
+        selection_order=tensor(given["order"]) if "order" in given else None,
         prompt=tensor(given["prompts"]).long() if "prompts" in given else None,
     )
     return token_objective(batch, algo, statistics=batch_statistics([batch], algo))
@@ -169,6 +170,11 @@ def of_ratio(name: str, given: Values, parameters: Values) -> Tensor:
     return found.ratio * mask_of(given["mu"])
 
 
+def of_selection(name: str, given: Values, parameters: Values) -> Tensor:
+    clipped = {"trust_region": CLIP, "surrogate": {"kind": "clipped"}} if "clip" in given else {}
+    return objective_of(given, selection={"kind": name, **parameters}, **clipped).policy_loss
+
+
 def of_correction(name: str, given: Values, parameters: Values) -> Tensor:
     found = objective_of(given, correction={"kind": name, **parameters}).correction
     return mask_of(given["mu"]).double() if found is None else found
@@ -199,6 +205,7 @@ FOUND: dict[str, Callable[[str, Values, Values], Tensor]] = {
     "divergence.kind": of_divergence,
     "regulariser.kl_kind": of_kl_estimator,
     "schedule.kind": of_schedule,
+    "selection.kind": of_selection,
     "surrogate.kind": of_surrogate,
     "surrogate.ratio": of_ratio,
     "trust_region.budget.kind": of_budget,

@@ -88,6 +88,7 @@ def random_batch(algo: AlgoSpec, rows: int = 4, width: int = 6, seed: int = 0) -
         weight_order=torch.rand(rows, width, generator=generator) if needs.needs_weight_order else None,
         rollout_entropy=torch.rand(rows, width, generator=generator) if needs.needs_rollout_entropy else None,
         version_lag=torch.full((rows, width), 2) if needs.needs_version_lag else None,
+        selection_order=torch.rand(rows, width, generator=generator) if needs.needs_selection_order else None,
         prompt=torch.arange(rows) // 2 if needs.needs_prompt else None,
         vocabulary=30,
     )

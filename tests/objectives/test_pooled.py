@@ -45,6 +45,9 @@ POOLED = {
     "tail, excess": tail("excess"),
     "tail, hill": tail("hill"),
     "tail of responses": tail("excess", ratio="sequence"),
+    "drawn by covariance": point(
+        selection={"kind": "clip_cov", "covariance_share": 0.05, "covariance_low": 0.05}
+    ),
 }
 
 
@@ -60,6 +63,7 @@ def minibatch(dtype: torch.dtype = torch.float64) -> TokenBatch:
         rollout_logp=mu.to(dtype),
         advantages=torch.randn(ROWS, generator=generator, dtype=torch.float64).to(dtype),
         response_mask=torch.rand(ROWS, WIDTH, generator=generator) < 0.8,
+        selection_order=torch.rand(ROWS, WIDTH, generator=generator),
         prompt=prompt,
     )
 
@@ -102,6 +106,33 @@ def test_without_the_minibatchs_statistics_the_objective_is_refused(algo: AlgoSp
     assert algo.requirements.needs_statistics
     with pytest.raises(ValueError, match="pooled reads statistics of the whole minibatch: pass statistics="):
         token_objective(minibatch(), algo)
+
+
+def test_a_penalty_by_covariance_does_not_depend_on_the_split() -> None:
+    algo = point(selection={"kind": "kl_cov", "covariance_share": 0.05, "covariance_penalty": 2.0})
+    batch = minibatch()
+    (whole,), (gradient,) = applied([batch], algo)
+    plain = token_objective(batch, point()).loss
+    assert int((whole.loss != plain).sum()) == int(0.05 * batch.response_mask.sum())
+    found, gradients = applied([batch.rows(rows) for rows in torch.arange(ROWS).split(5)], algo)
+    torch.testing.assert_close(torch.cat([each.loss for each in found]), whole.loss, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(torch.cat(gradients), gradient, rtol=1e-13, atol=1e-13)
+
+
+def test_tokens_of_equal_covariance_are_selected_together() -> None:
+    algo = point(selection={"kind": "kl_cov", "covariance_share": 0.2, "covariance_penalty": 1.0})
+    rollout = torch.full((2, 3), -1.0, dtype=torch.float64)
+    logp = torch.tensor([[0.0, 0.0, -2.0], [-0.5, -0.6, -0.7]], dtype=torch.float64)
+    batch = TokenBatch(logp, rollout, torch.tensor([1.0, -1.0]).double(), torch.ones(2, 3) > 0)
+    (found,), _ = applied([batch], algo)
+    assert (found.loss != token_objective(batch, point()).loss).tolist() == [[True, True, False], [False] * 3]
+
+
+def test_a_selection_is_refused_beside_a_region_that_reads_statistics() -> None:
+    with pytest.raises(
+        ValueError, match=r"selection\.kind = 'kl_cov': needs a trust region that reads no stat"
+    ):
+        POOLED["trimmed"].replace(selection={"kind": "kl_cov"})
 
 
 def test_other_methods_read_no_statistics() -> None:

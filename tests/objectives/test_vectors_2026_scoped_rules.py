@@ -91,6 +91,21 @@ def of_entropy(given: Values) -> AlgoSpec:
     return point(divergence={"kind": "k2"}, trust_region=region, surrogate={"kind": "clipped"})
 
 
+def of_clip_cov(given: Values) -> AlgoSpec:
+    """As many are drawn as there are candidates, so that nothing is left to chance."""
+    bounds = {"covariance_low": given["lb"], "covariance_high": given["ub"]}
+    return point(
+        trust_region={"kind": "ratio_clip", **window(given)},
+        surrogate={"kind": "clipped"},
+        selection={"kind": "clip_cov", "covariance_share": given["share"], **bounds},
+    )
+
+
+def of_kl_cov(given: Values) -> AlgoSpec:
+    chosen = {"covariance_share": given["share"], "covariance_penalty": given["coef"]}
+    return point(selection={"kind": "kl_cov", **chosen})
+
+
 def window(given: Values) -> Values:
     return {"clip_low": given["eps_low"], "clip_high": given["eps_high"]}
 
@@ -112,6 +127,8 @@ POINTS = {
     "switched_batch_tight": of_switched,
     "switched_batch_then_prompt": of_switched,
     "estr": of_entropy,
+    "clip_cov": of_clip_cov,
+    "kl_cov": of_kl_cov,
 }
 VALUES_DIFFER = {"a3po_loglinear"}
 """A clipped token has the value of its bound here, which is a constant; that of the vector is another one."""
@@ -135,6 +152,7 @@ def batch_of(case: str, dtype: torch.dtype) -> TokenBatch:
         response_mask=mask,
         rollout_entropy=tensor("entropy_mu"),
         version_lag=None if lag is None else lag.long(),
+        selection_order=torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)),
         prompt=torch.tensor(inputs["group"]) if "group" in inputs else None,
     )
 

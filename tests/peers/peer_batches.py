@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives import TokenBatch, aggregate, denominator, token_objective
+from cppo_lab.objectives import TokenBatch, aggregate, batch_statistics, denominator, token_objective
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec
 
 SHAPES = ((256, 12), (64, 48), (16, 160), (24, 1))
@@ -85,9 +85,8 @@ def gradient(loss: Tensor, batch: TokenBatch) -> Result:
 def ours(batch: TokenBatch, algo: AlgoSpec) -> Result:
     """The lab's loss of the whole batch and its gradient."""
     total = denominator(batch.response_mask, algo.aggregation)
-    return gradient(
-        aggregate(token_objective(batch, algo).loss, batch.response_mask, algo.aggregation, total), batch
-    )
+    objective = token_objective(batch, algo, statistics=batch_statistics([batch], algo))
+    return gradient(aggregate(objective.loss, batch.response_mask, algo.aggregation, total), batch)
 
 
 def assert_same(mine: Tensor, theirs: Tensor, tolerance: float = 1e-10) -> None:

@@ -30,7 +30,13 @@ from verl_losses import AGGREGATIONS, NEVER, call, clip, config, metrics, theirs
 
 from cppo_lab.objectives import TokenBatch, method, token_objective  # noqa: E402
 from cppo_lab.objectives.regularisers import kl_estimate  # noqa: E402
-from cppo_lab.objectives.spec import AlgoSpec, CorrectionSpec, RegulariserSpec, SurrogateSpec  # noqa: E402
+from cppo_lab.objectives.spec import (  # noqa: E402
+    AlgoSpec,
+    CorrectionSpec,
+    RegulariserSpec,
+    SelectionSpec,
+    SurrogateSpec,
+)
 
 NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("vanilla", clip(0.2, 0.2)),
@@ -47,9 +53,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "rloo": ("gpg", {}),
 }
 """Named methods as verl's losses under verl's keys, each under its own aggregation."""
-ELSEWHERE = {"dppo_tv", "dppo_kl", "dro", "bypass_mode"}
+ELSEWHERE = {"dppo_tv", "dppo_kl", "dro", "clip_cov", "kl_cov", "bypass_mode"}
 """Losses of verl that the tests below compare one by one."""
-NOT_IN_THE_LAB = {"clip_cov", "kl_cov"}
 
 
 def uncapped(algo: AlgoSpec) -> AlgoSpec:
@@ -64,7 +69,7 @@ def kept(batch: TokenBatch, name: str, **options: Any) -> torch.Tensor:
 
 def test_every_registered_loss_is_compared_or_known_to_be_absent_from_the_lab() -> None:
     compared = {name for name, _ in NAMED.values()} | ELSEWHERE
-    assert set(core.POLICY_LOSS_REGISTRY) == compared | NOT_IN_THE_LAB
+    assert set(core.POLICY_LOSS_REGISTRY) == compared
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -111,6 +116,38 @@ def test_dro_equals_verl(beta: float, anchor: str) -> None:
     actor = config(policy_loss=PolicyLossConfig(loss_mode="dro", dro_beta=beta))
     for batch in random_batches():
         assert_both_same(ours(batch, dro(beta, anchor)), theirs("dro", batch, anchor=anchor, actor=actor))
+
+
+def without_equal_covariances(batch: TokenBatch) -> TokenBatch:
+    """The batch with log-probabilities that are all different."""
+    jitter = torch.rand(batch.logp.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keys = torch.rand(batch.logp.shape, generator=torch.Generator().manual_seed(1))
+    return replace(batch, logp=(batch.logp.detach() - 1e-3 * jitter).requires_grad_(), selection_order=keys)
+
+
+def test_clip_cov_equals_verl_where_every_candidate_is_drawn() -> None:
+    from verl.workers.config import PolicyLossConfig
+
+    actor = config(policy_loss=PolicyLossConfig(loss_mode="clip_cov", clip_cov_ratio=1.0), **clip(0.2, 0.2))
+    algo = method("clip_cov")
+    algo = algo.replace(selection=algo.selection.replace(covariance_share=1.0))
+    dropped = 0
+    for batch in map(without_equal_covariances, random_batches()):
+        assert_both_same(ours(batch, algo), theirs("clip_cov", batch, actor=actor))
+        plain = algo.replace(selection=SelectionSpec())
+        dropped += int((ours(batch, algo)[1] != ours(batch, plain)[1]).sum())
+    assert dropped > BATCHES, "tokens are drawn"
+
+
+@pytest.mark.parametrize("share", [2e-4, 0.1])
+def test_kl_cov_equals_verl(share: float) -> None:
+    from verl.workers.config import PolicyLossConfig
+
+    policy = PolicyLossConfig(loss_mode="kl_cov", kl_cov_ratio=share, ppo_kl_coef=0.1)
+    algo = method("kl_cov")
+    algo = algo.replace(selection=algo.selection.replace(covariance_share=share))
+    for batch in map(without_equal_covariances, random_batches()):
+        assert_both_same(ours(batch, algo), theirs("kl_cov", batch, actor=config(policy_loss=policy)))
 
 
 def test_verl_weighs_the_penalty_of_dro_by_its_correction_too() -> None:

@@ -129,6 +129,12 @@ ALSO_RESUMED = {
     "reference and refilled prompts": ["algo=dapo", "algo.regulariser.kl_coefficient=0.05"],
     "shuffled weights": ["algo=cppo_shuffled"],
     "controlled threshold": ["algo.trust_region.schedule.kind=target_share"],
+    "tokens drawn by covariance": [
+        "algo=clip_cov",
+        "algo.selection.covariance_share=0.1",
+        "algo.selection.covariance_low=-100",
+    ],
+    "the sampler's lag": ["algo=a3po", "trainer.staleness=2", "trainer.steps=5"],
     "int4 rollouts": ["engine.weights=int4"],
     "rising learning rate": ["trainer.lr_warmup_updates=7"],
     "falling learning rate": ["trainer.lr_schedule=cosine", "trainer.lr_warmup_updates=2"],
