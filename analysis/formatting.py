@@ -80,6 +80,17 @@ def magnitude(value: float | None) -> str:
     return f"{number / 1e9:.2g} B" if number >= 1e9 else f"{number / 1e6:.2g} M"
 
 
+def engineering(value: float | None) -> str:
+    """A large number with three significant digits and an SI prefix: 41.2 G."""
+    if _absent(value):
+        return NONE
+    number = float(value or 0.0)
+    for limit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g} {prefix}"
+    return f"{number:.3g}"
+
+
 def seconds(value: float | None) -> str:
     """A duration in a readable unit."""
     if _absent(value):

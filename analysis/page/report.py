@@ -26,6 +26,7 @@ from cppo_lab.analysis.page.markdown import cell, fence, line
 from cppo_lab.analysis.page.provenance import provenance
 from cppo_lab.analysis.page.sample_data import SampleData, sample_data
 from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
+from cppo_lab.analysis.page.scaling_table import scaling_table
 from cppo_lab.analysis.page.step_size_tables import step_size_tables
 from cppo_lab.analysis.page.tables import Table
 from cppo_lab.analysis.safe_text import brief, visible
@@ -163,6 +164,7 @@ def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Conten
     made = [
         tables.results_table(summary),
         tables.learning_table(summary),
+        scaling_table(study, summary),
         tables.contrasts_table(summary),
         tables.claims_table(summary.claims, summary.table) if summary.claims else None,
         paper_tables.paper_table(summary),
