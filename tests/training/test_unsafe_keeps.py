@@ -25,10 +25,10 @@ Invoke = Callable[..., tuple[int, str, str]]
 
 
 def test_the_replay_is_the_run_to_the_bit_and_every_rule_sees_the_same_tokens(output: Path) -> None:
-    config = tiny_config(output, "algo=cppo", "trainer.epochs=2")
+    config = tiny_config(output, "algo=cppo", "trainer.epochs=2", "trainer.lr=2e-3")
     folder = run(config)
     rules = ("pg", "dppo_topk_tv", "dppo_topk_tv_predicted", "switched_batch", "cppo_shuffled")
-    found = measure_unsafe_keeps(config, folder, rules, divergence="tv", delta=0.1, rollouts=2, every=2)
+    found = measure_unsafe_keeps(config, folder, rules, divergence="tv", delta=0.15, rollouts=2, every=2)
     for learnt, row in zip(found.learnt, folder.rows("metrics.jsonl")[1:], strict=False):
         assert {name: value for name, value in learnt.items() if value == value} == {
             name: row[name] for name in learnt if row[name] is not None
@@ -113,7 +113,7 @@ def test_a_large_vocabulary_is_refused_and_a_rule_that_nobody_knows(
     folder = run(config)
     code, _, err = invoke("unsafe-keeps", folder.path.name, "--rule", "cpo", "-o", str(output))
     assert code == 2
-    assert "'cpo'" in err
+    assert "--rule=cpo" in err
     monkeypatch.setattr(unsafe_keeps, "MOST_TOKENS", 8)
     with pytest.raises(UserError, match=r"has 4[0-9] tokens; whole distributions are held for at most 8"):
         measure_unsafe_keeps(config, folder, ("pg",), divergence="tv", delta=0.1)
