@@ -128,7 +128,8 @@ class MaskedTokenCounter:
 def _columns(objective: TokenObjective) -> list[Tensor]:
     """The numbers of `COLUMNS` for every token, each [B, T]."""
     weight = objective.advantages.abs() * objective.log_ratio.exp()
-    taken = weight * (1 - objective.gate)
+    # A gate that reflects the gradient takes no more than all of it.
+    taken = weight * (1 - objective.gate).clamp(max=1)
     by_threshold, by_budget = objective.masked_by_threshold, objective.masked_by_budget
     rejected = torch.zeros_like(by_threshold)
     if objective.correction is not None:

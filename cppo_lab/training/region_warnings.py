@@ -12,13 +12,12 @@ def region_settings(config: RunConfig) -> RegionSettings:
     """What decides whether the method's trust region can act."""
     algo, trainer = config.algo, config.trainer
     region = algo.trust_region
-    bounds = {name: float(value) for name in _BOUNDS if (value := _read(algo, name)) is not None}
     return RegionSettings(
         method=algo.name,
         kind=region.kind,
         anchor=algo.anchor,
         has_budget=region.uses("budget") and not region.budget.is_off,
-        bounds=bounds,
+        bounds=_bounds(algo),
         window=_window(algo),
         updates_per_rollout=trainer.updates_per_step,
         staleness=trainer.staleness,
@@ -26,20 +25,18 @@ def region_settings(config: RunConfig) -> RegionSettings:
     )
 
 
-_BOUNDS = ("delta", "delta_mean", "clip_low", "clip_high", "dual_clip")
-
-
-def _read(algo: AlgoSpec, name: str) -> float | None:
-    """The value of a bound of the selected region; None where it does not read it or has none."""
+def _bounds(algo: AlgoSpec) -> dict[str, float]:
+    """The thresholds that the selected region reads: its parameters that may be infinite, less those not set."""
     region = algo.trust_region
-    value: float | None = getattr(region, name) if region.reads(name) else None
-    return value
+    names = [each.name for each in region.selected()["kind"].parameters if each.param.infinite]
+    return {name: float(value) for name in names if (value := getattr(region, name)) is not None}
 
 
 def _window(algo: AlgoSpec) -> tuple[float, float] | None:
     """The bounds of the token's own ratio, where the method clips it with the same ones at every position."""
     region = algo.trust_region
-    if region.kind != "ratio_clip" or region.clip_space != "ratio" or algo.surrogate.ratio != "token":
+    is_fixed = region.kind == "ratio_clip" and region.clip_space == "ratio" and region.scale == "none"
+    if not is_fixed or algo.surrogate.ratio != "token":
         return None
     return max(0.0, 1 - region.clip_low), 1 + region.clip_high
 
