@@ -16,6 +16,8 @@ from cppo_lab.analysis.safe_text import brief, visible
 
 _NAMED_TOKENS = 3
 _LONGEST_TOKEN = 20
+_RARE = 0.01
+"""A class with a smaller share of every method's masked tokens is among the other ones."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def masked_tokens_table(study: Study) -> Table | None:
     ]
     if not any(each.counts.total.all_masked for each in seen):
         return None
-    classes = dict.fromkeys(
-        name for each in seen for name, cell in each.counts.by("class") if cell.all_masked
-    )
+    masked = dict.fromkeys(name for each in seen for name, cell in each.counts.by("class") if cell.all_masked)
+    classes = [name for name in masked if any(each.of("class", name) >= _RARE for each in seen)]
+    rare = [name for name in masked if name not in classes]
 
     def of_class(name: str) -> Column[_Seen]:
         return Column(name, lambda each: Cell.of(each.of("class", name), percent))
@@ -79,6 +81,11 @@ def masked_tokens_table(study: Study) -> Table | None:
             ),
             Column("by budget", lambda each: Cell.of(_by_budget(each.counts.total), percent)),
             *map(of_class, classes),
+            *(
+                [Column[_Seen]("other", lambda each: Cell.of(each.of("class", *rare), percent))]
+                if rare
+                else []
+            ),
             Column("A < 0", lambda each: Cell.of(each.of("sign", "negative"), percent)),
             Column("unlikely", lambda each: Cell.of(each.of("probability", *_UNLIKELY), percent)),
             Column("masked most", lambda each: Cell(each.most_masked), numeric=False),
