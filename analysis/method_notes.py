@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from cppo_lab.analysis.formatting import listed, percent, plural
+from cppo_lab.analysis.frozen import broken_in_words
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.summary import Summary
 
@@ -30,6 +31,7 @@ def warning(study: Study) -> str:
 def caveats(study: Study, summary: Summary) -> list[str]:
     """What limits the verdict: runs that are not comparable, few seeds, one starting policy, runs not counted."""
     out: list[str] = [f"Not comparable: {difference.sentence}." for difference in study.incomparable]
+    out += [broken] if (broken := broken_in_words(study.frozen, _began(study))) else []
     sizes = [result.n for result in summary.results if result.n]
     if sizes and min(sizes) == 1:
         lone = [result.label for result in summary.results if result.n == 1]
@@ -76,6 +78,12 @@ def caveats(study: Study, summary: Summary) -> list[str]:
             "counted."
         )
     return out + list(study.notes)
+
+
+def _began(study: Study) -> str | None:
+    """When the first run of a study began."""
+    began = sorted(str(time) for time in study.runs["started_at"].dropna())
+    return began[0] if began else None
 
 
 def method_of_statistics(summary: Summary) -> list[str]:

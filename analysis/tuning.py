@@ -81,7 +81,9 @@ def begin(request: Request) -> Study:
     axes = tuned_axes(request.file, found)
     bases = {place_of(run, axes): split_multiple(with_setting(run, request.section, ()))[0] for run in found}
     configs = compose_runs([run.overrides for run in bases.values()], request.config_dir)
-    return Study(first_trials(request.file, found), dict(zip(bases, configs, strict=True)))
+    study = Study(first_trials(request.file, found), dict(zip(bases, configs, strict=True)))
+    study.ask({})
+    return study
 
 
 def plan_round(request: Request, study: Study, rows: Rows) -> Round:

@@ -115,6 +115,7 @@ def sweep_source(
         created_at=str(manifest["created_at"]) if manifest.get("created_at") else None,
         claims=tuple(each for each in manifest.get("claims") or () if isinstance(each, dict)),
         tuned=manifest.get("tuned") or {},
+        frozen=manifest.get("frozen") or {},
     )
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 

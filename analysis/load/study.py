@@ -42,6 +42,7 @@ class Heading:
     source: where the runs come from; empty for a single sweep.
     claims: the claims of the sweep's file; none where several sweeps are joined.
     tuned: the tuned points that the runs are at, as the sweep's manifest lists them; empty where they are not tuned.
+    frozen: when its claims were frozen, and what has changed since, as its manifest says; empty where they were not.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Heading:
     source: str = ""
     claims: tuple[Mapping[str, Any], ...] = ()
     tuned: Mapping[str, Any] = field(default_factory=dict)
+    frozen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

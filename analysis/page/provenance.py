@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cppo_lab.analysis.formatting import count
+from cppo_lab.analysis.frozen import frozen_in_words
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.plugins import loaded_plugins
 
@@ -16,6 +17,8 @@ def provenance(study: Study) -> list[tuple[str, str]]:
     """(what, value) from the runs' run.json; several values are joined where runs differ, unknown facts left out."""
     infos = list(study.provenance.values())
     facts = [("source", study.source)]
+    began = sorted(str(info["started_at"]) for info in infos if info.get("started_at"))
+    facts += [("claims", frozen_in_words(study.frozen, began[0] if began else None))]
     facts += [(name, _joined(map(said, infos))) for name, said in _FACTS.items()]
     return [(name, value) for name, value in [*facts, ("run dates", _dates(infos))] if value]
 

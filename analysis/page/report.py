@@ -29,6 +29,7 @@ from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left
 from cppo_lab.analysis.page.scaling_table import scaling_table
 from cppo_lab.analysis.page.step_size_tables import step_size_tables
 from cppo_lab.analysis.page.tables import Table
+from cppo_lab.analysis.page.tuned_table import tuned_table
 from cppo_lab.analysis.safe_text import brief, visible
 from cppo_lab.analysis.spent import DEFAULT_AXIS
 from cppo_lab.analysis.step_size_text import HEADING, control_sentences, explained
@@ -167,6 +168,7 @@ def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Conten
         scaling_table(study, summary),
         tables.contrasts_table(summary),
         tables.claims_table(summary.claims, summary.table) if summary.claims else None,
+        tuned_table(study.tuned),
         paper_tables.paper_table(summary),
         paper_tables.benchmarks_table(summary),
         tables.stability_table(summary),

@@ -11,6 +11,7 @@ from cppo_lab.analysis.claim_tests import FAILS, HOLDS, INCONCLUSIVE, ClaimTest
 from cppo_lab.analysis.claims import MARGIN
 from cppo_lab.analysis.contrasts import ALPHA, POWER, difference, estimate
 from cppo_lab.analysis.formatting import percent, percent_range, plural, points, seconds, signed
+from cppo_lab.analysis.frozen import broken_in_words, frozen_in_words
 from cppo_lab.analysis.page.tables import claims_table
 from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
@@ -18,6 +19,8 @@ from cppo_lab.analysis.reproductions.items import Item, anchor, heading
 from cppo_lab.analysis.reproductions.step_size_section import step_size_lines
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.verdict_text import FELL, claim_estimate, claim_measured, claim_seeds, claim_verdict
+from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
+from cppo_lab.sweeps.tuned_points import read_tuned
 
 MARGIN_POINTS = f"{100 * MARGIN:.0f}"
 POWER_PERCENT = f"{100 * POWER:.0f}%"
@@ -201,6 +204,7 @@ def _section(item: Item, images: str) -> str:
     lines += [
         f"- Command: `make repro-{sweep.name}`; at the paper's scale: `make repro-{sweep.name} SCALE=paper`.",
         f"- {_effort(item.table)}",
+        *_tuned_and_frozen(item),
         "",
     ]
     if item.step_size is not None:
@@ -214,6 +218,23 @@ def _section(item: Item, images: str) -> str:
         ]
     claims = _claims(item) if item.tests or item.step_size is None else []
     return "\n".join([*lines, *claims]) + "\n"
+
+
+def _tuned_and_frozen(item: Item) -> list[str]:
+    """Where the settings of a tuned sweep come from, and when its claims were frozen."""
+    lines = []
+    if item.sweep.tuned is not None:
+        points = read_tuned(item.sweep.tuned, item.sweep.path)
+        lines.append(
+            f"- Each method at its best setting by the study `{points.study}` on "
+            f"{plural(len(points.seeds), 'other seed')} (`sweeps/tuned/{item.sweep.tuned}.yaml`). Intervals include "
+            "the error of the choice."
+        )
+    frozen = frozen_for_manifest(item.sweep)
+    said, broken = frozen_in_words(frozen), broken_in_words(frozen)
+    lines += [f"- {said[0].upper()}{said[1:]}."] if said else []
+    lines += [f"- **{broken}**"] if broken else []
+    return lines
 
 
 def _effort(table: RunTable) -> str:

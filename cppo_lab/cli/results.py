@@ -15,6 +15,7 @@ from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
     from cppo_lab.analysis.load.result_files import ResultFile
+    from cppo_lab.analysis.load.study import Study
     from cppo_lab.sweeps.sweep import Sweep
 
 
@@ -68,6 +69,7 @@ def write_result_file(
     sweep.write_manifest()
     study = load_study(sweep.output, sweep.name)
     measured = rows_of(study, score_runs(study)[0])
+    _note_first_run(sweep, study)
     with _locked(path):
         results, added = merged(read_results(path), measured, replace=replace)
         if added.added or added.replaced:
@@ -88,6 +90,15 @@ def write_result_file(
     if waiting:
         parts.append(f"{plural(waiting, 'run')} of the sweep not finished there")
     console().print("; ".join(parts) + ".", soft_wrap=True)
+
+
+def _note_first_run(sweep: Sweep, study: Study) -> None:
+    """Write into frozen claims when the first of their runs began."""
+    from cppo_lab.sweeps.frozen_claims import note_first_run
+
+    began = sorted(str(time) for time in study.runs["started_at"].dropna())
+    if began and sweep.name == sweep.file.slug:
+        note_first_run(sweep.file, began[0])
 
 
 def refuse_unplanned_rows(sweep: Sweep, path: Path, known: ResultFile) -> None:

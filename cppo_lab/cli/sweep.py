@@ -69,6 +69,7 @@ def run_sweep(
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.expansion import hydra_settings
+    from cppo_lab.sweeps.frozen_claims import freeze
     from cppo_lab.sweeps.worker_pool import default_jobs
 
     planned, grids = checked_sweep(name, overrides, config_dir)
@@ -80,6 +81,8 @@ def run_sweep(
     if not waiting:
         _nothing_to_do(planned, report)
         return
+    if planned.name == planned.file.slug and (frozen := freeze(planned.file)):
+        console().print(f"Claims frozen: {frozen}; commit it.", soft_wrap=True)
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
     warn_before(run.config for run in waiting)

@@ -176,8 +176,6 @@ def _show_trials(request: Request, committed: Rows, jobs: int | None) -> None:
 
     study = begin(request)
     section = request.section
-    if section.is_adaptive:
-        study.ask({})
     here = plan_round(request, study, committed)
     shown = table(request.file.title, "panel", "method", "trials", "settings")
     for place, settings in study.trials.settings.items():

@@ -17,6 +17,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
 from cppo_lab.sweeps.expansion import Combination, axis_names, hydra_settings, merged_grids, values_set
+from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
 from cppo_lab.sweeps.study import split_multiple, sweep_runs, threshold_overrides
 from cppo_lab.sweeps.sweep_file import SweepFile, adhoc_sweep, read_sweep, split_scale
 from cppo_lab.sweeps.trials import Trials
@@ -115,7 +116,12 @@ class Sweep:
                 for run in self.runs
             ],
             **tuned,
+            **({"frozen": frozen} if (frozen := self._frozen()) else {}),
         }
+
+    def _frozen(self) -> Mapping[str, Any]:
+        """The frozen claims of the sweep as its file has it; one with overrides of its own is another sweep."""
+        return frozen_for_manifest(self.file) if self.name == self.file.slug else {}
 
     def _tuned(self, points: TunedPoints) -> dict[str, Any]:
         """The tuned points of the runs, for the report."""

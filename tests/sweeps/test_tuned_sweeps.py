@@ -6,57 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tuning_studies import POINTS, TEST, point, points_in
 
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
-from cppo_lab.sweeps.tuned_points import (
-    Published,
-    Tried,
-    TunedPoint,
-    TunedPoints,
-    read_tuned_file,
-    write_tuned,
-)
 
 Invoke = Callable[..., tuple[int, str, str]]
-TEST = """
-title: At its best
-question: Which?
-tuned: rates
-overrides: [trainer.steps=2, tracking=none, regime=many_updates]
-axes: {algo: [pg, cppo], seed: [11, 12]}
-"""
-
-
-def point(
-    method: str, rate: float, *more: str, regime: str = "many_updates", notes: tuple[str, ...] = ()
-) -> TunedPoint:
-    setting = {"trainer.lr": rate}
-    return TunedPoint(
-        panel={"regime": regime, "model": "s", "task": "chain"},
-        method=method,
-        overrides=(f"trainer.lr={rate:g}", *more),
-        setting=setting,
-        accuracy=0.7,
-        stderr=0.01,
-        choice_error=0.005,
-        trials=3,
-        published=Published({"trainer.lr": 4e-4}, 0.4, 0.3, 0.02),
-        notes=notes,
-        tried=(Tried(setting, 0.7, None, 1),),
-    )
-
-
-POINTS = (point("pg", 1e-4), point("cppo", 2e-4, "algo.trust_region.delta=0.3"))
-
-
-def points_in(folder: Path, *points: TunedPoint) -> TunedPoints:
-    path = folder / "tuned" / "rates.yaml"
-    made = TunedPoints(
-        "rates", ("trainer.lr",), (1, 2), "rule", (), "2026-11-28T15:00:00+00:00", ("a",), "b", "c", points
-    )
-    write_tuned(path, made)
-    return read_tuned_file(path)
 
 
 def planned(folder: Path, *overrides: str, text: str = TEST) -> Sweep:
