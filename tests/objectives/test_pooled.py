@@ -45,6 +45,10 @@ POOLED = {
     "tail, excess": tail("excess"),
     "tail, hill": tail("hill"),
     "tail of responses": tail("excess", ratio="sequence"),
+    "widened clip": point(
+        trust_region={"kind": "moment_clip", "moment_limit": 0.15, "clip_low": 0.1, "clip_high": 0.1},
+        surrogate={"kind": "clipped"},
+    ),
     "drawn by covariance": point(
         selection={"kind": "clip_cov", "covariance_share": 0.05, "covariance_low": 0.05}
     ),

@@ -80,7 +80,7 @@ def test_the_valid_point_builds_and_is_hashable() -> None:
         ({"divergence__mean_kind": "k3"}, r"mean_kind = 'k3': needs trust_region\.kind sequence_max_mean"),
         (
             {"trust_region__clip_low": 0.2},
-            r"clip_low = 0\.2: must be null; only .*ratio_clip, threshold_and_clip read it",
+            r"clip_low = 0\.2: must be null; only .*ratio_clip, threshold_and_clip, moment_clip read it",
         ),
         (
             {"trust_region__dual_clip": 3.0},

@@ -91,6 +91,12 @@ def of_entropy(given: Values) -> AlgoSpec:
     return point(divergence={"kind": "k2"}, trust_region=region, surrogate={"kind": "clipped"})
 
 
+def of_moment(given: Values) -> AlgoSpec:
+    least = {"clip_low": given["mini_low"], "clip_high": given["mini_high"]}
+    region = {"kind": "moment_clip", "moment_limit": given["tau"], **least}
+    return point(trust_region=region, surrogate={"kind": "clipped"})
+
+
 def of_clip_cov(given: Values) -> AlgoSpec:
     """As many are drawn as there are candidates, so that nothing is left to chance."""
     bounds = {"covariance_low": given["lb"], "covariance_high": given["ub"]}
@@ -116,6 +122,7 @@ POINTS = {
     "topr_token_roll_variant": of_topr,
     "m2po": of_trimmed,
     "m2po_all_tokens_areal_variant": of_trimmed,
+    "m2po_author_code_variant": of_moment,
     "bpo": of_bpo,
     "staleness_tail_excess": of_staleness_tail,
     "staleness_tail_hill": of_staleness_tail,
