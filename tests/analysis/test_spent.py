@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,23 @@ def test_files_are_drawn_over_the_axis_asked_for_and_say_so(tmp_path: Path) -> N
     assert "6N per trained response token" in text
     assert [path.name for path in files.figures].count("accuracy.png") == 1
     assert not [path for path in files.figures if path.name.startswith("accuracy-flops")]
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (
+            ["--axis", "tokenz"],
+            "--axis=tokenz: unknown; allowed are flops, kl, steps, time, tokens, updates.",
+        ),
+        (["--axis", "flops", "--terminal"], "--axis flops: has no effect with --terminal or --aa"),
+    ],
+)
+def test_an_axis_that_cannot_be_drawn_over_is_refused(
+    extra: list[str], said: str, tmp_path: Path, invoke: Callable[..., tuple[int, str, str]]
+) -> None:
+    write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0, 1))
+    code, _, err = invoke("report", "quickstart", "-o", str(tmp_path), *extra)
+    assert code == 2
+    assert said in " ".join(err.split())
+    assert not (tmp_path / "reports").exists()
