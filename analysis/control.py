@@ -5,7 +5,7 @@ difference from plain policy gradient
 
 - at its best: both at the setting that is best for each, chosen by other seeds than those compared;
 - at the same KL: plain policy gradient at the learning rate that moves the policy as far per rollout, as the median k3
-  estimate measures it; its final accuracy is interpolated in log KL, seed by seed;
+  estimate measures it, averaged over seeds; its final accuracy is interpolated in log KL, seed by seed;
 - with fewer epochs: plain policy gradient at its best with fewer passes over each rollout, where such runs exist.
 
 A method is credited only with what it adds to the best of these controls. Plain policy gradient is found by its
@@ -29,7 +29,7 @@ from cppo_lab.analysis.statistics import Estimate
 
 AT_BEST, SAME_KL, FEWER_EPOCHS = "at_best", "same_kl", "fewer_epochs"
 LEAST_KNOWN = 0.5
-"""The share of a method's seeds whose KL plain policy gradient must have reached, for a comparison at the same KL."""
+"""The share of comparisons in which plain policy gradient must have reached a method's KL."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Control:
 
     at_one: at `rate`, the largest learning rate that both were tried at, as a comparison at one rate for all would be.
     controls: the differences by name, adjusted together for all methods and controls of the panel. why_not: the reason
-    where a control cannot be computed. point and baseline_point: the best settings over all seeds, in words.
+    where a control cannot be computed. point and baseline_point: the best settings over all seeds, in words; matched:
+    the learning rate at which plain policy gradient moves the policy as far as the method at its best, NaN where none
+    does.
     """
 
     panel: str
@@ -50,6 +52,7 @@ class Control:
     why_not: dict[str, str]
     point: str
     baseline_point: str
+    matched: float = math.nan
 
     @property
     def larger(self) -> str | None:
@@ -101,31 +104,40 @@ def at_best(treatment: Grid, baseline: Grid) -> Contrast:
 def same_kl(treatment: Grid, baseline: Grid) -> tuple[Contrast, str]:
     """The final accuracy of `treatment` at its best, minus that of `baseline` where it moves the policy as far.
 
-    Without an estimate, and with the reason, where less than LEAST_KNOWN of its runs moved the policy by as much as
-    some run of the baseline from the same seed; with a remark where some did not.
+    The two are matched by KL averaged over seeds, and compared seed by seed: matched within seeds, the noise of each
+    run's KL would move it off the top of the baseline's curve, and the method would be credited with that. Without an
+    estimate, and with the reason, where less than LEAST_KNOWN of the comparisons are within the KL that the baseline
+    reached; with a remark where some are not.
     """
     pairs = shared_pairs(treatment, baseline)
     first, second = treatment.on(pairs), baseline.on(pairs)
     if not pairs:
         return _contrast(first, second, None), "no run shares its seeds and starting policy"
-    finals, moved = first.values("final"), first.values("kl_median")
-    reached = np.array(
-        [
-            interpolated(kl, its_kl, its_finals)
-            for kl, its_kl, its_finals in zip(
-                moved, second.values("kl_median"), second.values("final"), strict=True
-            )
-        ]
-    )
+    finals, moved, kl = first.values("final"), mean_kl(first), mean_kl(second)
+    reached = np.array([interpolated(moved, kl, its_finals) for its_finals in second.values("final")])
     fit = cross_fitted([(1.0, Candidate(finals, finals - reached))])
-    best = int(np.argmax(finals.mean(axis=0)))
-    beyond = _beyond(moved[:, best], second.values("kl_median"))
     if fit.known < LEAST_KNOWN:
-        return _contrast(first, second, None), beyond or "too few seeds"
-    partly = (
-        f"in {100 * fit.known:.0f}% of the runs; in the others it {beyond or 'is beyond the rates tried'}"
-    )
+        return _contrast(first, second, None), _beyond(moved[_best(first)], kl) or "too few seeds"
+    partly = f"in {100 * fit.known:.0f}% of the comparisons; in the others it moves beyond the rates tried"
     return _contrast(first, second, fit), "" if fit.known == 1 else partly
+
+
+def matched_rate(treatment: Grid, baseline: Grid) -> float:
+    """The learning rate at which `baseline` moves the policy as far as `treatment` at its best; NaN where none does, or
+    where the baseline was tried on other axes as well.
+    """
+    if baseline.axes != (RATE,):
+        return math.nan
+    at = mean_kl(treatment)[[_best(treatment)]]
+    return float(np.exp(interpolated(at, mean_kl(baseline), np.log(baseline.points[:, 0]))[0]))
+
+
+def mean_kl(grid: Grid) -> Array:
+    """The median KL per step at every setting, its geometric mean over seeds, [settings]."""
+    known = np.where(grid.values("kl_median") > 0, grid.values("kl_median"), math.nan)
+    counts = np.isfinite(known).sum(axis=0)
+    sums = np.nansum(np.log(known), axis=0)
+    return np.exp(np.divide(sums, counts, out=np.full(sums.shape, math.nan), where=counts > 0))
 
 
 def interpolated(at: Array, kl: Array, finals: Array) -> Array:
@@ -175,8 +187,9 @@ def _control(grid: Grid, baseline: Grid, fewer: Sequence[Grid]) -> Control:
         at_one=at_one,
         controls=controls,
         why_not=why_not,
-        point=_best(grid),
-        baseline_point=_best(baseline),
+        point=_best_in_words(grid),
+        baseline_point=_best_in_words(baseline),
+        matched=matched_rate(grid, baseline),
     )
 
 
@@ -221,22 +234,24 @@ def _at_one_rate(grid: Grid, baseline: Grid) -> tuple[float, Contrast | None]:
     return float(rate), compare(sides[0], sides[1], (grid.method, baseline.method))
 
 
-def _best(grid: Grid) -> str:
+def _best(grid: Grid) -> int:
+    return int(np.argmax(grid.values("final").mean(axis=0)))
+
+
+def _best_in_words(grid: Grid) -> str:
     """The best setting over all seeds, and whether its learning rate is at an end of what was tried."""
-    best = int(np.argmax(grid.values("final").mean(axis=0)))
+    best = _best(grid)
     rates = grid.points[:, grid.axes.index(RATE)] if RATE in grid.axes else np.array([])
     ends = {"smallest": rates.min(), "largest": rates.max()} if len(set(rates)) > 1 else {}
     at = next((f", the {name} rate tried" for name, end in ends.items() if rates[best] == end), "")
     return f"{grid.point(best)}{at}"
 
 
-def _beyond(moved: Array, kl: Array) -> str:
-    """Where a method's KL [seeds] lies outside that of the baseline [seeds, settings], in words."""
-    less = int((moved < np.nanmin(kl, axis=1)).sum())
-    more = int((moved > np.nanmax(kl, axis=1)).sum())
-    if not less and not more:
-        return ""
-    return "moves less than any rate tried" if less >= more else "moves more than any rate tried"
+def _beyond(moved: float, kl: Array) -> str:
+    """Where a method's KL lies outside that of the baseline [settings], in words."""
+    if moved < np.nanmin(kl):
+        return "moves less than any rate tried"
+    return "moves more than any rate tried" if moved > np.nanmax(kl) else ""
 
 
 def has_fewer_epochs(grid: Grid, baseline: Grid) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from cppo_lab.analysis.contrasts import Contrast
 from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
 from cppo_lab.analysis.formatting import points, points_range
+from cppo_lab.analysis.grids import value_text
 from cppo_lab.analysis.sensitivity import GoodRange, Sensitivity
 from cppo_lab.analysis.step_size import RangeContrast, StepSize
 
@@ -19,8 +21,9 @@ NOTES = (
     "Each at its best: the seeds are split in halves many times; one half chooses the setting of both methods, and "
     "the other half is compared at it, so that no run is judged at a setting that it helped to choose. The "
     "interval is Student's t with the error of a bootstrap over seeds that repeats the choice as well.",
-    "At the same KL: plain policy gradient's final accuracy is interpolated in log KL, seed by seed, at the median "
-    "KL per step of the method at its best.",
+    "At the same KL: plain policy gradient's final accuracy is interpolated in log KL at the median KL per step of "
+    "the method at its best, averaged over seeds, and compared seed by seed. Where the weights that sample differ "
+    "from those that train, this KL includes their difference, and small rates look alike.",
     "Tests are Holm-adjusted over all methods and controls of a panel. A method is above only if it is above every "
     "control, and below if it is below one.",
 )
@@ -47,7 +50,7 @@ def control_sentence(control: Control) -> str:
         text
         for name, over in (
             (AT_BEST, f"over {PLAIN} at its best ({control.baseline_point})"),
-            (SAME_KL, "at the same KL"),
+            (SAME_KL, f"at the same KL{_at_rate(control.matched)}"),
             (FEWER_EPOCHS, "over its best with fewer epochs"),
         )
         if (text := _told(name, over, control, is_first=name == AT_BEST))
@@ -108,6 +111,10 @@ def _told(name: str, over: str, control: Control, is_first: bool) -> str:
         )
     unit = " points" if is_first else ""
     return f"{points(found.estimate.mean)}{unit} {over} ({_interval(found)}{f'; {reason}' if reason else ''})"
+
+
+def _at_rate(rate: float) -> str:
+    return f" (which it has at lr={value_text(float(f'{rate:.2g}'))})" if math.isfinite(rate) else ""
 
 
 def _interval(found: Contrast) -> str:

@@ -106,7 +106,7 @@ def _accuracies(lines: Sequence[Line]) -> Block:
 def _of_score(test: ClaimTest) -> Block:
     claim = test.claim
     less = f" {MINUS} {claim.than:g}" if claim.than else ""
-    label = f"{claim.score.replace('_', ' ')}{less} (95%)"
+    label = f"{claim.quantity}{less} (95%)"
     name = _name(claim.treatment, claim.baseline)
     return Block(label, [_line(name, True, test)], 1.0, claim.margin, signed)
 
@@ -168,7 +168,10 @@ def _panels(
 
 def contrast_rows(contrasts: Sequence[ClaimTest]) -> list[Line]:
     """The rows from top to bottom: a contrast measured in several panels has a heading and a row for each."""
-    names = [_name(test.claim.treatment, test.claim.baseline) for test in contrasts]
+    names = [
+        f"{_name(test.claim.treatment, test.claim.baseline)}{f', {test.claim.quantity}' if test.claim.measure else ''}"
+        for test in contrasts
+    ]
     rows: list[Line] = []
     for name in dict.fromkeys(names):
         same = [test for test, its in zip(contrasts, names, strict=True) if its == name]

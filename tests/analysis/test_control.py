@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tuned_runs import over_rates, run
 
-from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, find_controls, interpolated
+from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, find_controls, interpolated, same_kl
 from cppo_lab.analysis.coordinates import has_no_rule, named_without_rule, published
 from cppo_lab.analysis.grids import grids
 from cppo_lab.analysis.run_table import RunTable
@@ -27,6 +29,30 @@ def test_each_control_by_hand() -> None:
     assert control.at_one.estimate.mean == pytest.approx(0.26)
     assert control.credited is not None
     assert control.credited.mean == pytest.approx(0.02)
+
+
+def test_the_rate_that_moves_as_far_is_named() -> None:
+    (control,) = find_controls(grids(TABLE), {"pg"})
+    assert control.matched == pytest.approx(1e-4)
+    assert "+2.0 at the same KL (which it has at lr=1e-4)" in control_sentence(control)
+
+
+def test_noise_in_kl_is_no_credit() -> None:
+    """Two copies of one method, whose KL is noisy: matched within seeds, one would gain a point over the other."""
+    generator = np.random.default_rng(7)
+    gains = []
+    for draw in range(40):
+        table = over_rates(
+            {"pg": [0.6, 0.74, 0.6, 0.3], "copy": [0.6, 0.74, 0.6, 0.3]}, noise=0.02, seeds=8, draw=draw
+        )
+        noisy = [
+            replace(each, kl_median=each.kl_median * generator.lognormal(0.0, 0.15)) for each in table.runs
+        ]
+        found = {grid.method: grid for grid in grids(RunTable(tuple(noisy)))}
+        seen = same_kl(found["copy"], found["pg"])[0].estimate
+        assert seen is not None
+        gains.append(seen.mean)
+    assert abs(np.mean(gains)) < 0.01
 
 
 def test_a_method_is_credited_with_the_least_that_is_left() -> None:
