@@ -34,8 +34,8 @@ ORDER = (
     "equal_share",
     "aa",
 )
-OWN = ("lr_sensitivity", "delta_sensitivity")
-"""The lab's own sweeps over learning rates and thresholds, on the page once they have results."""
+OWN = ("lr_sensitivity", "delta_sensitivity", "direction")
+"""The lab's own sweeps, on the page once they have results."""
 PAPER_SCALE = "paper"
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 from cppo_lab.analysis.claims import Planned
 from cppo_lab.analysis.grouping import Grouping, group_runs, has_baseline
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.objectives.describe import flatten
+from cppo_lab.objectives.named import method
 from cppo_lab.sweeps.expansion import Combination, axis_names
 from cppo_lab.sweeps.study import sweep_runs
 from cppo_lab.sweeps.sweep import Sweep
@@ -21,7 +25,7 @@ def planned_runs(file: SweepFile) -> list[Planned]:
     found = sweep_runs(file, [])
     axes = axis_names(file, found)
     for axis in axes:
-        if any(run.value(axis) is None for run in found):
+        if any((run.value(axis) or _of_method(run, axis)) is None for run in found):
             raise UserError(
                 f"sweep {file.slug}: axes: {axis}: every grid must set it, since another one varies it; one leaves it "
                 "to the configuration."
@@ -53,7 +57,26 @@ def check_baseline(place: str, sweep: Sweep) -> None:
 
 def _on_axes(found: Sequence[Combination], axes: Sequence[str]) -> dict[str, dict[str, str]]:
     """The values of every combination, by its number; OPEN where its overrides do not give one."""
-    return {str(number): {axis: run.value(axis) or OPEN for axis in axes} for number, run in enumerate(found)}
+    return {
+        str(number): {axis: run.value(axis) or _of_method(run, axis) or OPEN for axis in axes}
+        for number, run in enumerate(found)
+    }
+
+
+@cache
+def _values_of(name: str) -> Mapping[str, Any]:
+    try:
+        return flatten(method(name))
+    except ValueError:
+        return {}
+
+
+def _of_method(run: Combination, axis: str) -> str | None:
+    """The value that a run's method gives an axis of `algo` which only another grid varies, as the sweep writes it."""
+    key, values = axis.removeprefix("algo."), _values_of(run.value("algo") or "")
+    if key == axis or key not in values:
+        return None
+    return "none" if values[key] is None else str(values[key])
 
 
 def _grouped(found: Sequence[Combination], values: Mapping[str, Mapping[str, str]]) -> Grouping:

@@ -24,7 +24,7 @@ from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.build import HEADLINE_IMAGE, headline_block, readme_with, write
 from cppo_lab.analysis.reproductions.document import page, verdict_in_bold
 from cppo_lab.analysis.reproductions.figure import contrast_rows, mean_curve, reproduction, shared
-from cppo_lab.analysis.reproductions.items import ORDER, read_item, read_items
+from cppo_lab.analysis.reproductions.items import ORDER, OWN, read_item, read_items
 from cppo_lab.analysis.reproductions.planned import planned_runs
 from cppo_lab.analysis.run_table import Run
 from cppo_lab.analysis.statistics import t_interval
@@ -49,8 +49,8 @@ def test_the_readme_shows_what_the_result_files_give() -> None:
     assert (ROOT / HEADLINE_IMAGE).is_file()
 
 
-def test_every_sweep_of_the_paper_is_on_the_page() -> None:
-    assert {*ORDER} == {name for name in sweep_names() if read_sweep(name).paper}
+def test_every_sweep_has_a_place_on_the_page() -> None:
+    assert {*ORDER, *OWN} == {*sweep_names()} - {"quickstart"}
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -291,3 +291,17 @@ def test_results_at_the_papers_scale_have_a_section_of_their_own(tmp_path: Path)
     assert "## Figure 5, right: hard mask and soft gate, at the paper's scale" in text
     assert "(#figure-5-right-hard-mask-and-soft-gate-at-the-papers-scale)" in text
     assert "images/fig5_soft-paper.png" in text
+
+
+def test_a_grid_that_leaves_a_threshold_to_its_methods_is_planned_as_it_is_run(tmp_path: Path) -> None:
+    file = read_sweep("delta_sensitivity")
+    run = {
+        (each.axes["algo"], each.axes["algo.trust_region.delta"], each.axes["trainer.lr"])
+        for each in plan_sweep(file, [f"paths.output='{tmp_path}'"]).runs
+    }
+    planned = {
+        (each.method, each.axes["algo.trust_region.delta"], each.axes["trainer.lr"])
+        for each in planned_runs(file)
+    }
+    assert planned == run
+    assert ("pg", "none", "0.0001") in planned
