@@ -94,6 +94,22 @@ def test_list_of_runs_is_empty_before_the_first(invoke: Invoke, tmp_path: Path) 
     assert not (tmp_path / "none").exists()
 
 
+def test_a_value_that_a_method_leaves_open_is_named_in_lists_and_refused_in_runs(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    rows = {row["name"]: row for row in json.loads(invoke("list", "methods", "--json")[1])}
+    assert rows["k3_clip"]["trust region"] == "needs algo.trust_region.delta"
+    code, out, _ = invoke("list", "methods", "--diff", "k3_clip", "luspo", "--json")
+    assert code == 0
+    found = {row["coordinate"]: (row["k3_clip"], row["luspo"]) for row in json.loads(out)}
+    assert found["trust_region.delta"] == ("to be given", None)
+    assert found["divergence.kind"] == ("k3", "none")
+    code, out, err = invoke("train", "algo=k3_clip", f"paths.output='{tmp_path}'")
+    assert code == 2
+    assert "algo.trust_region.delta" in err
+    assert "needs a number" in err
+
+
 def test_difference_of_two_methods_is_their_coordinates_that_differ(invoke: Invoke) -> None:
     code, out, _ = invoke("list", "methods", "--diff", "cppo", "cppo_no_budget", "--json")
     assert code == 0
