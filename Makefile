@@ -24,7 +24,7 @@ $(INSTALLED): requirements/pins.txt pyproject.toml
 
 install: $(INSTALLED) ## Install the pinned packages and the lab into .venv
 
-demo: $(INSTALLED) ## Train four methods on two seeds and write the report
+demo: $(INSTALLED) ## Train four methods at two learning rates and write the report
 	$(BIN)/cppo-lab sweep $(DEMO)
 
 repro-fig5: repro-fig5_mechanisms repro-fig5_ordering repro-fig5_soft ## Reproduce Figure 5 of the paper; SCALE=paper for the published scale
