@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cppo_lab.analysis.contrasts import Contrast, adjusted
+from cppo_lab.analysis.contrasts import Contrast, adjusted, estimate
 from cppo_lab.analysis.control import Control, find_controls
 from cppo_lab.analysis.grids import grids, tuning_axes
 from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.sensitivity import Sensitivity, range_contrast, sensitivity
+from cppo_lab.analysis.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,15 @@ class RangeContrast:
 
 @dataclass(frozen=True)
 class StepSize:
-    """The curves by axis, panel and method, the contrasts of their ranges, and every method's controls."""
+    """The curves by axis, panel and method, the contrasts of their ranges, and every method's controls.
+
+    plain: final accuracy of plain policy gradient by axis and panel, where the axis does not concern it.
+    """
 
     curves: tuple[Sensitivity, ...]
     ranges: tuple[RangeContrast, ...]
     controls: tuple[Control, ...]
+    plain: Mapping[tuple[str, str], Estimate] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -52,16 +57,18 @@ def step_size(
 
     no_rule: the methods that are plain policy gradient. names: the algorithm of each run, see `grids`.
     """
-    curves = [
-        curve
-        for axis in tuning_axes(table.runs)
-        for grid in grids(table, (axis,), names)
-        if (curve := sensitivity(grid)) is not None
-    ]
+    along = [(axis, grid) for axis in tuning_axes(table.runs) for grid in grids(table, (axis,), names)]
+    curves = [curve for _, grid in along if (curve := sensitivity(grid)) is not None]
+    plain = {
+        (axis, grid.panel): seen
+        for axis, grid in along
+        if grid.method in no_rule and not grid.axes
+        if (seen := estimate(grid.values("final")[:, 0])) is not None
+    }
     controls = find_controls(grids(table, names=names), no_rule)
     if not curves and not controls:
         return None
-    return StepSize(tuple(curves), tuple(_ranges(curves, no_rule)), tuple(controls))
+    return StepSize(tuple(curves), tuple(_ranges(curves, no_rule)), tuple(controls), plain)
 
 
 def _ranges(curves: Sequence[Sensitivity], no_rule: Collection[str]) -> list[RangeContrast]:

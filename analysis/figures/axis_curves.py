@@ -14,7 +14,7 @@ from cppo_lab.analysis.contrasts import estimate, pair_up
 from cppo_lab.analysis.coordinates import published
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.lines import MOST_BANDS
-from cppo_lab.analysis.figures.looks import INK, PAPER, SOFT_INK, Look
+from cppo_lab.analysis.figures.looks import INK, SOFT_INK, Look
 from cppo_lab.analysis.formatting import points
 from cppo_lab.analysis.grids import RATE, THRESHOLD, value_text
 from cppo_lab.analysis.sensitivity import Sensitivity
@@ -22,6 +22,7 @@ from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize
 
 MOST_ACROSS = 2
+NO_RULE = "no rule"
 _AXIS_LABELS = {RATE: "learning rate", THRESHOLD: "multiple of each method's own threshold"}
 
 
@@ -42,8 +43,12 @@ def axis_figure(
     looks: Mapping[str, Look],
     rows: Sequence[Row],
     marked: Callable[[str], float | None],
+    levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """The rows of every panel of these curves; `marked` gives a method's published setting, which is marked."""
+    """The rows of every panel of these curves; `marked` gives a method's published setting, which is marked, and
+    `levels`
+    the accuracy of plain policy gradient by panel where it has no such setting.
+    """
     panels = list(dict.fromkeys(curve.grid.panel for curve in curves))
     across = min(MOST_ACROSS, len(panels))
     blocks = -(-len(panels) // across)
@@ -65,7 +70,13 @@ def axis_figure(
                 axes.axvline(default, color=SOFT_INK, linewidth=1.0, linestyle=style.DASHES, zorder=0)
             if column == 0:
                 axes.set_ylabel(row.label)
-        style.panel_title(grid[block * len(rows), column], panel)
+        top = grid[block * len(rows), column]
+        style.panel_title(top, panel)
+        if levels and panel in levels:
+            ends = [curves[0].values[0], curves[0].values[-1]]
+            top.plot(
+                ends, [levels[panel]] * 2, color=INK, linewidth=1.1, linestyle=style.DASHES, label=NO_RULE
+            )
     for spare in range(len(panels), blocks * across):
         for number in range(len(rows)):
             grid[(blocks - 1) * len(rows) + number, spare % across].remove()
@@ -91,7 +102,8 @@ def rate_figure(known: StepSize, looks: Mapping[str, Look]) -> Figure:
 def threshold_figure(known: StepSize, axis: str, looks: Mapping[str, Look]) -> Figure:
     """The curves over a threshold, with the share of tokens masked."""
     rows = [accuracy_row(), score_row("tokens masked", "masked_share", "share")]
-    return axis_figure(known.along(axis), looks, rows, lambda method: published(method, axis))
+    levels = {panel: seen.mean for (its_axis, panel), seen in known.plain.items() if its_axis == axis}
+    return axis_figure(known.along(axis), looks, rows, lambda method: published(method, axis), levels)
 
 
 def accuracy_row() -> Row:
@@ -239,7 +251,7 @@ def _points_tick(value: float, _: int) -> str:
 
 def _name_ends(axes: Axes, looks: Mapping[str, Look], height: float) -> None:
     """Names beside the right ends of the lines in axes of `height` inches, moved apart where they would overlap."""
-    lines = [line for line in axes.lines if str(line.get_label()) in looks]
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [
         to_axes.transform((np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]))
@@ -248,19 +260,20 @@ def _name_ends(axes: Axes, looks: Mapping[str, Look], height: float) -> None:
     heights = style.spread([float(end[1]) for end in ends], 0.16 / height, 0.0, 1.0)
     for line, end, at in zip(lines, ends, heights, strict=True):
         name = str(line.get_label())
+        color = looks[name].color if name in looks else INK
         axes.annotate(
             name,
             xy=(float(end[0]), float(end[1])),
             xytext=(1.035, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            color=looks[name].color if looks[name].color != PAPER else SOFT_INK,
+            color=color,
             fontsize=8,
             va="center",
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": looks[name].color,
+                "color": color,
                 "linewidth": 0.6,
                 "alpha": 0.6,
                 "shrinkA": 0,

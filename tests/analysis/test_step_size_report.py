@@ -97,6 +97,7 @@ def test_the_published_threshold_is_marked_and_masking_shown() -> None:
         for delta, final in ((0.05, 0.5), (0.15, 0.7), (0.3, 0.72), (0.6, 0.7))
         for seed in range(3)
     ]
+    runs += [run("pg", seed, 0.73, algo__trust_region__delta="none") for seed in range(3)]
     known = step_size(RunTable(tuple(runs)), {"pg"})
     assert known is not None
     assert known.axes == ("algo.trust_region.delta",)
@@ -106,6 +107,8 @@ def test_the_published_threshold_is_marked_and_masking_shown() -> None:
     accuracy, masked = figure.axes
     marks = [line for line in accuracy.lines if line.get_marker() == "|"]
     assert [float(np.asarray(mark.get_xdata()).item()) for mark in marks] == [0.15]
+    (plain,) = (line for line in accuracy.lines if line.get_label() == "no rule")
+    np.testing.assert_allclose(np.asarray(plain.get_ydata(), dtype=float), 0.73)
     assert masked.get_ylabel() == "tokens masked"
 
 
