@@ -66,12 +66,14 @@ class MaskOverlapCounter:
 
 
 def mask_rule_id(algo: AlgoSpec) -> str:
-    """What decides a method's mask, its anchor aside, as 12 hexadecimal digits: divergence, trust region and ratio.
+    """What decides a method's mask, its anchor aside, as 12 hexadecimal digits: divergence, trust region, selection and
+    ratio.
 
     A key added later leaves it as it is while it has its neutral value.
     """
-    parts = {"divergence": algo.divergence, "trust_region": algo.trust_region}
-    content = {name: _acting(part) for name, part in parts.items()} | {"ratio": algo.surrogate.ratio}
+    parts = {"divergence": algo.divergence, "trust_region": algo.trust_region, "selection": algo.selection}
+    content: dict[str, Any] = {name: found for name, part in parts.items() if (found := _acting(part))}
+    content["ratio"] = algo.surrogate.ratio
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

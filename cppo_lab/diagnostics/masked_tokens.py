@@ -19,8 +19,8 @@ from cppo_lab.objectives.objective import TokenObjective
 from cppo_lab.objectives.prefixes import positions
 
 REASONS = ("threshold", "budget", "correction")
-"""Why a token adds less to the gradient, or nothing: the token-level threshold (or its response's), the prefix budget
-alone, or a correction that rejects what the trust region keeps."""
+"""Why a token adds less to the gradient, or nothing: the token-level threshold (its response's, or a selection), the
+prefix budget alone, or a correction that rejects what the trust region keeps."""
 COLUMNS = ("tokens", *REASONS, "weight", *(f"{reason}_weight" for reason in REASONS))
 """Tokens and those masked by each reason; then |A| rho, the weight that plain policy gradient gives them, and how much
 of it each reason took away."""

@@ -14,6 +14,7 @@ from cppo_lab.analysis.load.mask_agreement import mask_agreement_sentences
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.diagnostics.mask_overlap import mask_rule_id
 from cppo_lab.objectives.named import method
+from cppo_lab.objectives.selections import SelectionSpec
 
 Invoke = Callable[..., tuple[int, str, str]]
 
@@ -79,3 +80,6 @@ def test_a_rule_is_known_by_what_decides_its_mask() -> None:
     assert mask_rule_id(dppo) != mask_rule_id(dppo.replace(trust_region=region.replace(delta=0.3)))
     assert mask_rule_id(method("dppo_topk_tv")) != mask_rule_id(dppo)
     assert mask_rule_id(method("grpo")) == mask_rule_id(method("grpo_tis"))
+    assert mask_rule_id(method("clip_cov")) != mask_rule_id(
+        method("clip_cov").replace(selection=SelectionSpec())
+    )

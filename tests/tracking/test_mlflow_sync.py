@@ -71,7 +71,7 @@ def test_run_arrives_with_params_metrics_by_step_versions_and_artifacts(root: Pa
     client = MlflowClient(tracking_uri(None, root))
     (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FINISHED"
-    assert found.data.params["trainer.lr"] == "0.0004"
+    assert found.data.params["trainer.lr"] == str(config.trainer.lr)
     assert found.data.params["algo.trust_region.budget.kind"] == config.algo.trust_region.budget.kind
     assert found.data.params["seed"] == "11"
     history = client.get_metric_history(found.info.run_id, "eval/heldout/accuracy")

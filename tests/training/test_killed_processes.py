@@ -55,7 +55,7 @@ def test_killed_training_goes_on_to_the_same_bits(overrides: list[str], output: 
     assert done.returncode == 0, done.stdout + done.stderr
     assert killed.status == "FINISHED"
     assert killed.info["attempts"] == 3
-    for name in ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl"):
+    for name in ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl", "masked_tokens.json"):
         assert (killed.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert same_weights(weights_of(killed), weights_of(whole))  # type: ignore[arg-type]
     samples = [sorted(p.name for p in (f.path / "samples").iterdir()) for f in (killed, whole)]
