@@ -65,7 +65,7 @@ def reproduce(
     """Run fresh seeds of a committed sweep, and say per contrast whether they agree with the committed rows.
 
     The seeds are the first ones from --first-seed on that no committed row has. Nothing in the folder of result files
-    is written. Exit code 3: a contrast disagrees.
+    is written. A run that diverges counts, as in reports. Exit code 3: a contrast disagrees.
 
     Examples:
 
@@ -92,7 +92,7 @@ def reproduce(
         _print_power(planned, committed, seeds, margin / 100)
         _print_left_out(planned)
         return
-    run_sweep(name, fresh, config_dir, jobs, report=False)
+    succeeded = run_sweep(name, fresh, config_dir, jobs, report=False)
     sweep, _ = checked_sweep(name, fresh, config_dir)
     found = _compared(planned, committed, _measured(sweep, places), margin / 100)
     _print(found)
@@ -102,6 +102,8 @@ def reproduce(
     console().print(f"Kept in {path}.", soft_wrap=True)
     if any(each.verdict == "disagrees" for each in found):
         sys.exit(DISAGREEMENT)
+    if not succeeded:
+        sys.exit(1)
 
 
 def _refuse_seeds(overrides: Sequence[str]) -> None:

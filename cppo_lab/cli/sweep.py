@@ -59,13 +59,14 @@ def sweep(
 
         show_plan(name, given, config_dir, as_json=False, jobs=jobs)
         return
-    run_sweep(name, given, config_dir, jobs, report)
+    if not run_sweep(name, given, config_dir, jobs, report):
+        sys.exit(1)
 
 
 def run_sweep(
     name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
-) -> None:
-    """Run what is not finished, then write the report. Exits with 1 if a run or the report failed."""
+) -> bool:
+    """Run what is not finished, then write the report. False if a run or the report failed."""
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.expansion import hydra_settings
@@ -79,8 +80,7 @@ def run_sweep(
     waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
     done = len(planned.runs) - len(waiting)
     if not waiting:
-        _nothing_to_do(planned, report)
-        return
+        return _nothing_to_do(planned, report)
     if planned.name == planned.file.slug and (frozen := freeze(planned.file)):
         console().print(f"Claims frozen: {frozen}; commit it.", soft_wrap=True)
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
@@ -95,18 +95,18 @@ def run_sweep(
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     warn_after(run.folder for run in waiting)
-    if not _finish(planned, report) or failed:
-        sys.exit(1)
+    return _finish(planned, report) and not failed
 
 
-def _nothing_to_do(planned: Sweep, report: bool) -> None:
+def _nothing_to_do(planned: Sweep, report: bool) -> bool:
+    """Bring the store and the report up to date; False if there is no report."""
     console().print(f"Sweep {planned.name}: all {len(planned.runs)} runs are finished; nothing to do.")
     if not _is_tracked(planned):
         _mirror(planned).close(True)
-    if _report_is_current(planned):
-        _point_to_report(planned)
-    elif not _finish(planned, report):
-        sys.exit(1)
+    if not _report_is_current(planned):
+        return _finish(planned, report)
+    _point_to_report(planned)
+    return True
 
 
 def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ def committed(invoke: Invoke, output: Path, tmp_path: Path) -> Path:
 
 
 def test_fresh_seeds_are_run_and_compared_and_committed_rows_stay(
-    invoke: Invoke, output: Path, tmp_path: Path, committed: Path
+    invoke: Invoke, output: Path, tmp_path: Path, committed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [str(tmp_path / "two.yaml"), "-o", str(output), "--results", str(committed), "--seeds", "2"]
     before = files_with_times(committed)
@@ -64,6 +64,11 @@ def test_fresh_seeds_are_run_and_compared_and_committed_rows_stay(
     assert code == 0, err
     assert "nothing to do" in " ".join(out.split()), "the same seeds are finished"
     assert "CPPO is above GRPO: agrees within 100.0 points: " in out
+
+    monkeypatch.setattr("cppo_lab.cli.sweep.run_sweep", lambda *_, **__: False)
+    code, out, _ = invoke("reproduce", *asked, "--margin", "100")
+    assert code == 1, "a run failed"
+    assert "CPPO is above GRPO: agrees" in out, "and those that are there are compared all the same"
 
     write_opposite(committed / "two.csv")
     code, out, err = invoke("reproduce", *asked)
