@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -48,31 +49,44 @@ def draw(data: FigureData) -> Figure:
     if not seen:
         raise CannotDraw("no run counted masked tokens (masked_tokens.json), or none was masked")
     sheet, grid = style.small_multiples(2 * len(AXES), len(AXES), 2.75, 2.55, (0.4, 0.6))
-    for column, (axis, title, ordered) in enumerate(AXES):
+    for column, (axis, title, is_ordered) in enumerate(AXES):
+        upper, lower = grid[column], grid[len(AXES) + column]
         cells = _cells(seen, axis)
-        for row, (label, share) in enumerate((("tokens masked", _masked), ("weight dropped", _dropped))):
-            axes = grid[row * len(AXES) + column]
-            high = 0.0
-            for place, (method, found) in enumerate(seen.items()):
-                counts = found.cells.get(axis, {})
-                points = [
-                    (index + (0 if ordered else 0.5 * ((place + 0.5) / len(seen) - 0.5)), share(counts[cell]))
-                    for index, cell in enumerate(cells)
-                    if cell in counts and _is_large(counts[cell], found)
-                ]
-                _plot(axes, points, data.looks[method], ordered)
-                high = max([high, *(value for _, value in points)])
-            axes.set_xlim(-0.5, len(cells) - 0.5)
-            style.percent_axis(axes, 0.0, min(1.0, max(0.005, 1.12 * high)))
-            every = 1 + len(cells) // (_MOST_LABELS + 1)
-            labels = cells[::every] if row else [""] * len(cells[::every])
-            axes.set_xticks(range(0, len(cells), every), labels, rotation=40, ha="right", fontsize=8)
-            if not row:
-                axes.set_title(title)
-            if not column:
-                axes.set_ylabel(label)
+        for axes, share in ((upper, _masked), (lower, _dropped)):
+            _draw(axes, seen, axis, cells, share, data.looks, is_ordered)
+        upper.set_title(title)
+        upper.tick_params(labelbottom=False)
+    grid[0].set_ylabel("tokens masked")
+    grid[len(AXES)].set_ylabel("weight dropped")
     style.name_methods(sheet, style.line_handles(list(seen), data.looks))
     return sheet
+
+
+def _draw(
+    axes: Axes,
+    seen: dict[str, MaskedTokens],
+    axis: str,
+    cells: list[str],
+    share: Callable[[MaskCounts], float],
+    looks: dict[str, Look],
+    is_ordered: bool,
+) -> None:
+    """One share of every method over the cells of an axis: as lines where the cells are ordered, else side by side."""
+    high = 0.0
+    for place, (method, found) in enumerate(seen.items()):
+        counts = found.cells.get(axis, {})
+        aside = 0.0 if is_ordered else 0.5 * ((place + 0.5) / len(seen) - 0.5)
+        points = [
+            (index + aside, share(counts[cell]))
+            for index, cell in enumerate(cells)
+            if cell in counts and _is_large(counts[cell], found)
+        ]
+        _plot(axes, points, looks[method], is_ordered)
+        high = max([high, *(value for _, value in points)])
+    axes.set_xlim(-0.5, len(cells) - 0.5)
+    style.percent_axis(axes, 0.0, min(1.0, max(0.005, 1.12 * high)))
+    every = 1 + len(cells) // (_MOST_LABELS + 1)
+    axes.set_xticks(range(0, len(cells), every), cells[::every], rotation=40, ha="right", fontsize=8)
 
 
 def _cells(seen: dict[str, MaskedTokens], axis: str) -> list[str]:
