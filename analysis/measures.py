@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from cppo_lab.analysis.claims import CREDITED, GOOD_RANGE, Claim, Planned
 from cppo_lab.analysis.contrasts import Contrast
-from cppo_lab.analysis.control import (
+from cppo_lab.analysis.controls import (
     AT_BEST,
     FEWER_EPOCHS,
     SAME_KL,
@@ -19,9 +19,9 @@ from cppo_lab.analysis.control import (
     has_fewer_epochs,
     same_kl,
 )
+from cppo_lab.analysis.good_range import range_contrast, sensitivity
 from cppo_lab.analysis.grids import Grid, grids, method_of, panel_less, tuning_axes
 from cppo_lab.analysis.run_table import Run, RunTable
-from cppo_lab.analysis.sensitivity import range_contrast, sensitivity
 
 
 @dataclass(frozen=True)

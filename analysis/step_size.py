@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cppo_lab.analysis.contrasts import Contrast, adjusted, estimate
-from cppo_lab.analysis.control import Control, find_controls
+from cppo_lab.analysis.controls import Control, find_controls
+from cppo_lab.analysis.good_range import Sensitivity, range_contrast, sensitivity
 from cppo_lab.analysis.grids import grids, tuning_axes
 from cppo_lab.analysis.run_table import RunTable
-from cppo_lab.analysis.sensitivity import Sensitivity, range_contrast, sensitivity
 from cppo_lab.analysis.statistics import Estimate
 
 

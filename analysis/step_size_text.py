@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from cppo_lab.analysis.contrasts import Contrast
-from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
+from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
 from cppo_lab.analysis.formatting import points, points_range
+from cppo_lab.analysis.good_range import GoodRange, Sensitivity
 from cppo_lab.analysis.grids import value_text
-from cppo_lab.analysis.sensitivity import GoodRange, Sensitivity
 from cppo_lab.analysis.step_size import RangeContrast, StepSize
 
 HEADING = "How much is a smaller step?"

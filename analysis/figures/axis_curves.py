@@ -16,8 +16,8 @@ from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.lines import MOST_BANDS
 from cppo_lab.analysis.figures.looks import INK, SOFT_INK, Look
 from cppo_lab.analysis.formatting import points
+from cppo_lab.analysis.good_range import Sensitivity
 from cppo_lab.analysis.grids import RATE, THRESHOLD, value_text
-from cppo_lab.analysis.sensitivity import Sensitivity
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize
 

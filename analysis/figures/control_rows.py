@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cppo_lab.analysis.claims import MARGIN
-from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
+from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.estimates import rows_of_panels
 from cppo_lab.analysis.figures.looks import INK, PAPER, RULE, SOFT_INK, Look

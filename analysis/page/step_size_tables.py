@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
+from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
 from cppo_lab.analysis.formatting import NONE, percent, points, points_range
+from cppo_lab.analysis.good_range import Sensitivity
 from cppo_lab.analysis.grids import value_text
 from cppo_lab.analysis.page.tables import Cell, Column, Table
-from cppo_lab.analysis.sensitivity import Sensitivity
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize
 from cppo_lab.analysis.step_size_text import open_end, range_difference, range_text, range_verdict

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuned_runs import RATES, over_rates, run
 
+from cppo_lab.analysis.good_range import good_octaves, range_contrast, sensitivity
 from cppo_lab.analysis.grids import Grid, grids, tuning_axes
 from cppo_lab.analysis.run_table import RunTable
-from cppo_lab.analysis.sensitivity import good_octaves, range_contrast, sensitivity
 from cppo_lab.analysis.step_size import step_size
 from cppo_lab.analysis.step_size_text import open_end, range_text, range_verdict
 

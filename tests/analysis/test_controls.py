@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tuned_runs import over_rates, run
 
-from cppo_lab.analysis.control import AT_BEST, FEWER_EPOCHS, SAME_KL, find_controls, interpolated, same_kl
+from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL, find_controls, interpolated, same_kl
 from cppo_lab.analysis.coordinates import has_no_rule, named_without_rule, published
 from cppo_lab.analysis.grids import grids
 from cppo_lab.analysis.run_table import RunTable

@@ -22,9 +22,9 @@ import numpy as np
 
 from cppo_lab.analysis.contrasts import Contrast, Pair, adjusted, compare
 from cppo_lab.analysis.cross_fitting import Candidate, CrossFit, cross_fitted
+from cppo_lab.analysis.good_range import estimate_with_error, runs_of
 from cppo_lab.analysis.grids import EPOCHS, RATE, Grid, shared_pairs
 from cppo_lab.analysis.run_table import Array
-from cppo_lab.analysis.sensitivity import estimate_with_error, runs_of
 from cppo_lab.analysis.statistics import Estimate
 
 AT_BEST, SAME_KL, FEWER_EPOCHS = "at_best", "same_kl", "fewer_epochs"
