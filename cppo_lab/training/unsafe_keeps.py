@@ -171,7 +171,11 @@ class _Probe:
         self._parameters = list(learner.policy.network.parameters())
         needs = learner.algo.requirements
         self._needs = replace(
-            needs, needs_topk=needs.needs_topk or TOP, needs_full_distribution=True, needs_collision=True
+            needs,
+            needs_topk=needs.needs_topk or TOP,
+            needs_full_distribution=True,
+            needs_collision=True,
+            needs_selection_order=True,
         )
 
     def __call__(self, experience: Experience, rows: Tensor) -> None:

@@ -291,17 +291,15 @@ class Learner:
             weight_order=cut(experience.weight_order),
             rollout_entropy=rollout.entropy,
             version_lag=torch.full_like(rollout.responses, experience.version_lag),
-            selection_order=cut(self._selection_order(experience)),
+            selection_order=cut(self._selection_order(experience)) if needs.needs_selection_order else None,
             prompt=experience.prompts[rows],
             collision=statistics.collision,
             vocabulary=self.policy.network.get_output_embeddings().weight.shape[0],
         )
         return batch, values
 
-    def _selection_order(self, experience: Experience) -> Tensor | None:
-        """Sort keys of all tokens of the rollout [B, T], drawn anew for every update; None where not needed."""
-        if not self.algo.requirements.needs_selection_order:
-            return None
+    def _selection_order(self, experience: Experience) -> Tensor:
+        """Sort keys of all tokens of the rollout [B, T], drawn anew for every update."""
         rows, width = experience.loss_mask.shape
         generator = torch_stream(self._minibatch_seed, Stream.SELECTION, self.updates)
         # Column by column: a token's key depends on no response's length.
