@@ -255,6 +255,8 @@ def _notes(section: TuneSection, study: Study, here: Round, place: Place) -> lis
         after = f", after widening {times} times" if times else ""
         notes.append(f"at the edge: {key} is the {word} that was tried{after}; the best may lie beyond")
     seeds = {setting: len(by_seed) for setting, by_seed in here.scores[place].items()}
+    if max(seeds.values()) == 1:
+        notes.append("one tuning seed: the error of the choice is unknown, and intervals leave it out")
     dropped = sorted(setting for setting, count in seeds.items() if count < max(seeds.values()))
     if dropped and section.prune:
         told = "; ".join(f"{setting_text(each)} after {seeds[each]} seeds" for each in dropped)

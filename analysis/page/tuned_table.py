@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cppo_lab.analysis.formatting import plural
@@ -17,6 +17,7 @@ def tuned_table(tuned: Mapping[str, Any]) -> Table | None:
     if not points:
         return None
     seeds = tuned.get("seeds") or ()
+    shared = {key for key in ("model", "task") if len({point["panel"].get(key) for point in points}) == 1}
     return Table.of(
         "tuned",
         f"Tuned at: the setting of each method, chosen by the study {tuned.get('study')} on "
@@ -26,7 +27,7 @@ def tuned_table(tuned: Mapping[str, Any]) -> Table | None:
         "intervals here include.",
         (
             Column("method", lambda point: Cell(point["method"], method=point["method"]), numeric=False),
-            Column("panel", lambda point: Cell(_panel(point)), numeric=False),
+            Column("panel", lambda point: Cell(_panel(point, shared)), numeric=False),
             Column("tuned settings", lambda point: Cell(" ".join(point["overrides"])), numeric=False),
             Column("trials", lambda point: Cell(str(point["trials"]), point["trials"])),
             Column("tuned value", lambda point: _with_error(point["accuracy"], point["stderr"])),
@@ -47,8 +48,9 @@ def tuned_table(tuned: Mapping[str, Any]) -> Table | None:
     )
 
 
-def _panel(point: Point) -> str:
-    return ", ".join(f"{key}={value}" for key, value in point["panel"].items())
+def _panel(point: Point, shared: Collection[str]) -> str:
+    """The panel without the choices that all points share."""
+    return ", ".join(f"{key}={value}" for key, value in point["panel"].items() if key not in shared)
 
 
 def _setting(setting: Mapping[str, float]) -> str:
