@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cppo_lab.sweeps.frozen_claims import (
     read_frozen,
 )
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
+from cppo_lab.sweeps.worker_pool import Outcome
 
 CLAIM = "claims:\n  - {says: CPPO is above PG, contrast: cppo - pg, expect: above}\n"
 
@@ -99,3 +101,24 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "frozen" / "best.json").write_text('{"sweep": "best"}', encoding="utf-8")
     with pytest.raises(UserError, match="is no file of frozen claims"):
         read_frozen(file)
+
+
+def test_the_first_run_freezes_them_before_anything_is_trained(
+    tmp_path: Path, invoke: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points_in(tmp_path, *POINTS)
+    file = sweep(tmp_path)
+    seen = []
+
+    def train(*_: object) -> Outcome:
+        seen.append(read_frozen(file))
+        return Outcome()
+
+    monkeypatch.setattr("cppo_lab.cli.sweep.run_here", train)
+    # With other seeds it is another sweep, whose claims nobody froze.
+    invoke("sweep", str(file.path), "seed=13", "--output", str(tmp_path / "out"), "--no-report")
+    _, out, _ = invoke("sweep", str(file.path), "--output", str(tmp_path / "out"), "--no-report")
+    assert seen[0] is None
+    assert seen[1] == read_frozen(file)
+    assert seen[1] is not None
+    assert "Claims frozen:" in out
