@@ -23,7 +23,7 @@ from cppo_lab.analysis.reproductions.document import (
 )
 from cppo_lab.analysis.reproductions.figure import headlines, reproduction
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, read_items
-from cppo_lab.analysis.reproductions.step_size_section import step_size_figures
+from cppo_lab.analysis.reproductions.step_size_section import one_rate_note, step_size_figures
 from cppo_lab.errors import UserError
 
 HEADLINE_PANELS = "model=s, "
@@ -33,6 +33,7 @@ README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
 
 def headline_block(items: Sequence[Item], image: str) -> str:
     """The README's picture and its caption."""
+    note = one_rate_note(items)
     lines = [
         README_START,
         "![Held-out accuracy against training steps, and the contrasts of the paper's headline claims]"
@@ -43,6 +44,11 @@ def headline_block(items: Sequence[Item], image: str) -> str:
         "points, with 95% intervals over paired runs. A claim does not hold where its opposite is significant, or",
         f"where an advantage of {MARGIN_POINTS} points (grey band) is excluded. All claims, models and regimes, and",
         "the rules for verdicts: [docs/reproductions.md](docs/reproductions.md).*",
+        *(
+            ["", f"**{note}** What a smaller step leaves of the differences: the end of that page."]
+            if note
+            else []
+        ),
         "",
         *head("claim of the CPPO paper", "measured here", "seeds", "verdict"),
         *(line(*short_cells(item, test)) for item in items for test in _headlines(item)),

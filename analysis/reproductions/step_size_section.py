@@ -6,16 +6,19 @@ In place of curves over training steps and a table of methods, which such a swee
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from matplotlib.figure import Figure
 
 from cppo_lab.analysis.figures import style
 from cppo_lab.analysis.figures.axis_curves import rate_figure, threshold_figure
 from cppo_lab.analysis.figures.control_rows import control_figure
 from cppo_lab.analysis.figures.looks import looks_of
-from cppo_lab.analysis.grids import RATE
+from cppo_lab.analysis.grids import RATE, value_text
 from cppo_lab.analysis.page.step_size_tables import step_size_tables
 from cppo_lab.analysis.reproductions.items import Item
 from cppo_lab.analysis.step_size_text import HEADING, control_sentences, explained
+from cppo_lab.sweeps.study import sweep_runs
 
 
 def step_size_figures(item: Item) -> dict[str, tuple[str, Figure]]:
@@ -35,6 +38,28 @@ def step_size_figures(item: Item) -> dict[str, tuple[str, Figure]]:
         if known.controls:
             found["control"] = "what is left beyond a smaller step", control_figure(known.controls, looks)
     return {f"{item.sweep.slug}-{name}": figure for name, figure in found.items()}
+
+
+def one_rate_note(items: Sequence[Item]) -> str:
+    """That the runs of the first item share a learning rate, and where each method is best; empty if not known."""
+    rates = {value for run in sweep_runs(items[0].sweep, []) if (value := run.value(RATE)) is not None}
+    measured = [(item, item.step_size.along(RATE)) for item in items if item.step_size is not None]
+    item, curves = next(((item, curves) for item, curves in measured if curves), (items[0], ()))
+    if not curves or not rates:
+        return ""
+    largest = max(map(float, rates))
+    best = [float(curve.values[curve.best]) for curve in curves]
+    smaller = sum(rate < largest for rate in best)
+    return (
+        f"These runs use one learning rate for all methods, {value_text(largest)}. Of the rates tried in "
+        f"{item.sweep.slug} ({_span(curves[0].values)}, n = {min(curve.grid.n for curve in curves)}), a smaller one is "
+        f"best for {smaller} of {len(best)} methods and regimes ({_span(best)})."
+    )
+
+
+def _span(rates: Iterable[float]) -> str:
+    known = sorted(rates)
+    return f"{value_text(known[0])} to {value_text(known[-1])}"
 
 
 def step_size_lines(item: Item, images: str) -> list[str]:

@@ -19,6 +19,7 @@ from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.page.report import write_report
 from cppo_lab.analysis.reproductions.document import page
 from cppo_lab.analysis.reproductions.items import read_item
+from cppo_lab.analysis.reproductions.step_size_section import one_rate_note
 from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.step_size import step_size
 from cppo_lab.analysis.step_size_text import HEADING
@@ -132,3 +133,14 @@ def test_the_page_of_reproductions_shows_a_sweep_over_rates(tmp_path: Path) -> N
     assert "images/lr_sensitivity-rates.png" in shown
     assert "images/lr_sensitivity-control.png" in shown
     assert "| regime=mismatch | cppo | lr=2e-4 | 4 |" in shown
+
+
+def test_the_readme_says_at_which_rate_its_runs_were_made_and_which_are_better(tmp_path: Path) -> None:
+    table = both_regimes(noise=0.0)
+    table1, item = read_item("table1", tmp_path), read_item("lr_sensitivity", tmp_path)
+    assert one_rate_note([table1, item]) == ""
+    said = one_rate_note([table1, replace(item, table=table, step_size=step_size(table, {"pg"}))])
+    assert "one learning rate for all methods, 4e-4" in said
+    assert (
+        "(5e-5 to 4e-4, n = 4), a smaller one is best for 6 of 6 methods and regimes (1e-4 to 2e-4)" in said
+    )
