@@ -8,7 +8,7 @@ from cppo_lab.analysis.formatting import NONE, engineering, percent, points, sig
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.tables import Cell, Column, Table
-from cppo_lab.analysis.scaling import DRAWS, LEAST_REACHED, Fit, fits, worth_showing
+from cppo_lab.analysis.sigmoid import DRAWS, LEAST_REACHED, Fit, fits, worth_showing
 from cppo_lab.analysis.summary import Summary
 
 Show = Callable[[float | None], str]

@@ -69,8 +69,8 @@ def markdown(written: ReportFiles) -> str:
 
 def test_the_page_has_no_element_and_no_handler_but_its_own(html: str) -> None:
     page = Elements(html)
-    # Three scripts of the page, and the block of data.
-    assert page.tags.count("script") == 4
+    # Four scripts of the page, and the block of data.
+    assert page.tags.count("script") == 5
     assert not {"img", "iframe", "object", "b"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert not [
@@ -104,7 +104,7 @@ def test_markdown_stays_a_document_with_its_own_headings_tables_and_figures(mark
     ]
     sections = ("Verdict", "Accuracy", "Stability", "Mechanisms", "Samples", "Configurations", "Provenance")
     assert headings == list(sections)
-    assert sum(t.type == "table_open" for t in tokens) == 7
+    assert sum(t.type == "table_open" for t in tokens) == 8
     pictures = [t.attrs["src"] for t in inline if t.type == "image"]
     assert pictures
     assert all(str(source).startswith("figures/") for source in pictures)

@@ -11,7 +11,7 @@ from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.looks import PAPER, Look
 from cppo_lab.analysis.formatting import listed
 from cppo_lab.analysis.run_table import ACCURACY
-from cppo_lab.analysis.scaling import Fit, Refused, fits, worth_showing
+from cppo_lab.analysis.sigmoid import Fit, Refused, fits, worth_showing
 
 AHEAD = 4.0
 """The curves are carried on to so many times the compute of the last evaluation."""

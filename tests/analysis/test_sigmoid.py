@@ -15,7 +15,7 @@ from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.report import collect
 from cppo_lab.analysis.run_table import ACCURACY, Array
-from cppo_lab.analysis.scaling import Fit, Refused, Sigmoid, fit, fits
+from cppo_lab.analysis.sigmoid import Fit, Refused, Sigmoid, fit, fits
 
 COMPUTE = np.linspace(1.0, 12.0, 12) * 1e9
 KNOWN = [
