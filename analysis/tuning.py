@@ -15,7 +15,8 @@ from cppo_lab.analysis.load.result_files import read_results, rows_of, score
 from cppo_lab.analysis.load.result_sets import Row
 from cppo_lab.analysis.load.scores import score_runs
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
-from cppo_lab.config.compose import compose_runs, default_choice
+from cppo_lab.config.compose import compose_runs
+from cppo_lab.config.default_choices import default_choice
 from cppo_lab.config.identity import run_ids
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.seed_axes import is_seed_axis

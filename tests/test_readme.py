@@ -27,7 +27,8 @@ COMMANDS = commands(ROOT / "README.md")
 
 def test_the_readme_shows_every_command() -> None:
     assert {command[0] for command in COMMANDS} == {
-        "list", "plan", "sweep", "results", "train", "report", "inspect", "compare", "eval", "config", "doctor",
+        "list", "plan", "sweep", "tune", "reproduce", "results", "train", "report", "inspect", "compare",
+        "unsafe-keeps", "eval", "config", "doctor",
     }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
+from cppo_lab.config.default_choices import CONFIG_NAME
 from cppo_lab.config.overrides import parse, plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.schema_errors import schema_sentence
@@ -22,8 +22,6 @@ from cppo_lab.plugins import conf_dirs, load_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONFIG_NAME = "config"
 
 
 def group_options(group: str, config_dir: Path | None = None) -> list[str]:
@@ -38,12 +36,6 @@ def group_options(group: str, config_dir: Path | None = None) -> list[str]:
 def groups(config_dir: Path | None = None) -> list[str]:
     """The configuration groups, those of loaded plug-ins among them."""
     return sorted({path.parent.name for folder in conf_dirs(config_dir) for path in folder.glob("*/*.yaml")})
-
-
-def default_choice(group: str) -> str:
-    """The choice of a group where no override makes one."""
-    content = yaml.safe_load((conf_dir() / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))
-    return str(next(each[group] for each in content["defaults"] if isinstance(each, dict) and group in each))
 
 
 def search_path(overrides: Sequence[str], config_dir: Path | None) -> list[str]:

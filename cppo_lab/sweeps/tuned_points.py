@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cppo_lab.config.compose import default_choice
+from cppo_lab.config.default_choices import default_choice
 from cppo_lab.errors import UserError
 from cppo_lab.files import file_sha256, write_atomically
 from cppo_lab.plugins import sweep_dirs

@@ -297,15 +297,25 @@ def test_forced_report_says_it_first_in_every_table_and_in_every_file_of_values(
 def test_every_figure_is_marked_in_every_form(mixed: Path) -> None:
     study = load_study(mixed, ["one", "two"], force=True)
     marked = collect(study, {"png", "pdf", "html"}).rendered
+    shown = exhibits(study, summarise(study), with_views=True)
     plain = {
         exhibit.name: render(exhibit.name, exhibit.figure, png=True, pdf=True, page=True)
-        for exhibit in exhibits(study, summarise(study))
+        for exhibit in shown
         if exhibit.figure is not None
     }
-    assert marked.keys() == plain.keys()
-    assert len(marked) >= 5
-    for name, figure in marked.items():
-        assert_strip_below(figure, plain[name])
+    # The same figure over other axes, which only the page has.
+    views = {
+        view.name: render(view.name, view.figure, png=False, pdf=False, page=True)
+        for exhibit in shown
+        for view in exhibit.views
+        if view.name not in plain
+    }
+    assert marked.keys() == plain.keys() | views.keys()
+    assert len(plain) >= 5
+    for name, figure in plain.items():
+        assert_strip_below(marked[name], figure)
+    for name, figure in views.items():
+        assert heights(marked[name].markup) > heights(figure.markup)
 
 
 def assert_strip_below(marked: Rendered, plain: Rendered) -> None:

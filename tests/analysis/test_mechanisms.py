@@ -78,18 +78,18 @@ def test_a_study_without_records_says_so_in_every_caption(tmp_path: Path) -> Non
         missing_metrics={"pg": missing, "grpo": missing},
     )
     found = mechanisms(load_study(tmp_path, "quickstart"))
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(one.figure is None for one in found)
     # Positions and both maps lack the same profiles.
-    assert len({one.caption for one in found}) == 5
+    assert len({one.caption for one in found}) == 6
 
 
 def test_each_panel_has_figures_of_its_own(tmp_path: Path) -> None:
     write_sweep(tmp_path, algos=("grpo", "cppo"), seeds=(0,), learning_rates=(2e-4, 4e-4))
     found = mechanisms(load_study(tmp_path, "quickstart"))
     names = [one.name for one in found]
-    assert len(names) == 14
-    assert len(set(names)) == 14
+    assert len(names) == 16
+    assert len(set(names)) == 16
     assert "Divergence by position and step, lr=2e-4" in {one.title for one in found}
 
 

@@ -44,9 +44,10 @@ def test_every_method_gets_its_own_best_in_every_panel(tmp_path: Path, invoke: I
     assert point.overrides == ("trainer.lr=0.0001",)
     assert point.trials == 4
     assert point.accuracy == pytest.approx(0.7015)
-    # The configuration's own rate, 4e-4, is two octaves off.
-    assert point.published.setting == {"trainer.lr": 4e-4}
-    assert point.published.regret == pytest.approx(0.2)
+    # The configuration's own rate, 1e-4, is the best one for pg, and an octave off for grpo.
+    assert point.published.setting == {"trainer.lr": 1e-4}
+    assert point.published.regret == 0
+    assert found["mismatch", "grpo"].published.regret == pytest.approx(0.1)
     assert point.notes == ()
     assert points.seeds == (1, 2)
     assert points.commits == ("0123456789ab",)
