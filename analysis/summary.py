@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -111,6 +111,10 @@ class Summary:
     def contrasts(self) -> tuple[Contrast, ...]:
         return tuple(contrast for panel in self.panels for contrast in panel.contrasts)
 
+    def of_panels(self, panels: Collection[str]) -> Summary:
+        """The same summary with the results of these panels alone."""
+        return replace(self, panels=tuple(panel for panel in self.panels if panel.panel in panels))
+
 
 def summarise(study: Study) -> Summary:
     """All results, contrasts and claims of a study."""
@@ -137,8 +141,11 @@ def _without_rule(study: Study) -> frozenset[str]:
         values = {
             str(key).removeprefix(prefix): value
             for key, value in row.items()
-            if value == value and value is not None
+            if str(key) != "method" and value == value and value is not None
         }
+        if not values:
+            # A run without a folder has no coordinates yet; those of the others tell.
+            continue
         name = str(row["method"])
         found[name] = found.get(name, True) and "name" in values and has_no_rule(values)
     return frozenset(name for name, is_plain in found.items() if is_plain)

@@ -214,12 +214,12 @@ def _against_baseline(panel: PanelSummary) -> list[str]:
                 )
     unresolved = [contrast for contrast in panel.contrasts if not contrast.resolved]
     if unresolved:
-        told = [f"{names[contrast.treatment]} ({_seen(contrast)})" for contrast in unresolved]
+        told = [f"{names[contrast.treatment]} ({seen_in_words(contrast)})" for contrast in unresolved]
         sentences.append(f"Inconclusive against {base}: {'; '.join(told)}.")
     return sentences
 
 
-def _seen(contrast: Contrast) -> str:
+def seen_in_words(contrast: Contrast) -> str:
     if contrast.estimate is None:
         return "no run shares its seeds and starting policy"
     text = f"{points(contrast.estimate.mean)} points at n = {contrast.n}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,21 +22,28 @@ NO_PROFILES = "no run recorded profiles by position (profiles.jsonl), or none ha
 
 @dataclass(frozen=True)
 class FigureData:
-    """A study with its results, and the panel to draw; None for a figure of all panels.
+    """A study with its results, and the panel to draw; None for a figure of several panels.
 
-    axis: what a figure that can be drawn over several axes has as its horizontal one.
+    chosen: the panels to draw where they are not all of the study's. axis: what a figure that can be drawn over several
+    axes has as its horizontal one.
     """
 
     study: Study
     summary: Summary
     panel: str | None = None
     axis: SpentAxis = AXES[DEFAULT_AXIS]
+    chosen: tuple[str, ...] | None = None
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The panels that figures are drawn of, also where this is the data of one of them."""
+        return self.study.grouping.panels if self.chosen is None else self.chosen
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups to draw."""
-        grouping = self.study.grouping
-        return grouping.groups if self.panel is None else grouping.in_panel(self.panel)
+        wanted = self.panels if self.panel is None else (self.panel,)
+        return tuple(group for group in self.study.grouping.groups if group.panel in wanted)
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -57,6 +65,10 @@ class FigureData:
     def of_panel(self, panel: str) -> FigureData:
         """The same data for one panel."""
         return replace(self, panel=panel)
+
+    def of_panels(self, panels: Sequence[str]) -> FigureData:
+        """The same data for some of the panels, and their results."""
+        return replace(self, chosen=tuple(panels), summary=self.summary.of_panels(panels))
 
     def over(self, axis: SpentAxis) -> FigureData:
         """The same data over another horizontal axis."""

@@ -22,7 +22,7 @@ def axes_of_panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, FigureDat
     """A figure with axes for every panel that has evaluations."""
     panels = [
         panel
-        for panel in map(data.of_panel, data.study.grouping.panels)
+        for panel in map(data.of_panel, data.panels)
         if any(panel.curves(group, ACCURACY, from_step=0) is not None for group in panel.groups)
     ]
     if len(panels) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cppo_lab.analysis.figures.data import FigureData
 from cppo_lab.analysis.figures.lines import MOST_BANDS
@@ -18,17 +18,18 @@ def filled_in(caption: str, data: FigureData) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: _PHRASES[m[1]](data) if m[1] in _PHRASES else m[0], caption)
 
 
-def seeds_recorded(study: Study) -> dict[str, int]:
+def seeds_recorded(study: Study, panels: Collection[str]) -> dict[str, int]:
     """Runs of each group that recorded an accuracy after the starting policy, whether they count or not."""
+    groups = [group for group in study.grouping.groups if group.panel in panels]
     if ACCURACY not in study.metrics:
-        return {group.label: 0 for group in study.grouping.groups}
+        return {group.label: 0 for group in groups}
     evaluated = (study.metrics["step"] >= 1) & study.metrics[ACCURACY].notna()
     recorded = study.runs["group"][sorted(set(study.metrics.loc[evaluated, "run_id"]))]
-    return {group.label: int((recorded == group.label).sum()) for group in study.grouping.groups}
+    return {group.label: int((recorded == group.label).sum()) for group in groups}
 
 
 def _seeds(data: FigureData) -> str:
-    sizes = seeds_recorded(data.study)
+    sizes = seeds_recorded(data.study, data.panels)
     counts = set(sizes.values())
     if len(counts) == 1:
         return f"n = {plural(counts.pop(), 'seed')} per method"
@@ -36,9 +37,9 @@ def _seeds(data: FigureData) -> str:
 
 
 def _band(data: FigureData) -> str:
-    sizes = seeds_recorded(data.study).values()
+    sizes = seeds_recorded(data.study, data.panels).values()
     grouping = data.study.grouping
-    if max(len(grouping.in_panel(panel)) for panel in grouping.panels) > MOST_BANDS:
+    if max(len(grouping.in_panel(panel)) for panel in data.panels) > MOST_BANDS:
         return f"no bands are drawn for more than {MOST_BANDS} methods, see the intervals instead"
     parts = [
         (any(size >= 3 for size in sizes), "bands are 95% Student t intervals of the mean over seeds"),

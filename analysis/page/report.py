@@ -13,27 +13,34 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cppo_lab.analysis import method_notes, verdict_text
+from cppo_lab.analysis import method_notes
 from cppo_lab.analysis.figures.looks import looks_of
 from cppo_lab.analysis.figures.registry import SECTIONS
 from cppo_lab.analysis.figures.render import Rendered, palette_css, render, variable
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.page import mask_tables, paper_tables, run_tables, tables
+from cppo_lab.analysis.page import run_tables
 from cppo_lab.analysis.page.exhibits import Exhibit, exhibits
 from cppo_lab.analysis.page.latex import latex
 from cppo_lab.analysis.page.markdown import cell, fence, line
 from cppo_lab.analysis.page.provenance import provenance
 from cppo_lab.analysis.page.sample_data import SampleData, sample_data
 from cppo_lab.analysis.page.samples import Sample, choice_in_words, choose, left_out, token_notes
-from cppo_lab.analysis.page.scaling_table import scaling_table
-from cppo_lab.analysis.page.step_size_tables import step_size_tables
+from cppo_lab.analysis.page.table_sets import all_tables, first_tables
 from cppo_lab.analysis.page.tables import Table
-from cppo_lab.analysis.page.tuned_table import tuned_table
 from cppo_lab.analysis.safe_text import brief, visible
+from cppo_lab.analysis.single_rates import folded_panels
 from cppo_lab.analysis.spent import DEFAULT_AXIS
 from cppo_lab.analysis.step_size_text import HEADING, control_sentences, explained
 from cppo_lab.analysis.summary import Summary, summarise
+from cppo_lab.analysis.verdict_text import panel_title, power_statements
+from cppo_lab.analysis.verdicts import (
+    SINGLE_RATES,
+    Sentences,
+    folded_note,
+    verdicts,
+    verdicts_at_single_rates,
+)
 
 FORMATS = ("html", "md", "png", "pdf", "csv", "tex")
 # In the order in which they take effect.
@@ -59,17 +66,24 @@ class ReportFiles:
 
 @dataclass(frozen=True)
 class Content:
-    """The content of both pages."""
+    """The content of both pages.
+
+    folded: the panels at single rates that are folded away. first_tables: the tables without their rows, by name, where
+    there are such rows; `tables` has all of them.
+    """
 
     study: Study
     summary: Summary
-    verdicts: tuple[tuple[str, tuple[str, ...]], ...]
-    power: tuple[tuple[str, tuple[str, ...]], ...]
-    step_size: tuple[tuple[str, tuple[str, ...]], ...]
+    verdicts: Sentences
+    single_rates: Sentences
+    folded: tuple[str, ...]
+    power: Sentences
+    step_size: Sentences
     step_size_notes: tuple[str, ...]
     caveats: tuple[str, ...]
     statistics: tuple[str, ...]
     tables: dict[str, Table]
+    first_tables: dict[str, Table]
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     samples: tuple[Sample, ...]
@@ -97,11 +111,17 @@ def write_report(
 
 
 def write_study(
-    study: Study, folder: Path, formats: Sequence[str] = FORMATS, *, axis: str = DEFAULT_AXIS
+    study: Study,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    axis: str = DEFAULT_AXIS,
+    all_panels: bool = False,
 ) -> ReportFiles:
     """Write the report of a study into `folder`. Everything is computed before the first file is written.
 
     axis: the horizontal axis of the accuracy curves (a key of `analysis/spent.py`); the page offers the others as well.
+    all_panels: draw the figures of panels that the page folds away too, see `analysis/single_rates.py`.
     Raises ValueError for an unknown format, and UserError for an axis that the runs have nothing to place on.
     """
     unknown = [name for name in formats if name not in FORMATS]
@@ -109,7 +129,7 @@ def write_study(
         raise ValueError(f"formats = {', '.join(unknown) or 'none'}: allowed are {', '.join(FORMATS)}.")
     # The Markdown page links to PNG files.
     wanted = {*formats, *(("png",) if "md" in formats else ())}
-    content = collect(study, wanted, axis)
+    content = collect(study, wanted, axis, all_panels=all_panels)
     out: dict[Path, bytes] = {}
     if "html" in wanted:
         out[folder / "index.html"] = html_page(content).encode("utf-8")
@@ -138,12 +158,16 @@ def write_study(
     )
 
 
-def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Content:
+def collect(
+    study: Study, formats: set[str], axis: str = DEFAULT_AXIS, *, all_panels: bool = False
+) -> Content:
     """Compute every statistic, sentence, table and figure of the report."""
     summary = summarise(study)
     # Figures take most of the time; tables alone do not need them.
     drawn = formats & {"html", "md", "png", "pdf"}
-    shown = exhibits(study, summary, axis, with_views="html" in formats) if drawn else []
+    shown = (
+        exhibits(study, summary, axis, with_views="html" in formats, all_panels=all_panels) if drawn else []
+    )
     rendered = {
         exhibit.name: render(
             exhibit.name,
@@ -162,41 +186,29 @@ def collect(study: Study, formats: set[str], axis: str = DEFAULT_AXIS) -> Conten
         for view in exhibit.views
         if view.name not in rendered
     }
-    made = [
-        tables.results_table(summary),
-        tables.learning_table(summary),
-        scaling_table(study, summary),
-        tables.contrasts_table(summary),
-        tables.claims_table(summary.claims, summary.table) if summary.claims else None,
-        tuned_table(study.tuned),
-        paper_tables.paper_table(summary),
-        paper_tables.benchmarks_table(summary),
-        tables.stability_table(summary),
-        mask_tables.masked_tokens_table(study),
-        mask_tables.unsafe_keeps_table(study),
-        run_tables.differences_table(study),
-        run_tables.budget_table(study),
-        run_tables.runs_table(study, summary),
-        *(step_size_tables(summary.step_size) if summary.step_size else ()),
-    ]
-    titles = {panel: verdict_text.panel_title(study, panel) for panel in study.grouping.panels}
+    folded = folded_panels(summary)
+    first = summary.of_panels([panel.panel for panel in summary.panels if panel.panel not in folded])
+    tables = all_tables(study, summary)
     return Content(
         study=study,
         summary=summary,
         verdicts=(
             *((("", (method_notes.warning(study),)),) if study.mark else ()),
-            *((titles[panel.panel], tuple(verdict_text.verdict(panel))) for panel in summary.panels),
+            *verdicts(study, summary),
         ),
+        single_rates=verdicts_at_single_rates(study, summary),
+        folded=folded,
         power=tuple(
-            (titles[panel.panel], tuple(verdict_text.power_statements(panel)))
-            for panel in summary.panels
+            (panel_title(study, panel.panel), tuple(power_statements(panel)))
+            for panel in first.panels
             if panel.contrasts
         ),
         step_size=tuple(control_sentences(summary.step_size)) if summary.step_size else (),
         step_size_notes=tuple(explained(summary.step_size)) if summary.step_size else (),
         caveats=tuple(method_notes.caveats(study, summary)),
         statistics=tuple(method_notes.method_of_statistics(summary)),
-        tables={table.name: table.marked(study.mark) for table in made if table is not None},
+        tables=tables,
+        first_tables=first_tables(study, first, tables) if folded else {},
         settings=tuple(run_tables.shared_settings(study)),
         provenance=tuple(provenance(study)),
         samples=tuple(choose(study)),
@@ -217,6 +229,9 @@ def html_page(content: Content) -> str:
         study=content.study,
         parts=_parts(content),
         sections=_sections(content),
+        folded_sections=_sections(content, folded=True),
+        single_rates_heading=SINGLE_RATES,
+        folded_note=folded_note(content.folded, any(exhibit.folded for exhibit in content.exhibits)),
         markup={name: Markup(figure.markup or "") for name, figure in content.rendered.items()},
         swatch={method: Markup(variable(look.color)) for method, look in looks.items()},
         css=Markup("".join(map(_asset, _STYLES))),
@@ -232,14 +247,22 @@ def markdown_page(content: Content) -> str:
     environment = _environment(autoescape=False)
     environment.filters.update(cell=cell, line=line, fence=fence)
     text = environment.get_template("template.md.j2").render(
-        content=content, study=content.study, parts=_parts(content), sections=_sections(content)
+        content=content,
+        study=content.study,
+        parts=_parts(content),
+        sections=_sections(content),
+        folded_sections=_sections(content, folded=True),
+        single_rates_heading=SINGLE_RATES,
+        folded_note=folded_note(content.folded, any(exhibit.folded for exhibit in content.exhibits)),
     )
     return text.rstrip() + "\n"
 
 
-def _sections(content: Content) -> dict[str, list[Exhibit]]:
+def _sections(content: Content, *, folded: bool = False) -> dict[str, list[Exhibit]]:
     return {
-        section: [exhibit for exhibit in content.exhibits if exhibit.section == section]
+        section: [
+            exhibit for exhibit in content.exhibits if exhibit.section == section and exhibit.folded == folded
+        ]
         for section in SECTIONS
     }
 
@@ -258,7 +281,11 @@ def _parts(content: Content) -> dict[str, str]:
         "provenance": True,
     }
     headings = {"step_size": HEADING}
-    return {name: headings.get(name, name.capitalize()) for name, something in said.items() if something}
+    order = list(said)
+    if content.single_rates:
+        order.remove("step_size")
+        order.insert(1, "step_size")
+    return {name: headings.get(name, name.capitalize()) for name in order if said[name]}
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:

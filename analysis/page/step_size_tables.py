@@ -20,11 +20,12 @@ Row = TypeVar("Row")
 
 def step_size_tables(known: StepSize) -> list[Table]:
     """The table of controls and that of good ranges, those that have rows."""
-    made = [_controls(known) if known.controls else None, _ranges(known) if known.curves else None]
+    made = [control_table(known) if known.controls else None, _ranges(known) if known.curves else None]
     return [table for table in made if table is not None]
 
 
-def _controls(known: StepSize) -> Table:
+def control_table(known: StepSize) -> Table:
+    """Every method less plain policy gradient: at one rate, each at its best, and at the same KL."""
     has_fewer = any(FEWER_EPOCHS in control.controls for control in known.controls)
 
     def seen(control: Control, name: str) -> Estimate | None:

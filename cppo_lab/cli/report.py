@@ -32,6 +32,16 @@ _VERDICT_COLUMNS = (
     "95% interval of difference",
     "verdict",
 )
+_CONTROL_COLUMNS = (
+    "method",
+    "best setting",
+    "seeds",
+    "at one rate",
+    "each at its best",
+    "95% interval each at its best",
+    "credited",
+    "verdict",
+)
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,13 @@ def report(
             show_default=False,
         ),
     ] = None,
+    all_panels: Annotated[
+        bool,
+        typer.Option(
+            "--all-panels",
+            help="In a sweep over the learning rate, draw the figures at every rate, not only at the default one.",
+        ),
+    ] = False,
     terminal: Annotated[
         bool, typer.Option("--terminal", help="Print the results and verdicts, and write no report.")
     ] = False,
@@ -155,6 +172,8 @@ def report(
         raise UserError(f"--to {destination}: has no effect with --terminal or --aa, which write nothing.")
     if axis is not None and (terminal or aa):
         raise UserError(f"--axis {axis}: has no effect with --terminal or --aa, which draw nothing.")
+    if all_panels and (terminal or aa):
+        raise UserError("--all-panels: has no effect with --terminal or --aa, which draw nothing.")
     request = Request(
         output or output_root(), tuple(sweeps or ()), tuple(runs or ()), mlflow, experiment, force
     )
@@ -163,10 +182,17 @@ def report(
     elif terminal:
         show_verdict(request, as_json)
     else:
-        write(request, destination, as_json, axis)
+        write(request, destination, as_json, axis, all_panels=all_panels)
 
 
-def write(request: Request, destination: Path | None, as_json: bool, axis: str | None = None) -> None:
+def write(
+    request: Request,
+    destination: Path | None,
+    as_json: bool,
+    axis: str | None = None,
+    *,
+    all_panels: bool = False,
+) -> None:
     """Write the report and print its path."""
     from cppo_lab.analysis.page.report import write_study
     from cppo_lab.analysis.spent import AXES, DEFAULT_AXIS
@@ -175,7 +201,7 @@ def write(request: Request, destination: Path | None, as_json: bool, axis: str |
         raise one_of("--axis", axis, AXES)
     study = request.study()
     folder = destination or request.output / "reports" / study.name
-    files = write_study(study, folder, axis=axis or DEFAULT_AXIS)
+    files = write_study(study, folder, axis=axis or DEFAULT_AXIS, all_panels=all_panels)
     if as_json:
         print_json(vars(files))
         return
@@ -272,20 +298,37 @@ def _print_results(study: Study, summary: Summary) -> None:
 
 def _print_verdict(study: Study, summary: Summary) -> None:
     from cppo_lab.analysis.method_notes import caveats
-    from cppo_lab.analysis.page.tables import results_table
+    from cppo_lab.analysis.page.rates_table import rates_table
     from cppo_lab.analysis.safe_text import visible
-    from cppo_lab.analysis.verdict_text import claim_sentence, verdict
+    from cppo_lab.analysis.verdict_text import claim_sentence
+    from cppo_lab.analysis.verdicts import SINGLE_RATES, verdicts
 
     if study.mark:
         _warn(study)
-    _print_table(results_table(summary), _VERDICT_COLUMNS, study.title)
-    for panel in summary.panels:
-        heading = f"{panel.panel}: " if panel.panel else ""
-        console().print(visible(heading + " ".join(verdict(panel))), markup=False)
+    at_rates = rates_table(summary)
+    _print_first_table(study, summary, is_over_rates=at_rates is not None)
+    for panel, sentences in verdicts(study, summary):
+        heading = f"{panel}: " if panel else ""
+        console().print(visible(heading + " ".join(sentences)), markup=False)
     for test in summary.claims:
         console().print(visible(claim_sentence(test)), markup=False)
     for caveat in caveats(study, summary):
         console().print(visible(caveat), style="dim", markup=False)
+    if at_rates is not None:
+        _print_table(at_rates, [header for header, _ in at_rates.columns], SINGLE_RATES)
+
+
+def _print_first_table(study: Study, summary: Summary, is_over_rates: bool) -> None:
+    """What the verdict rests on: each method at its best, or its results."""
+    from cppo_lab.analysis.page.step_size_tables import control_table
+    from cppo_lab.analysis.page.tables import results_table
+
+    if is_over_rates and summary.step_size is not None:
+        shown = control_table(summary.step_size)
+        has_panels = shown.columns[0][0] == "panel"
+        _print_table(shown, [*(["panel"] if has_panels else []), *_CONTROL_COLUMNS], study.title)
+        return
+    _print_table(results_table(summary), _VERDICT_COLUMNS, study.title)
 
 
 def _print_table(content: Table, columns: Sequence[str], title: str) -> None:

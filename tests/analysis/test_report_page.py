@@ -279,7 +279,7 @@ def test_runs_without_evaluations_profiles_and_masks_still_make_a_page(tmp_path:
 
 
 def test_several_learning_rates_get_a_panel_each(tmp_path: Path) -> None:
-    write_sweep(tmp_path, algos=("pg", "dppo_tv"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
+    write_sweep(tmp_path, algos=("grpo", "dppo_tv"), seeds=(0, 1), learning_rates=(2e-4, 4e-4))
     files = write_report(tmp_path, "quickstart", formats=("png",))
     names = {path.stem for path in files.figures}
     assert {"stability-lr-2e-4", "stability-lr-4e-4", "position-profiles-lr-2e-4"} <= names

@@ -36,7 +36,7 @@ def draw(data: FigureData) -> Drawing:
         raise DoesNotApply("every curve is too short")
     panels = [
         panel
-        for panel in map(data.of_panel, data.study.grouping.panels)
+        for panel in map(data.of_panel, data.panels)
         if any(isinstance(found[group.label], Fit) for group in panel.groups)
     ]
     if not panels:
