@@ -27,6 +27,7 @@ from cppo_lab.analysis.contrasts import (
     Pair,
     contrast,
     holm,
+    is_beyond_test_seeds,
     p_beyond,
     pair_up,
     seeds_to_detect,
@@ -119,6 +120,13 @@ class ClaimTest:
         if side == EQUALITY.get(self.claim.expect):
             return seeds_to_show_equal(self.estimate, self.claim.margin, self.family)
         return seeds_to_detect(self.estimate, _distances(self.claim, self.estimate.mean)[side], self.family)
+
+    def needs_tuning(self, to_hold: bool) -> bool:
+        """Whether no number of test seeds would show it, or refute it: the error of tuned points alone is too large."""
+        if self.estimate is None:
+            return False
+        distance = _distances(self.claim, self.estimate.mean)[0 if to_hold else 1]
+        return is_beyond_test_seeds(self.estimate, distance, self.family)
 
 
 def check_claims(

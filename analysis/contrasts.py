@@ -124,6 +124,12 @@ class Contrast:
         """Pairs that would detect a true difference as large as the one seen, see `seeds_to_detect`."""
         return seeds_to_detect(self.estimate, abs(self.estimate.mean), self.family) if self.estimate else None
 
+    @property
+    def needs_tuning(self) -> bool:
+        """Whether a true difference as large as the one seen takes more tuning seeds, see `is_beyond_test_seeds`."""
+        seen = self.estimate
+        return seen is not None and is_beyond_test_seeds(seen, abs(seen.mean), self.family)
+
 
 def pair_up(
     treatment: Iterable[Run], baseline: Iterable[Run] | None, score: str = "final", less: float = 0.0
@@ -190,19 +196,34 @@ def p_beyond(seen: Estimate | None, distance: float) -> float:
 def seeds_to_detect(seen: Estimate | None, distance: float, family: int) -> float | None:
     """Pairs that detect, with probability POWER at Holm's first step, that the mean is past a bound `distance` away.
 
-    The observed mean and spread are taken for the true ones. None without a spread or on the wrong side of the bound;
-    infinity above 1,000.
+    The observed mean and spread are taken for the true ones; the error of tuned points stays whatever their number.
+    None without a spread or on the wrong side of the bound; infinity above 1,000.
     """
     if seen is None or not seen.sd > 0 or not distance > 0:
         return None
-    return statistics.pairs_to_detect(distance, seen.sd, POWER, 1 - ALPHA / family) or math.inf
+    level = 1 - ALPHA / family
+    found = statistics.pairs_to_detect(distance, seen.own_sd, POWER, level, shared_error=seen.shared)
+    return found or math.inf
+
+
+def is_beyond_test_seeds(seen: Estimate | None, distance: float, family: int) -> bool:
+    """Whether no number of test seeds detects that the mean is past a bound `distance` away, because of the error of
+    tuned points: only tuning on more seeds makes that smaller.
+    """
+    if seen is None or not seen.shared > 0 or not distance > 0:
+        return False
+    return statistics.most_power(distance, seen.shared, 1 - ALPHA / family) < POWER
 
 
 def seeds_to_show_equal(seen: Estimate | None, margin: float, family: int) -> float | None:
     """Pairs that show, likewise, that the mean is within `margin` of zero."""
     if seen is None or not seen.sd > 0 or not abs(seen.mean) < margin:
         return None
-    return statistics.pairs_to_show_equal(seen.mean, seen.sd, margin, POWER, 1 - ALPHA / family) or math.inf
+    level = 1 - ALPHA / family
+    found = statistics.pairs_to_show_equal(
+        seen.mean, seen.own_sd, margin, POWER, level, shared_error=seen.shared
+    )
+    return found or math.inf
 
 
 def estimate(

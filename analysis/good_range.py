@@ -148,12 +148,16 @@ def runs_of(grid: Grid, row: int) -> frozenset[str]:
     return frozenset(run.run_id for run in grid.runs[row])
 
 
-def estimate_with_error(mean: float, error: float, n: int) -> Estimate:
-    """A mean with a given standard error, and Student's t interval over n seeds."""
+def estimate_with_error(mean: float, error: float, n: int, shared: float = 0.0) -> Estimate:
+    """A mean with a given standard error, and Student's t interval over n seeds.
+
+    shared: a further standard error that no number of seeds averages out.
+    """
     if n < 2 or not math.isfinite(error):
-        return Estimate(mean, math.nan, math.nan, n, math.nan)
+        return Estimate(mean, math.nan, math.nan, n, math.nan, shared)
+    error = math.hypot(error, shared)
     half = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * error
-    return Estimate(mean, mean - half, mean + half, n, error * math.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n, error * math.sqrt(n), shared)
 
 
 def best_first(curves: Sequence[Sensitivity]) -> list[Sensitivity]:

@@ -28,7 +28,8 @@ _QUANTILES = (np.arange(2000) + 0.5) / 2000
 class Estimate:
     """A mean over n seeds and its interval; `low` and `high` are NaN when n gives none (n < 2).
 
-    `sd` is the spread the interval was made with: the sample's, or the known measurement error if that is larger.
+    `sd` is the spread the interval was made with: the sample's, or the known measurement error if that is larger, with
+    sqrt(n) times `shared`, the standard error that all values have in common and no number of them averages out.
     """
 
     mean: float
@@ -36,6 +37,12 @@ class Estimate:
     high: float
     n: int
     sd: float
+    shared: float = 0.0
+
+    @property
+    def own_sd(self) -> float:
+        """The spread without what all values have in common."""
+        return math.sqrt(max(0.0, self.sd**2 - self.n * self.shared**2))
 
     @property
     def has_interval(self) -> bool:
@@ -56,10 +63,10 @@ def t_interval(
     n = len(sample)
     mean = float(sample.mean())
     if n < 2:
-        return Estimate(mean, math.nan, math.nan, n, math.nan)
+        return Estimate(mean, math.nan, math.nan, n, math.nan, shared_error)
     sd = math.hypot(max(float(sample.std(ddof=1)), least_sd), shared_error * math.sqrt(n))
     half = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n, sd)
+    return Estimate(mean, mean - half, mean + half, n, sd, shared_error)
 
 
 def interquartile_mean(scores: Array) -> float:
@@ -160,20 +167,45 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, level: float = 
 
 
 def pairs_to_detect(
-    difference: float, sd: float, power: float = 0.8, level: float = LEVEL, most: int = 1000
+    difference: float,
+    sd: float,
+    power: float = 0.8,
+    level: float = LEVEL,
+    most: int = 1000,
+    shared_error: float = 0.0,
 ) -> int | None:
     """Pairs a t test needs to find a true `difference` of spread `sd` with probability `power`.
 
+    shared_error: a standard error that all pairs have in common.
+
     None when that would be more than `most`, or when there is no difference or no spread to go by.
     """
-    if not sd > 0 or not abs(difference) > 0 or not math.isfinite(difference):
+    if not math.hypot(sd, shared_error) > 0 or not abs(difference) > 0 or not math.isfinite(difference):
         return None
-    effect = abs(difference) / sd
-    return _fewest(lambda n: _t_power(effect, n, level), power, most)
+
+    def power_with(n: int) -> float:
+        return _t_power(abs(difference) / math.hypot(sd, shared_error * math.sqrt(n)), n, level)
+
+    return _fewest(power_with, power, most)
+
+
+def most_power(difference: float, shared_error: float, level: float = LEVEL) -> float:
+    """The power of a test for a true `difference` that no number of pairs exceeds: that of pairs without end."""
+    if shared_error == 0:
+        return float(difference != 0)
+    effect = abs(difference) / shared_error
+    critical = float(scipy_stats.norm.ppf(0.5 + level / 2))
+    return float(scipy_stats.norm.sf(critical - effect) + scipy_stats.norm.cdf(-critical - effect))
 
 
 def pairs_to_show_equal(
-    mean: float, sd: float, margin: float, power: float = 0.8, level: float = LEVEL, most: int = 1000
+    mean: float,
+    sd: float,
+    margin: float,
+    power: float = 0.8,
+    level: float = LEVEL,
+    most: int = 1000,
+    shared_error: float = 0.0,
 ) -> int | None:
     """Pairs that show a true `mean` of spread `sd` to lie within `margin` of zero, with probability `power`.
 
@@ -181,9 +213,14 @@ def pairs_to_show_equal(
     that the power counts both: at a mean of zero, pairs enough for one margin would miss twice as often.
     None when that would be more than `most`, when the mean is not within the margin, or without a spread to go by.
     """
-    if not sd > 0 or not math.isfinite(sd) or not abs(mean) < margin:
+    if not math.isfinite(sd) or not math.hypot(sd, shared_error) > 0 or not abs(mean) < margin:
         return None
-    return _fewest(lambda n: _equality_power(mean / sd, margin / sd, n, level), power, most)
+
+    def power_with(n: int) -> float:
+        spread = math.hypot(sd, shared_error * math.sqrt(n))
+        return _equality_power(mean / spread, margin / spread, n, level)
+
+    return _fewest(power_with, power, most)
 
 
 def expected_maximum_of_normals(count: int) -> float:

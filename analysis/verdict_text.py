@@ -24,6 +24,7 @@ from cppo_lab.analysis.summary import MethodResult, PanelSummary
 
 # An interval wider than this share of the whole range says nothing worth a place in the first sentence.
 USELESS_WIDTH = 0.5
+TUNE_MORE = "more tuning seeds, not test seeds alone,"
 FELL = "†"
 """Marks a difference of which one method ended below its starting policy."""
 
@@ -117,18 +118,17 @@ def _needed(test: ClaimTest) -> str:
     """`about 223 seeds to detect it, 60 to exclude 3 points`; empty where no number is known."""
     is_equal = test.claim.expect == "equal"
     counts = (
-        (test.needed_to_hold, "to show it" if is_equal else "to detect it"),
-        (test.needed_to_fail, "to detect a difference" if is_equal else f"to exclude {_margin(test)}"),
+        (True, test.needed_to_hold, "to show it" if is_equal else "to detect it"),
+        (False, test.needed_to_fail, "to detect a difference" if is_equal else f"to exclude {_margin(test)}"),
     )
     known = [
         (f"about {count:.0f}" if math.isfinite(count) else "over 1,000", purpose)
-        for count, purpose in counts
-        if count is not None
+        for to_hold, count, purpose in counts
+        if count is not None and not test.needs_tuning(to_hold)
     ]
-    if not known:
-        return ""
-    (first, purpose), *others = known
-    return ", ".join([f"{first} seeds {purpose}", *(f"{count} {what}" for count, what in others)])
+    beyond = [purpose for to_hold, count, purpose in counts if count and test.needs_tuning(to_hold)]
+    told = [f"{count}{'' if place else ' seeds'} {what}" for place, (count, what) in enumerate(known)]
+    return ", ".join([*told, *(f"{TUNE_MORE} {purpose}" for purpose in beyond)])
 
 
 def panel_title(study: Study, panel: str) -> str:
@@ -154,6 +154,11 @@ def _power(contrast: Contrast) -> str:
     needed = contrast.seeds_needed
     if needed is None:
         return f"{text}; no difference was observed."
+    if contrast.needs_tuning:
+        return (
+            f"{text}; the observed difference ({points(seen.mean)} points) cannot be detected by more test seeds "
+            "alone: tuning on more seeds would be needed."
+        )
     return f"{text}; detecting the observed difference ({points(seen.mean)} points) takes {_seeds(needed)}."
 
 
@@ -225,6 +230,8 @@ def seen_in_words(contrast: Contrast) -> str:
     text = f"{points(contrast.estimate.mean)} points at n = {contrast.n}"
     if contrast.n < 2 or contrast.seeds_needed is None or contrast.seeds_needed <= contrast.n:
         return text
+    if contrast.needs_tuning:
+        return f"{text}; {TUNE_MORE} to detect it"
     return f"{text}; {_seeds(contrast.seeds_needed)} to detect it"
 
 

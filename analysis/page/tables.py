@@ -108,6 +108,10 @@ class Table:
         return frame.assign(mark=self.mark) if self.mark else frame
 
 
+TUNED_NOTE = (
+    " Tune on more: no number of test seeds detects it, since the error of the tuned points stays; tuning on more "
+    "seeds would be needed."
+)
 METHOD = Column[MethodResult](
     "method", lambda result: Cell(result.label, method=result.group.method), numeric=False
 )
@@ -182,7 +186,7 @@ def contrasts_table(summary: Summary) -> Table | None:
         "Paired contrasts of final accuracy with the baseline. Improvement: probability that a run of the method beats "
         "a run of the baseline. Detectable: the true difference, in points, that this many pairs detect with "
         f"{100 * POWER:.0f}% power at the observed spread, whatever the other contrasts show. Seeds needed: to detect "
-        "the observed difference.",
+        f"the observed difference.{TUNED_NOTE if any(each.needs_tuning for each in summary.contrasts) else ''}",
         columns,
         summary.contrasts,
     )
@@ -288,6 +292,8 @@ def _seeds_needed(contrast: Contrast) -> Cell:
     needed = contrast.seeds_needed
     if needed is None:
         return Cell(NONE, "")
+    if contrast.needs_tuning:
+        return Cell("tune on more", "")
     return Cell(f"{needed:.0f}", int(needed)) if math.isfinite(needed) else Cell("> 1000", "")
 
 

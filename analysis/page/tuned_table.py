@@ -23,8 +23,9 @@ def tuned_table(tuned: Mapping[str, Any]) -> Table | None:
         f"Tuned at: the setting of each method, chosen by the study {tuned.get('study')} on "
         f"{plural(len(seeds), 'seed')} that no run here has. Tuned value: its mean final accuracy there, ± standard "
         "error; the highest of all trials, and so a little too high. Regret: how much lower the published setting was "
-        "on the same seeds. Error of the choice: the standard error that comes from choosing on these seeds, which the "
-        "intervals here include.",
+        "on the same seeds. Error of the choice: the standard error that comes from choosing on these seeds, which "
+        "differences between methods, their intervals and the claims here count; the interval of one method's accuracy "
+        "is that of the setting it was tuned to, over the test seeds alone.",
         (
             Column("method", lambda point: Cell(point["method"], method=point["method"]), numeric=False),
             Column("panel", lambda point: Cell(_panel(point, shared)), numeric=False),

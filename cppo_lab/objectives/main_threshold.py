@@ -1,7 +1,8 @@
 """The main threshold of a method: what decides how far it lets the policy move, for tuning it beside a learning rate.
 
 Which parameters those are is declared where the rules are (`Param.main_from`): the two bounds of a ratio clip together,
-the threshold on a divergence, the bound of a truncated weight, the strength of a quadratic penalty.
+the threshold on a divergence, the bound of a truncated weight, the strength of a quadratic penalty, the temperatures of
+a sigmoid of the ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def main_threshold(algo: AlgoSpec) -> dict[str, float]:
 def at_multiple(algo: AlgoSpec, multiple: float) -> dict[str, float]:
     """The main threshold at a multiple of its value in `algo`, above 1 for a wider region, within each key's range.
 
-    A bound on the ratio is measured from 1: twice [0.8, 1.28] is [0.6, 1.56].
+    A bound on the ratio is measured from 1: twice [0.8, 1.28] is [0.6, 1.56]. What tightens as it grows, as the weight
+    of a penalty does, is divided.
     """
     found: dict[str, float] = {}
     for key, declared, value in _declared(algo):
@@ -35,7 +37,8 @@ def at_multiple(algo: AlgoSpec, multiple: float) -> dict[str, float]:
         }
         start = declared.param.main_from
         assert start is not None, "only main parameters are listed"
-        scaled = float(f"{start + multiple * (value - start):.6g}")
+        factor = 1 / multiple if declared.param.tightens else multiple
+        scaled = float(f"{start + factor * (value - start):.6g}")
         low, high = declared.least(siblings), declared.param.at_most
         found[key] = min(max(scaled, -math.inf if low is None else low), math.inf if high is None else high)
     return found

@@ -48,6 +48,8 @@ class Param:
     """Show it in listings even at its default."""
     main_from: float | None = None
     """It is (part of) the main threshold of a rule; multiples are of its distance from this value. None: it is not."""
+    tightens: bool = False
+    """A larger value of the main threshold lets the policy move less: multiples divide it."""
 
 
 @dataclass(frozen=True)

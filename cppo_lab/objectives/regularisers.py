@@ -47,7 +47,13 @@ class RegulariserSpec(Coordinate, path="regulariser"):
     kl_where: Annotated[Literal["loss", "reward"], Param(about="Where the KL term is added.")] = "loss"
     entropy_coefficient: Annotated[float, Param(at_least=0, about="Weight of the entropy bonus.")] = 0.0
     anchor_coefficient: Annotated[
-        float, Param(at_least=0, about="Weight of the squared log-ratio to the anchor.")
+        float,
+        Param(
+            at_least=0,
+            main_from=0.0,
+            tightens=True,
+            about="Weight of the squared log-ratio to the anchor.",
+        ),
     ] = 0.0
     anchor_tokens: Annotated[
         Literal["all", "kept"],

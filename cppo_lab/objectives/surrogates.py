@@ -207,8 +207,12 @@ def geometric_loss(at: SurrogateInputs) -> Tensor:
 def sapo_loss(
     at: SurrogateInputs,
     *,
-    tau_positive: Annotated[float, Param(above=0, about="Temperature where A > 0.")] = 1.0,
-    tau_negative: Annotated[float, Param(above=0, about="Temperature elsewhere.")] = 1.05,
+    tau_positive: Annotated[
+        float, Param(above=0, main_from=0.0, tightens=True, about="Temperature where A > 0.")
+    ] = 1.0,
+    tau_negative: Annotated[
+        float, Param(above=0, main_from=0.0, tightens=True, about="Temperature elsewhere.")
+    ] = 1.05,
 ) -> Tensor:
     """-A (4/tau) sigmoid(tau (rho - 1)) (SAPO)."""
     positive = torch.full_like(at.ratio, tau_positive)

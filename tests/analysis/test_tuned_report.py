@@ -61,6 +61,9 @@ def test_the_error_of_the_choice_is_in_the_intervals(tmp_path: Path) -> None:
     doubtful = row(report(tmp_path / "doubtful", tuned=tuned(0.2)), "pg")
     assert plain == exact
     assert exact != doubtful
+    said = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "doubtful").rglob("*.md"))
+    assert "cannot be detected by more test seeds alone: tuning on more seeds would be needed" in said
+    assert "tune on more" in said
 
 
 def test_frozen_claims_are_said_and_a_change_is_a_caveat(tmp_path: Path) -> None:

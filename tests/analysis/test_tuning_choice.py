@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tuning_studies import GRID, results, written
 
-from cppo_lab.analysis.contrasts import compare
+from cppo_lab.analysis.contrasts import Contrast, compare, is_beyond_test_seeds
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.tuned import at_tuned_points
 from cppo_lab.analysis.tuning_aa import check, check_study, table
@@ -69,6 +69,31 @@ def test_a_contrast_counts_the_choices_of_both_methods() -> None:
     assert plain.p < 0.05 < tuned.p
     # Best steps and shares of masked tokens are no accuracies: their choice has no error in those units.
     assert {run.choice for run in made.runs} != {frozenset()}
+
+
+def test_more_test_seeds_do_not_average_the_error_of_the_choice_out() -> None:
+    generator = np.random.default_rng(5)
+    one = runs("cppo", list(0.72 + generator.normal(0, 0.02, 24)))
+    other = runs("pg", list(0.70 + generator.normal(0, 0.02, 24)))
+
+    def tuned(error: float) -> Contrast:
+        made = at_tuned_points(RunTable((*one, *other)), points(cppo=error, pg=error))
+        return compare(made.of("", "cppo"), made.of("", "pg"), ("cppo", "pg"))
+
+    plain, small, large = (tuned(error) for error in (0.0, 0.003, 0.02))
+    assert plain.seeds_needed
+    assert small.seeds_needed
+    assert small.estimate
+    # 0.8 power takes 2.8 standard errors, and a little more at so few seeds; one part of the error stays.
+    assert plain.seeds_needed < small.seeds_needed < math.inf
+    own, shared, n = small.estimate.own_sd, small.estimate.shared, small.seeds_needed
+    reached = small.estimate.mean / math.hypot(own / math.sqrt(n), shared)
+    assert 2.8 <= reached < 3.5
+    assert not small.needs_tuning
+    assert large.seeds_needed == math.inf
+    assert large.needs_tuning
+    # A difference many times as large is detected with the same error.
+    assert not is_beyond_test_seeds(large.estimate, 0.2, 1)
 
 
 def test_a_point_on_both_sides_cancels() -> None:
