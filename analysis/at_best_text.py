@@ -87,7 +87,8 @@ def _at_best(regime: Regime) -> list[str]:
         for each in found
         if each.verdict == direction and each.estimate is not None
     ]
-    told = "; ".join(f"{each.treatment} ({seen_in_words(each)})" for each in found if not each.resolved)
+    seen = seen_in_words if seeds >= FEWEST_SEEDS else _seen_briefly
+    told = "; ".join(f"{each.treatment} ({seen(each)})" for each in found if not each.resolved)
     if not sentences:
         sentences = [f"{start}, no difference from {base} is resolved: {told}."]
     elif told:
@@ -98,6 +99,12 @@ def _at_best(regime: Regime) -> list[str]:
             f"difference is very large. {_observed(regime)}"
         )
     return sentences
+
+
+def _seen_briefly(contrast: Contrast) -> str:
+    """The difference without the seeds that it takes, which two or three seeds cannot tell."""
+    seen = contrast.estimate
+    return f"{points(seen.mean)} points, n = {contrast.n}" if seen else "too few seeds"
 
 
 def _observed(regime: Regime) -> str:

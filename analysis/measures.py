@@ -23,6 +23,8 @@ from cppo_lab.analysis.good_range import range_contrast, sensitivity
 from cppo_lab.analysis.grids import Grid, grids, method_of, panel_less, tuning_axes
 from cppo_lab.analysis.run_table import Run, RunTable
 
+_TOO_FEW = "too few seeds to choose settings by other ones"
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -81,11 +83,13 @@ def _measure(claim: Claim, one: Grid, other: Grid, fewer: Sequence[Grid]) -> Mea
         made[FEWER_EPOCHS] = fewer_epochs(one, fewer)
     if claim.measure == CREDITED:
         known = tuple(each for each in made.values() if each.estimate is not None)
-        return Measured(one.panel, known or (made[AT_BEST],), 0)
+        return Measured(one.panel, known or (made[AT_BEST],), 0, remark="" if known else _TOO_FEW)
     if claim.measure not in made:
         nothing = Contrast(claim.treatment, claim.baseline, (), None)
         return Measured(one.panel, (nothing,), 0, remark="no runs with fewer epochs")
-    return Measured(one.panel, (made[claim.measure],), 0, remark=remark if claim.measure == SAME_KL else "")
+    if claim.measure != SAME_KL:
+        remark = "" if made[claim.measure].estimate else _TOO_FEW
+    return Measured(one.panel, (made[claim.measure],), 0, remark=remark)
 
 
 def _planned_seeds(claim: Claim, runs: Sequence[Planned]) -> int:

@@ -9,6 +9,7 @@ import pandas as pd
 from cppo_lab.analysis.formatting import listed, percent, plural
 from cppo_lab.analysis.frozen import broken_in_words
 from cppo_lab.analysis.load.study import Study
+from cppo_lab.analysis.single_rates import panels_by_regime
 from cppo_lab.analysis.summary import Summary
 
 # What decides which tokens are trained on and how they are weighted, and a setting that suits every method.
@@ -34,9 +35,8 @@ def caveats(study: Study, summary: Summary) -> list[str]:
     out += [broken] if (broken := broken_in_words(study.frozen, _began(study))) else []
     sizes = [result.n for result in summary.results if result.n]
     if sizes and min(sizes) == 1:
-        lone = [result.label for result in summary.results if result.n == 1]
         out.append(
-            f"{listed(lone)}: a single seed counts, so there is no interval and nothing can be resolved."
+            f"{listed(_lone(summary))}: a single seed counts, so there is no interval and nothing can be resolved."
         )
     if sizes and 1 < max(sizes) <= 3:
         out.append(
@@ -78,6 +78,24 @@ def caveats(study: Study, summary: Summary) -> list[str]:
             "counted."
         )
     return out + list(study.notes)
+
+
+def _lone(summary: Summary) -> list[str]:
+    """What has a single seed: methods by their settings, or by the regime where all of its settings are compared."""
+    settings = {
+        panel: regime for regime, panels in panels_by_regime(summary).items() for panel in panels if regime
+    }
+    lone = [result for result in summary.results if result.n == 1]
+    named = [
+        f"{result.group.method}, {settings[result.group.panel]}"
+        if result.group.panel in settings
+        else result.label
+        for result in lone
+    ]
+    return [
+        name if named.count(name) == 1 else f"{name} ({plural(named.count(name), 'setting')})"
+        for name in dict.fromkeys(named)
+    ]
 
 
 def _began(study: Study) -> str | None:

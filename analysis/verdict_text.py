@@ -50,7 +50,7 @@ def claim_sentence(test: ClaimTest) -> str:
     """A claim of the sweep with its verdict, as `CPPO is above DPPO (model=s): inconclusive at n = 84; ...`."""
     place = f" ({test.panel})" if test.panel else ""
     if test.estimate is None:
-        return f"{test.claim.says}{place}: no runs yet."
+        return f"{test.claim.says}{place}: {test.remark or 'no runs yet'}."
     seen = claim_estimate(test.estimate, test.claim.is_of_accuracy)
     size = f"n = {claim_seeds(test)}"
     if test.verdict == INCONCLUSIVE:
