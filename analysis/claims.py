@@ -80,12 +80,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run that a sweep plans, and its place in the run table."""
+    """One run that a sweep plans, and its place in the run table; `is_tuned` of one at its method's tuned point."""
 
     panel: str
     method: str
     seeds: str
     axes: Mapping[str, str]
+    is_tuned: bool = False
 
 
 def read_claims(name: str, content: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -87,7 +87,7 @@ def find_controls(found: Sequence[Grid], no_rule: Collection[str]) -> list[Contr
             continue
         fewer = [grid for grid in found if has_fewer_epochs(grid, baseline)]
         of_panel = [_control(grid, baseline, fewer) for grid in here if grid.method not in no_rule]
-        made += _adjusted(of_panel)
+        made += adjusted_controls(of_panel)
     return made
 
 
@@ -119,7 +119,9 @@ def same_kl(treatment: Grid, baseline: Grid) -> tuple[Contrast, str]:
     if fit.known < LEAST_KNOWN:
         return _contrast(first, second, None), _beyond(moved[_best(first)], kl) or "too few seeds"
     partly = f"in {100 * fit.known:.0f}% of the comparisons; in the others it moves beyond the rates tried"
-    return _contrast(first, second, fit), "" if fit.known == 1 else partly
+    # The choice of the baseline's own setting has no part in it: it is judged at the KL of the treatment.
+    made = _contrast(first, second, fit, _choice_of(first))
+    return made, "" if fit.known == 1 else partly
 
 
 def matched_rate(treatment: Grid, baseline: Grid) -> float:
@@ -165,7 +167,7 @@ def fewer_epochs(treatment: Grid, baselines: Sequence[Grid]) -> Contrast:
     fit = cross_fitted(
         [(1.0, Candidate.by_its_score(first.values("final"))), (-1.0, Candidate.by_its_score(score))]
     )
-    return _contrast(first, seconds[0], fit)
+    return _contrast(first, seconds[0], fit, _choice_of(first) ^ _choice_of(seconds[0]))
 
 
 def _control(grid: Grid, baseline: Grid, fewer: Sequence[Grid]) -> Control:
@@ -193,13 +195,20 @@ def _control(grid: Grid, baseline: Grid, fewer: Sequence[Grid]) -> Control:
     )
 
 
-def _adjusted(made: Sequence[Control]) -> list[Control]:
+def adjusted_controls(made: Sequence[Control]) -> list[Control]:
     """The controls of one panel with p values adjusted for all its methods and controls (Holm)."""
     rest = iter(adjusted([each for control in made for each in control.controls.values()]))
     return [replace(control, controls={name: next(rest) for name in control.controls}) for control in made]
 
 
-def _contrast(treatment: Grid, baseline: Grid, fit: CrossFit | None) -> Contrast:
+def _choice_of(grid: Grid) -> frozenset[tuple[str, float]]:
+    """The tuned points of its runs."""
+    return frozenset[tuple[str, float]]().union(*(run.choice for row in grid.runs for run in row))
+
+
+def _contrast(
+    treatment: Grid, baseline: Grid, fit: CrossFit | None, choice: frozenset[tuple[str, float]] = frozenset()
+) -> Contrast:
     names = (treatment.method, baseline.method)
     if fit is None or not math.isfinite(fit.mean):
         return Contrast(*names, (), None)
@@ -212,7 +221,7 @@ def _contrast(treatment: Grid, baseline: Grid, fit: CrossFit | None) -> Contrast
     # Never less than the evaluations alone must cause.
     least = float(np.sqrt(np.nanmean(errors**2) / len(pairs))) if np.isfinite(errors).any() else 0.0
     error = max(fit.error, least) if math.isfinite(fit.error) else fit.error
-    seen = estimate_with_error(fit.mean, error, len(pairs))
+    seen = estimate_with_error(fit.mean, error, len(pairs), math.hypot(*(each for _, each in choice)))
     made = Contrast(*names, pairs, seen)
     return replace(made, p_adjusted=made.p)
 

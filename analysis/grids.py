@@ -95,7 +95,7 @@ def grids(
     for run in table.runs if tuned else ():
         members.setdefault((panel_less(run, tuned), method_of(run, names)), []).append(run)
     order = list(dict.fromkeys(panel for panel, _ in members))
-    made = [_grid(panel, method, tuned, runs) for (panel, method), runs in members.items()]
+    made = [grid_of(panel, method, tuned, runs) for (panel, method), runs in members.items()]
     return sorted((grid for grid in made if grid.n), key=lambda grid: order.index(grid.panel))
 
 
@@ -125,7 +125,8 @@ def shared_pairs(*found: Grid) -> list[tuple[str, str]]:
     return [pair for pair in found[0].pairs if all(pair in other.pairs for other in found[1:])]
 
 
-def _grid(panel: str, method: str, tuned: Sequence[str], runs: Sequence[Run]) -> Grid:
+def grid_of(panel: str, method: str, tuned: Sequence[str], runs: Sequence[Run]) -> Grid:
+    """The grid of these runs of a method over the axes `tuned`."""
     axes = tuple(axis for axis in tuned if len({_number(run.axes.get(axis, "")) for run in runs}) > 1)
     by_place = {(run.pair, tuple(_number(run.axes[axis]) for axis in axes)): run for run in runs}
     pairs = list(dict.fromkeys(pair for pair, _ in by_place))

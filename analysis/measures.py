@@ -5,7 +5,7 @@ is (`measure:` of a claim).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cppo_lab.analysis.claims import CREDITED, GOOD_RANGE, Claim, Planned
@@ -22,6 +22,7 @@ from cppo_lab.analysis.controls import (
 from cppo_lab.analysis.good_range import range_contrast, sensitivity
 from cppo_lab.analysis.grids import Grid, grids, method_of, panel_less, tuning_axes
 from cppo_lab.analysis.run_table import Run, RunTable
+from cppo_lab.analysis.tuned_controls import tuned_contrasts, tuned_grids, tuned_panel
 
 _TOO_FEW = "too few seeds to choose settings by other ones"
 
@@ -44,6 +45,8 @@ class Measured:
 
 def measured(claim: Claim, planned: Sequence[Planned], runs: Sequence[Run]) -> list[Measured]:
     """The claim's measure in every panel in which the sweep plans both methods on an axis to tune."""
+    if claim.measure != GOOD_RANGE and any(run.is_tuned for run in planned):
+        return _at_tuned_points(claim, planned, runs)
     tuned = (claim.axis,) if claim.axis else tuning_axes(planned)
     members: dict[str, list[Planned]] = {}
     for run in planned:
@@ -65,6 +68,42 @@ def measured(claim: Claim, planned: Sequence[Planned], runs: Sequence[Run]) -> l
                 fewer = [grid for grid in found if has_fewer_epochs(grid, other)]
                 made.append(replace(_measure(claim, one, other, fewer), planned=count))
     return made
+
+
+def _at_tuned_points(claim: Claim, planned: Sequence[Planned], runs: Sequence[Run]) -> list[Measured]:
+    """The claim's measure in every panel in which the sweep plans both methods at their tuned points."""
+    members: dict[str, list[Planned]] = {}
+    for run in planned:
+        if run.is_tuned:
+            members.setdefault(tuned_panel(run), []).append(run)
+    found = tuned_grids(runs)
+    made = []
+    for panel, its_runs in members.items():
+        count = _planned_seeds(claim, its_runs)
+        one, other = (
+            next((each for each in found if (each.best.panel, each.best.method) == (panel, method)), None)
+            for method in (claim.treatment, claim.baseline)
+        )
+        contrasts: Mapping[str, Contrast] = {}
+        remark = ""
+        if one is not None and other is not None:
+            fewer = [each.best for each in found if has_fewer_epochs(each.best, other.best)]
+            contrasts, remark = tuned_contrasts(one, other, fewer)
+        if count:
+            made.append(_of_measure(claim, panel, count, contrasts, remark))
+    return made
+
+
+def _of_measure(
+    claim: Claim, panel: str, planned: int, contrasts: Mapping[str, Contrast], remark: str
+) -> Measured:
+    nothing = Contrast(claim.treatment, claim.baseline, (), None)
+    if claim.measure == CREDITED:
+        known = tuple(each for each in contrasts.values() if each.estimate is not None)
+        return Measured(panel, known or (nothing,), planned)
+    told = {SAME_KL: remark, FEWER_EPOCHS: "" if FEWER_EPOCHS in contrasts else "no runs with fewer epochs"}
+    seen = contrasts.get(claim.measure or "", nothing)
+    return Measured(panel, (seen,), planned, remark=told.get(claim.measure or "", ""))
 
 
 def _measure(claim: Claim, one: Grid, other: Grid, fewer: Sequence[Grid]) -> Measured:

@@ -73,6 +73,8 @@ class Run(Scores):
     deviation: Curve = field(default=_EMPTY)
     choice: frozenset[tuple[str, float]] = frozenset()
     """Of a run at a tuned point: the point, and the standard error in accuracy that comes from how it was chosen."""
+    setting: Mapping[str, float] = field(default_factory=dict)
+    """Of a run at a tuned point: what was tuned."""
     duration_s: float = math.nan
     device: str = ""
     commit: str = ""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from cppo_lab.analysis.contrasts import Contrast, adjusted, estimate
 from cppo_lab.analysis.controls import Control, find_controls
 from cppo_lab.analysis.good_range import Sensitivity, range_contrast, sensitivity
-from cppo_lab.analysis.grids import grids, tuning_axes
+from cppo_lab.analysis.grids import RATE, grids, tuning_axes
 from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.statistics import Estimate
+from cppo_lab.analysis.tuned_controls import find_tuned_controls, has_tuned_runs
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class RangeContrast:
 class StepSize:
     """The curves by axis, panel and method, the contrasts of their ranges, and every method's controls.
 
-    plain: final accuracy of plain policy gradient by axis and panel, where the axis does not concern it.
+    plain: final accuracy of plain policy gradient by axis and panel, where the axis does not concern it. is_tuned: the
+    methods run at points that were tuned on other seeds.
     """
 
     curves: tuple[Sensitivity, ...]
     ranges: tuple[RangeContrast, ...]
     controls: tuple[Control, ...]
     plain: Mapping[tuple[str, str], Estimate] = field(default_factory=dict)
+    is_tuned: bool = False
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -57,7 +60,10 @@ def step_size(
 
     no_rule: the methods that are plain policy gradient. names: the algorithm of each run, see `grids`.
     """
-    along = [(axis, grid) for axis in tuning_axes(table.runs) for grid in grids(table, (axis,), names)]
+    is_tuned = has_tuned_runs(table)
+    # Beside a tuned rate, others are there for the controls: they are no curve.
+    axes = [axis for axis in tuning_axes(table.runs) if not (is_tuned and axis == RATE)]
+    along = [(axis, grid) for axis in axes for grid in grids(table, (axis,), names)]
     curves = [curve for _, grid in along if (curve := sensitivity(grid)) is not None]
     plain = {
         (axis, grid.panel): seen
@@ -65,10 +71,14 @@ def step_size(
         if grid.method in no_rule and not grid.axes
         if (seen := estimate(grid.values("final")[:, 0])) is not None
     }
-    controls = find_controls(grids(table, names=names), no_rule)
+    controls = (
+        find_tuned_controls(table, no_rule, names)
+        if is_tuned
+        else find_controls(grids(table, names=names), no_rule)
+    )
     if not curves and not controls:
         return None
-    return StepSize(tuple(curves), tuple(_ranges(curves, no_rule)), tuple(controls), plain)
+    return StepSize(tuple(curves), tuple(_ranges(curves, no_rule)), tuple(controls), plain, is_tuned)
 
 
 def _ranges(curves: Sequence[Sensitivity], no_rule: Collection[str]) -> list[RangeContrast]:

@@ -27,6 +27,10 @@ NOTES = (
     "Tests are Holm-adjusted over all methods and controls of a panel. A method is above only if it is above every "
     "control, and below if it is below one.",
 )
+TUNED_NOTE = (
+    "Each at its best: the settings were tuned on other seeds than these, so that this is the plain paired difference; "
+    "its interval counts the error of the choice of either."
+)
 RANGE_NOTE = (
     "Good range: octaves (doublings) of the setting over which mean final accuracy is within 3 points of its "
     "highest, with straight lines between the settings tried on a logarithmic axis and a bootstrap interval over "
@@ -128,4 +132,5 @@ def _signed(value: float) -> str:
 
 def explained(known: StepSize) -> Sequence[str]:
     """What a reader must know of these numbers."""
-    return (*(NOTES if known.controls else ()), *((RANGE_NOTE,) if known.curves else ()))
+    notes = (NOTES[0], TUNED_NOTE, *NOTES[2:]) if known.is_tuned else NOTES
+    return (*(notes if known.controls else ()), *((RANGE_NOTE,) if known.curves else ()))

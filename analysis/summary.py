@@ -20,7 +20,7 @@ from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import Array, Run, RunTable
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize, step_size
-from cppo_lab.analysis.tuned import at_tuned_points
+from cppo_lab.analysis.tuned import at_tuned_points, point_of
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,13 @@ def _without_rule(study: Study) -> frozenset[str]:
 def _planned(study: Study) -> list[Planned]:
     """Every run that the study lists, measured or not."""
     groups = {group.label: group for group in study.grouping.groups}
+    points = study.tuned.get("points", ())
     return [
-        Planned(member.panel, member.method, member.seeds, dict(groups[member.label].values))
+        Planned(
+            member.panel, member.method, member.seeds, axes, point_of(member.method, axes, points) is not None
+        )
         for member in study.grouping.membership.values()
+        for axes in [dict(groups[member.label].values)]
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.sweeps.sweep_file import SweepFile
-from cppo_lab.sweeps.tuned_points import read_tuned
+from cppo_lab.sweeps.tuned_points import TUNED, read_tuned
 
 Points = Sequence[Mapping[str, Any]]
 """Tuned points as a sweep's manifest lists them."""
@@ -25,19 +25,27 @@ def at_tuned_points(table: RunTable, points: Points) -> RunTable:
     """The run table with the tuned point of every run."""
     if not points:
         return table
-    return replace(table, runs=tuple(replace(run, choice=_choice(run, points)) for run in table.runs))
+    return replace(table, runs=tuple(_at_point(run, points) for run in table.runs))
 
 
-def _choice(run: Run, points: Points) -> frozenset[tuple[str, float]]:
-    method = run.axes.get("algo", run.method)
+def point_of(method: str, axes: Mapping[str, str], points: Points) -> Mapping[str, Any] | None:
+    """The tuned point of a run with these values on its axes; None for one that sets a tuned key itself."""
+    named = axes.get("algo", method)
     fitting = [
         point
         for point in points
-        if point["method"] == method
-        and all(run.axes.get(key, value) == value for key, value in point["panel"].items())
+        if point["method"] == named
+        and all(axes.get(key, value) == value for key, value in point["panel"].items())
+        and all(axes.get(key, TUNED) == TUNED for key in point["setting"])
     ]
     # Where an axis is missing from the table, the larger error is the safer one.
-    largest = max(fitting, key=lambda point: point.get("choice_error") or 0.0, default=None)
-    if largest is None or not largest.get("choice_error"):
-        return frozenset()
-    return frozenset({(f"{method} {sorted(largest['panel'].items())}", float(largest["choice_error"]))})
+    return max(fitting, key=lambda point: point.get("choice_error") or 0.0, default=None)
+
+
+def _at_point(run: Run, points: Points) -> Run:
+    point = point_of(run.method, run.axes, points)
+    if point is None:
+        return run
+    place = f"{point['method']} {sorted(point['panel'].items())}"
+    choice = frozenset({(place, float(point["choice_error"]))}) if point.get("choice_error") else frozenset()
+    return replace(run, choice=choice, setting=dict(point["setting"]))

@@ -15,6 +15,7 @@ from cppo_lab.analysis.load.result_files import read_results, rows_of, score
 from cppo_lab.analysis.load.result_sets import Row
 from cppo_lab.analysis.load.scores import score_runs
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
+from cppo_lab.analysis.run_table import ACCURACY
 from cppo_lab.config.compose import compose_runs
 from cppo_lab.config.default_choices import default_choice
 from cppo_lab.config.identity import run_ids
@@ -35,7 +36,17 @@ from cppo_lab.sweeps.trials import (
     tuned_axes,
     with_setting,
 )
-from cppo_lab.sweeps.tune_choice import PRUNE_LEVEL, Scores, choice_error, choose, mean_of, regret
+from cppo_lab.sweeps.tune_choice import (
+    FAILED,
+    PRUNE_LEVEL,
+    Scores,
+    choice_error,
+    choosable,
+    choose,
+    failures,
+    mean_of,
+    regret,
+)
 from cppo_lab.sweeps.tune_rounds import Study, Widening, seeds_wanted
 from cppo_lab.sweeps.tune_section import THRESHOLD, TuneSection
 from cppo_lab.sweeps.tuned_points import REGIME, Published, Tried, TunedPoint, TunedPoints
@@ -105,7 +116,7 @@ def plan_round(request: Request, study: Study, rows: Rows) -> Round:
         known = here.scores[place] = {setting: {} for setting in by_setting}
         for (setting, seed), row in found.items():
             if row is not None:
-                known[setting][seed] = score(row, "final")
+                known[setting][seed] = score(row, "final") if row["final"] else FAILED
         wanted = seeds_wanted(study.trials.settings[place], known, seeds, request.section.prune)
         for setting, count in wanted.items():
             # A pruned setting may have been run on more seeds than it needed.
@@ -125,7 +136,8 @@ def rounds(
 ) -> tuple[Study, Round]:
     """Every round of a study to its end. `run_missing` trains the runs of a round; without it nothing is run.
 
-    Without it a grid is widened only as far as there are results. Raises UserError where other results are missing.
+    Without it a grid is widened only as far as there are results. Raises UserError where other results are missing, and
+    where every setting of a method failed.
     """
     study = begin(request)
     here = plan_round(request, study, rows(None))
@@ -138,6 +150,7 @@ def rounds(
         if study.ask(here.scores):
             here = plan_round(request, study, rows(here.sweep))
             continue
+        _refuse_without_choice(request, here)
         wanted = study.wanted_widenings(here.scores)
         if run_missing is None:
             wanted = [each for each in wanted if _has_results(request, study, each, rows(None))]
@@ -202,6 +215,8 @@ def _point(request: Request, study: Study, here: Round, place: Place) -> TunedPo
 
 
 def _tried(setting: Setting, scores: Scores) -> Tried:
+    if failures(scores[setting]):
+        return Tried(dict(setting), None, None, len(scores[setting]))
     mean = mean_of(list(scores[setting].values()))
     return Tried(dict(setting), round(mean.value, 5), _rounded(mean.error), mean.seeds)
 
@@ -225,7 +240,7 @@ def _published(section: TuneSection, study: Study, place: Place, scores: Scores)
     less = regret(scores, choose(scores), setting)
     return Published(
         dict(setting),
-        round(mean_of(list(known.values())).value, 5) if known else None,
+        round(mean_of(list(known.values())).value, 5) if known and not failures(known) else None,
         None if less is None else round(less.value, 5),
         None if less is None else _rounded(less.error),
     )
@@ -258,7 +273,14 @@ def _notes(section: TuneSection, study: Study, here: Round, place: Place) -> lis
     seeds = {setting: len(by_seed) for setting, by_seed in here.scores[place].items()}
     if max(seeds.values()) == 1:
         notes.append("one tuning seed: the error of the choice is unknown, and intervals leave it out")
-    dropped = sorted(setting for setting, count in seeds.items() if count < max(seeds.values()))
+    failed = {setting: n for setting, by_seed in here.scores[place].items() if (n := failures(by_seed))}
+    notes += [
+        f"failed: {n} of {seeds[setting]} seeds at {setting_text(setting)}, which has no mean and cannot be chosen"
+        for setting, n in sorted(failed.items())
+    ]
+    dropped = sorted(
+        setting for setting, n in seeds.items() if n < max(seeds.values()) and setting not in failed
+    )
     if dropped and section.prune:
         told = "; ".join(f"{setting_text(each)} after {seeds[each]} seeds" for each in dropped)
         notes.append(
@@ -274,21 +296,60 @@ def rows_from_results(path: Path) -> Rows:
 
 
 def rows_from_folders(sweep: Sweep) -> Rows:
-    """The rows of a sweep's runs in its output folder, as a result file would have them."""
+    """The rows of a sweep's runs in its output folder, as a result file would have them.
+
+    A run that diverged before its first evaluation has one without a final accuracy. One that its machine failed or
+    that was interrupted has none: it is to be resumed.
+    """
     sweep.write_manifest()
     try:
         study = load_study(sweep.output, sweep.name)
     except NothingToReport:
-        return {}
-    return {row["run_id"]: row for row in rows_of(study, score_runs(study)[0]).rows}
+        counted: Rows = {}
+    else:
+        counted = {row["run_id"]: row for row in rows_of(study, score_runs(study)[0]).rows}
+    return {run.run_id: _failed_row(run) for run in sweep.runs if _has_failed(run)} | dict(counted)
+
+
+def _has_failed(run: PlannedRun) -> bool:
+    """Whether it diverged before its first evaluation: it would do so again."""
+    info = run.folder.info
+    return info.get("status") == "FAILED" and info.get("diverged") is True and not was_evaluated(run)
+
+
+def was_evaluated(run: PlannedRun) -> bool:
+    """Whether a run has an evaluation after that of its starting policy."""
+    return any(ACCURACY in row and row["step"] for row in run.folder.rows("metrics.jsonl"))
+
+
+def _failed_row(run: PlannedRun) -> Row:
+    git = run.folder.info.get("git") or {}
+    return {
+        "run_id": run.run_id,
+        "status": "FAILED",
+        "final": "",
+        "commit": str(git.get("commit") or "")[:12],
+    }
 
 
 def _row_of(run: PlannedRun, rows: Rows) -> Row | None:
-    """The row of a run, from a machine of any kind; None where it has none or no final accuracy."""
+    """The row of a run, from a machine of any kind; None where it has none, or one without a final accuracy although
+    it did not fail.
+    """
     found = rows.get(run.run_id) if rows else None
     if found is None and rows:
         found = next((rows[each] for each in sorted(run_ids(run.config)) if each in rows), None)
-    return found if found is not None and found.get("final") else None
+    return found if found is not None and (found.get("final") or found.get("status") == "FAILED") else None
+
+
+def _refuse_without_choice(request: Request, here: Round) -> None:
+    for place, scores in here.scores.items():
+        if not choosable(scores):
+            panel = ", ".join(f"{key}={value}" for key, value in place.panel)
+            raise UserError(
+                f"tune {request.file.slug}: {place.method}{f' ({panel})' if panel else ''}: every setting that was "
+                "tried has a run that diverged before its first evaluation; try smaller values."
+            )
 
 
 def _place(run: PlannedRun, section: TuneSection) -> Place:

@@ -137,7 +137,9 @@ class _Runner:
         self._jobs = jobs
 
     def run(self, here: Round) -> None:
-        """Train them. Raises UserError where one fails without a result: its setting could not be judged."""
+        """Train them. Raises UserError where one fails without a result and has not diverged: its setting could not be
+        judged, and the same command resumes it.
+        """
         from cppo_lab.cli.sweep import check_runs, run_here
         from cppo_lab.sweeps.worker_pool import default_jobs
 
@@ -148,22 +150,21 @@ class _Runner:
         console().print(f"Study [bold]{here.sweep.name}[/]: {plural(len(waiting), 'run')} to do.")
         jobs = self._jobs or default_jobs([run.config for run in waiting])
         failed = run_here(here.sweep, waiting, jobs).failed
-        without_result = [key for key in failed if not _was_evaluated(here.sweep, key)]
+        without_result = [key for key in failed if not _has_result(here.sweep, key)]
         if without_result:
             key = without_result[0]
             raise UserError(
                 f"tune {here.sweep.name}: run {key} failed before its first evaluation ({failed[key]}), so that its "
-                "setting cannot be judged; the same command tries it again, or leave its values out."
+                "setting cannot be judged; the same command resumes it, or leave its values out."
             )
 
 
-def _was_evaluated(sweep: Sweep, key: str) -> bool:
-    from cppo_lab.cli.progress import ACCURACY
+def _has_result(sweep: Sweep, key: str) -> bool:
+    """Whether a run that failed can be judged: it was evaluated, or diverged, and that says enough of its setting."""
+    from cppo_lab.analysis.tuning import was_evaluated
 
     runs = {run.folder.path.name: run for run in sweep.runs}
-    return key in runs and any(
-        ACCURACY in row and row["step"] for row in runs[key].folder.rows("metrics.jsonl")
-    )
+    return key in runs and (was_evaluated(runs[key]) or runs[key].folder.info.get("diverged") is True)
 
 
 def _show_trials(request: Request, committed: Rows, jobs: int | None) -> None:
@@ -210,10 +211,17 @@ def _show_points(points: TunedPoints) -> None:
             str(point.trials),
             _with_error(point.accuracy, point.stderr),
             published,
-            _with_error(point.published.regret, point.published.stderr),
+            _regret(point),
             "; ".join(point.notes),
         )
     console().print(shown)
+
+
+def _regret(point: TunedPoint) -> str:
+    was_tried = any(each.setting == point.published.setting for each in point.tried)
+    if point.published.regret is None and was_tried:
+        return "failed"
+    return _with_error(point.published.regret, point.published.stderr)
 
 
 def _with_error(value: float | None, error: float | None) -> str:

@@ -176,7 +176,7 @@ def plan_sweep(
     for each, (run, config) in zip(
         tuned, _composed([each.run for each in tuned], config_dir, composed), strict=True
     ):
-        values = {axis: each.run.value(axis) or _of_config(axis, config) for axis in axes}
+        values = {axis: each.value(axis) or _of_config(axis, config) for axis in axes}
         runs.append(PlannedRun(run.overrides, values, config, each.point, each.overruled))
     if points is not None:
         refuse_tuning_seeds(file, points, [run.config.seed for run in runs])

@@ -1,7 +1,8 @@
 """Which of the settings that were tried is chosen, whether it is at the edge of the grid, and which are pruned.
 
 The chosen setting has the highest mean final accuracy over the tuning seeds; among equals the one with the smaller
-values, the learning rate first.
+values, the learning rate first. A setting with a failed run (FAILED), one that diverged before its first evaluation,
+has no mean: it counts as the worst and cannot be chosen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from cppo_lab.sweeps.tune_section import Prune
 PRUNE_LEVEL = 0.99
 DRAWS = 1000
 """Of the bootstrap over tuning seeds; they are the same in every study."""
+FAILED = math.nan
+"""In place of the final accuracy of a run that failed for good."""
 Scores = Mapping[Setting, Mapping[str, float]]
 """Final accuracy, 0 to 1, of each setting by the tuning seed."""
 
@@ -41,11 +44,22 @@ def mean_of(values: Sequence[float]) -> Mean:
 def choose(scores: Scores) -> Setting:
     """The setting with the highest mean; among equals the one with the smaller values, in the order of its keys.
 
-    Settings with fewer seeds than others were pruned and cannot be chosen.
+    Raises ValueError where every setting is pruned or has a failed run.
     """
-    most = max(len(by_seed) for by_seed in scores.values())
-    complete = {setting: by_seed for setting, by_seed in scores.items() if len(by_seed) == most}
-    return min(complete, key=lambda setting: (-_mean(complete[setting]), _values_of(setting)))
+    known = choosable(scores)
+    return min(known, key=lambda setting: (-_mean(known[setting]), _values_of(setting)))
+
+
+def choosable(scores: Scores) -> dict[Setting, Mapping[str, float]]:
+    """The settings that may be chosen: without a failed run, and with as many seeds as any such; others were pruned."""
+    known = {setting: by_seed for setting, by_seed in scores.items() if not failures(by_seed)}
+    most = max((len(by_seed) for by_seed in known.values()), default=0)
+    return {setting: by_seed for setting, by_seed in known.items() if len(by_seed) == most}
+
+
+def failures(by_seed: Mapping[str, float]) -> int:
+    """How many of the runs failed for good."""
+    return sum(math.isnan(value) for value in by_seed.values())
 
 
 def choice_error(scores: Scores) -> float | None:
@@ -64,7 +78,7 @@ def choice_error(scores: Scores) -> float | None:
     if len(seeds) < 2:
         return None
     # Ascending, so that the first of equal means is the one that `choose` takes.
-    complete = [setting for setting in sorted(scores, key=_values_of) if len(scores[setting]) == len(seeds)]
+    complete = sorted(choosable(scores), key=_values_of)
     table = np.array([[scores[setting][seed] for seed in seeds] for setting in complete])
     drawn = max(2, len(seeds) // 2)
     draws = np.random.default_rng(0).integers(0, len(seeds), (DRAWS, drawn))
@@ -79,8 +93,12 @@ def _values_of(setting: Setting) -> list[float]:
 
 
 def regret(scores: Scores, chosen: Setting, other: Setting) -> Mean | None:
-    """How much less another setting reaches than the chosen one, over the seeds of both; None if it was not tried."""
+    """How much less another setting reaches than the chosen one, over the seeds of both; None if it was not tried, or
+    has no mean.
+    """
     first, second = scores[chosen], scores.get(other, {})
+    if failures(second):
+        return None
     differences = [first[seed] - second[seed] for seed in first if seed in second]
     return mean_of(differences) if differences else None
 
@@ -103,13 +121,16 @@ def beyond(values: Sequence[float], side: int) -> float:
 
 def pruned(scores: Scores, prune: Prune) -> list[Setting]:
     """The settings that are surely worse than the best one: the 99% interval of their paired difference is below zero,
-    and their mean is more than the margin below.
+    and their mean is more than the margin below; and those with a failed run.
     """
+    failed = [setting for setting, by_seed in scores.items() if failures(by_seed)]
+    if len(failed) == len(scores):
+        return failed
     best = choose(scores)
-    return [
+    return failed + [
         setting
-        for setting in scores
-        if setting != best and _surely_worse(scores[setting], scores[best], prune.margin)
+        for setting, by_seed in scores.items()
+        if setting != best and setting not in failed and _surely_worse(by_seed, scores[best], prune.margin)
     ]
 
 

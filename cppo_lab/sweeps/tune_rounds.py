@@ -14,7 +14,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.objectives.main_threshold import at_multiple, never_acts
 from cppo_lab.sweeps.samplers import next_setting
 from cppo_lab.sweeps.trials import Panel, Place, Setting, Trials
-from cppo_lab.sweeps.tune_choice import Scores, beyond, choose, edge_of, mean_of, pruned
+from cppo_lab.sweeps.tune_choice import Scores, beyond, choose, edge_of, failures, mean_of, pruned
 from cppo_lab.sweeps.tune_section import THRESHOLD, Prune, Range
 
 
@@ -119,4 +119,5 @@ def seeds_wanted(
 
 
 def _mean(by_seed: Mapping[str, float]) -> float:
-    return mean_of(list(by_seed.values())).value
+    """What a sampler is told: the mean, or the lowest accuracy there is for a setting with a failed run."""
+    return 0.0 if failures(by_seed) else mean_of(list(by_seed.values())).value

@@ -23,6 +23,8 @@ from cppo_lab.sweeps.sweep_file import SweepFile
 from cppo_lab.sweeps.tune_section import THRESHOLD
 
 FOLDER = "tuned"
+TUNED = "tuned"
+"""The value of a tuned key, such as trainer.lr, on its axis where a run has that of its tuned point."""
 # What a panel names although its study may not vary it: a point holds for no other model, task or regime. The
 # configuration names the first two; a regime is known by its override alone.
 CHOICES = ("model", "task")
@@ -37,10 +39,10 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting with its mean final accuracy and standard error over `seeds` tuning seeds."""
+    """A setting with its mean final accuracy and standard error over `seeds` tuning seeds; no mean if a run failed."""
 
     setting: Mapping[str, float]
-    accuracy: float
+    accuracy: float | None
     stderr: float | None
     seeds: int
 
@@ -48,7 +50,7 @@ class Tried:
 @dataclass(frozen=True)
 class Published:
     """The setting without tuning, its mean final accuracy, and how much less that is than the chosen one's, with the
-    standard error of the difference; None where it was not tried.
+    standard error of the difference; None where it was not tried, or a run of it failed.
     """
 
     setting: Mapping[str, float]
@@ -205,6 +207,12 @@ class TunedRun:
     run: Combination
     point: TunedPoint | None = None
     overruled: tuple[str, ...] = ()
+
+    def value(self, axis: str) -> str | None:
+        """Its value on an axis of its sweep, TUNED where it has that of its point; None if nothing sets it."""
+        overruled = {text.partition("=")[0] for text in self.overruled}
+        is_tuned = self.point is not None and axis in self.point.setting and axis not in overruled
+        return TUNED if is_tuned else self.run.value(axis)
 
 
 def tuned_runs(file: SweepFile, points: TunedPoints, runs: Sequence[Combination]) -> list[TunedRun]:

@@ -14,7 +14,8 @@ from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.tuned import at_tuned_points
 from cppo_lab.analysis.tuning_aa import check, check_study, table
 from cppo_lab.errors import UserError
-from cppo_lab.sweeps.tune_choice import choice_error, choose
+from cppo_lab.sweeps.tune_choice import FAILED, choice_error, choose, edge_of, pruned, regret
+from cppo_lab.sweeps.tune_section import Prune
 
 LOW, HIGH = (("trainer.lr", 1e-4),), (("trainer.lr", 2e-4),)
 
@@ -137,3 +138,20 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     results(tmp_path, study, lambda run: 0.5)
     with pytest.raises(UserError, match="no method has 3 seeds at every setting"):
         check_study(str(study), tmp_path, None, 6, 10)
+
+
+def test_a_setting_with_a_failed_run_counts_as_the_worst_and_cannot_be_chosen() -> None:
+    far = (("trainer.lr", 4e-4),)
+    scores = {
+        LOW: {"1": 0.69, "2": 0.5},
+        HIGH: {"1": 0.7, "2": 0.6},
+        far: {"1": 0.99, "2": FAILED},
+    }
+    assert choose(scores) == HIGH
+    assert choice_error(scores) == choice_error({LOW: scores[LOW], HIGH: scores[HIGH]})
+    assert regret(scores, HIGH, far) is None
+    assert pruned(scores, Prune(2, 0.03)) == [far]
+    # It is at no edge: a larger rate was tried, and is worse.
+    assert edge_of([1e-4, 2e-4, 4e-4], 2e-4) == 0
+    with pytest.raises(ValueError, match="empty"):
+        choose({far: scores[far]})

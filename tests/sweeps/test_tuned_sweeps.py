@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tuning_studies import POINTS, TEST, point, points_in
 
+from cppo_lab.analysis.reproductions.planned import planned_runs
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
 
@@ -40,6 +41,35 @@ def test_every_method_runs_at_its_own_point(tmp_path: Path) -> None:
     tuned = sweep.manifest()["tuned"]
     assert tuned["study"] == "rates"
     assert [each["method"] for each in tuned["points"]] == ["pg", "cppo"]
+
+
+CONTROLS = """
+title: At its best, with controls
+question: Which?
+tuned: rates
+overrides: [trainer.steps=2, tracking=none, regime=many_updates]
+axes:
+  - {algo: [pg, cppo], trainer.epochs: 4, seed: [11, 12]}
+  - {algo: pg, trainer.epochs: [1, 2], seed: [11, 12]}
+  - {algo: pg, trainer.epochs: 4, trainer.lr: [2.5e-5, 5.0e-5], seed: [11, 12]}
+"""
+
+
+def test_beside_tuned_runs_a_grid_may_set_rates_of_its_own(tmp_path: Path) -> None:
+    points_in(tmp_path, *POINTS)
+    sweep = planned(tmp_path, text=CONTROLS)
+    assert sweep.axes["trainer.lr"][0] == "tuned"
+    found = {
+        (run.config.algo.name, run.config.trainer.epochs, run.axes["trainer.lr"]): run.config.trainer.lr
+        for run in sweep.runs
+    }
+    assert len(sweep.runs) == 2 * len(found) == 12
+    assert {found["pg", epochs, "tuned"] for epochs in (1, 2, 4)} == {1e-4}
+    assert found["cppo", 4, "tuned"] == 2e-4
+    assert sorted(rate for (_, _, axis), rate in found.items() if axis != "tuned") == [2.5e-5, 5e-5]
+    listed = planned_runs(sweep.file)
+    assert [each.axes["trainer.lr"] for each in listed] == [run.axes["trainer.lr"] for run in sweep.runs]
+    assert [each.is_tuned for each in listed] == [run.axes["trainer.lr"] == "tuned" for run in sweep.runs]
 
 
 def test_a_run_at_a_tuned_point_is_the_run_with_its_overrides(tmp_path: Path) -> None:
