@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cppo_lab.analysis.claims import MARGIN
 from cppo_lab.analysis.contrasts import Contrast, adjusted
 from cppo_lab.analysis.controls import AT_BEST, Control
 from cppo_lab.analysis.formatting import listed, percent, plural, points, points_range, size_in_points, tidy
@@ -138,37 +139,63 @@ def _at_one_rate(regime: Regime) -> list[str]:
     for rate in dict.fromkeys(control.rate for control in regime.controls if control.at_one is not None):
         at_one = [each.at_one for each in regime.controls if each.rate == rate and each.at_one is not None]
         at_rate = f"lr={value_text(rate)}"
+        sentences.append(f"A comparison at {at_rate} alone would have {_found(adjusted(at_one))}.")
         there = [
             each.final.mean
             for each in regime.of(regime.baseline)
             if each.final and float(dict(each.group.values)[RATE]) == rate
         ]
-        sentences.append(f"A comparison at {at_rate} alone would have {_found(adjusted(at_one))}.")
         if there and best is not None and best[1] > max(there):
             sentences.append(
                 f"At that rate {PLAIN} ended at {percent(max(there))}, against {percent(best[1])} at {best[0]}."
             )
+            if _falls_behind(at_one) and _is_level(regime, *best):
+                sentences.append(
+                    f"In these runs, training without a rule falls behind at {at_rate} and not at {best[0]}: there, a "
+                    "smaller step does what a trust region does."
+                )
     return sentences
+
+
+def _falls_behind(contrasts: Sequence[Contrast]) -> bool:
+    """Whether every method is above plain policy gradient by more than counts as equal."""
+    return all(each.estimate is not None and each.estimate.mean > MARGIN for each in contrasts)
+
+
+def _is_level(regime: Regime, setting: str, accuracy: float) -> bool:
+    """Whether no method is above plain policy gradient at its best setting by more than counts as equal."""
+    others = [
+        each.final.mean
+        for control in regime.controls
+        for each in regime.of(control.method)
+        if each.final and regime.setting(each) == setting
+    ]
+    return bool(others) and max(others) - accuracy <= MARGIN
 
 
 def _found(contrasts: Sequence[Contrast]) -> str:
     """`found grpo (+22.2 points) above plain policy gradient and been inconclusive on cispo (+3.6 points)`."""
+    known = [(each, each.estimate.mean) for each in contrasts if each.estimate is not None]
+    if not known:
+        return "said nothing, as no seed has run there"
+    if not any(each.resolved for each, _ in known):
+        told = listed([f"{points(mean)} ({each.treatment})" for each, mean in known])
+        return f"shown differences from {PLAIN} of {told} points, none of them resolved"
 
-    def told(verdict: str) -> str:
+    def told_of(verdict: str) -> str:
         return listed(
             [
-                f"{each.treatment} ({points(each.estimate.mean)} points)"
-                for each in contrasts
-                if each.estimate is not None and (each.verdict if each.resolved else "") == verdict
+                f"{each.treatment} ({points(mean)} points)"
+                for each, mean in known
+                if (each.verdict if each.resolved else "") == verdict
             ]
         )
 
-    said = (("found", "higher", f" above {PLAIN}"), ("found", "lower", f" below {PLAIN}"))
-    parts = [f"{verb} {names}{side}" for verb, verdict, side in said if (names := told(verdict))]
-    if unresolved := told(""):
-        against = "" if parts else f" against {PLAIN}"
-        parts.append(f"been inconclusive on {unresolved}{against}")
-    return listed(parts) or "said nothing, as no seed has run there"
+    sides = (("higher", "above"), ("lower", "below"))
+    parts = [f"found {names} {side} {PLAIN}" for verdict, side in sides if (names := told_of(verdict))]
+    if unresolved := told_of(""):
+        parts.append(f"been inconclusive on {unresolved}")
+    return listed(parts)
 
 
 def _collapses(regime: Regime) -> str:

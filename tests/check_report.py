@@ -45,13 +45,15 @@ def _file_problems(report: Path, methods: list[str]) -> list[str]:
     found = []
     for name in _FIGURES:
         for suffix, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
-            path = report / "figures" / f"{name}{suffix}"
-            if not path.exists() or not path.read_bytes().startswith(start):
-                found.append(f"{path}: missing or broken")
+            # A figure that each panel has of its own is named after the panel too.
+            paths = list((report / "figures").glob(f"{name}*{suffix}"))
+            if not paths or not all(path.read_bytes().startswith(start) for path in paths):
+                found.append(f"{report / 'figures' / name}{suffix}: missing or broken")
     with (report / "tables" / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    if len(rows) != 1 + len(methods):
-        found.append(f"results.csv: {len(rows) - 1} rows for {len(methods)} methods")
+    counts = {name: sum(row[0].split(",")[0] == name for row in rows[1:]) for name in methods}
+    if len(set(counts.values())) != 1 or 0 in counts.values() or sum(counts.values()) != len(rows) - 1:
+        found.append(f"results.csv: {counts} of {len(rows) - 1} rows")
     if not (report / "report.md").read_text(encoding="utf-8").strip():
         found.append("report.md: empty")
     return found

@@ -48,6 +48,11 @@ def options(page: Any, name: str) -> list[str]:
     return page.locator(f"#pick-{name} option").evaluate_all("all => all.map((one) => one.value)")
 
 
+def unfold(page: Any) -> None:
+    """Open everything that is folded away."""
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+
+
 def choose_masked(page: Any) -> tuple[str, int, int]:
     """Choose a run, step and problem whose responses have masked tokens; returns their values."""
     for run in reversed(options(page, "run")):

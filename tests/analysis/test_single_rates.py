@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folders import write_sweep
+from tuned_runs import over_rates
 
+from cppo_lab.analysis.at_best_text import Regime, at_best_verdict
+from cppo_lab.analysis.contrasts import estimate
+from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.analysis.page.report import write_report, write_study
 from cppo_lab.analysis.page.table_sets import all_tables
+from cppo_lab.analysis.run_table import RunTable
 from cppo_lab.analysis.single_rates import folded_panels, panels_by_regime
+from cppo_lab.analysis.step_size import step_size
 from cppo_lab.analysis.step_size_text import HEADING
-from cppo_lab.analysis.summary import summarise
+from cppo_lab.analysis.summary import MethodResult, summarise
 from cppo_lab.analysis.verdicts import SINGLE_RATES, verdicts
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -154,3 +163,46 @@ def test_too_few_seeds_are_said_in_plain_words(tmp_path: Path, seeds: int, said:
     text = " ".join(sentences)
     assert said in text
     assert "The highest mean of each, on these same seeds and so somewhat too high: pg " in text
+
+
+def test_a_rate_at_which_training_without_a_rule_falls_behind_is_told_from_one_at_which_it_does_not() -> None:
+    table = over_rates({"pg": [0.7, 0.3], "cppo": [0.71, 0.6]}, rates=(1e-4, 4e-4), seeds=2)
+    known = step_size(table, {"pg"})
+    assert known is not None
+    sentences = at_best_verdict(Regime(known.controls, results_of(table), ("trainer.lr",)))
+    text = " ".join(sentences)
+    assert "plain policy gradient ended at 30.0%, against 70.0% at lr=1e-4" in text
+    assert "training without a rule falls behind at lr=4e-4 and not at lr=1e-4" in text
+    better = over_rates({"pg": [0.7, 0.3], "cppo": [0.8, 0.6]}, rates=(1e-4, 4e-4), seeds=2)
+    known = step_size(better, {"pg"})
+    assert known is not None
+    sentences = at_best_verdict(Regime(known.controls, results_of(better), ("trainer.lr",)))
+    assert "falls behind" not in " ".join(sentences)
+
+
+def results_of(table: RunTable) -> tuple[MethodResult, ...]:
+    """The result of every method at every rate."""
+    groups = dict.fromkeys((run.panel, run.method, run.axes["trainer.lr"]) for run in table.runs)
+    made = []
+    for panel, method, rate in groups:
+        runs = [replace(run, collapsed=0.0) for run in table.of(panel, method)]
+        final = estimate(np.array([run.final for run in runs]))
+        made.append(
+            MethodResult(
+                group=Group(method, panel, f"{method}, {panel}", (("algo", method), ("trainer.lr", rate))),
+                runs=tuple(runs),
+                shown=len(runs),
+                unfinished=0,
+                failed=0,
+                diverged=0,
+                start=None,
+                final=final,
+                gain=None,
+                best=None,
+                area=None,
+                median_step=math.nan,
+                interquartile=math.nan,
+                interquartile_interval=None,
+            )
+        )
+    return tuple(made)
