@@ -20,6 +20,7 @@ import numpy as np
 
 from cppo_lab.analysis.contrasts import ALPHA, Pair, contrast
 from cppo_lab.analysis.load.result_files import read_results, score, seeds_of
+from cppo_lab.analysis.statistics import share_interval
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.expansion import combinations
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
@@ -34,7 +35,7 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True)
 class Check:
-    """One method in one panel. The shares are of `studies` simulated studies.
+    """One method in one panel, tuned on so many `seeds`. The shares are of `studies` simulated studies.
 
     same_setting: both copies were tuned to one setting. by_test_seeds, with_choice: a difference was found.
     """
@@ -64,8 +65,7 @@ def check(
         same += copies[0][0] == copies[1][0]
         alone += _p(first, second, copies, with_choice=False) < ALPHA
         counted += _p(first, second, copies, with_choice=True) < ALPHA
-    seeds = len(next(iter(scores.values())))
-    return Check(*place, seeds, studies, same / studies, alone / studies, counted / studies)
+    return Check(*place, tuning_seeds, studies, same / studies, alone / studies, counted / studies)
 
 
 def _tuned(scores: Scores, seeds: int, generator: Generator) -> tuple[Setting, float]:
@@ -162,17 +162,30 @@ def check_study(
 
 
 def table(checks: Sequence[Check]) -> Iterator[str]:
-    """The checks as a table in Markdown, with all studies together in the last row."""
-    yield "| panel | method | tuning seeds | same setting | difference found, by test seeds alone | with the choice |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    """The checks as a table in Markdown, with all studies together in the last row.
+
+    The intervals are Clopper and Pearson's of a share of so many studies.
+    """
+    yield (
+        "| panel | method | tuning seeds | studies | same setting | difference found, by test seeds alone | "
+        "with the choice | 95% CI |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for each in checks:
         shares = (each.same_setting, each.by_test_seeds, each.with_choice)
-        yield f"| {each.panel} | {each.method} | {each.seeds} | {' | '.join(f'{100 * s:.1f}%' for s in shares)} |"
+        yield f"| {each.panel} | {each.method} | {each.seeds} | {_shares(each.studies, shares)} |"
     means = [
-        np.mean([getattr(each, name) for each in checks])
+        float(np.mean([getattr(each, name) for each in checks]))
         for name in ("same_setting", "by_test_seeds", "with_choice")
     ]
-    yield f"| all | {len(checks)} x {checks[0].studies} studies | | {' | '.join(f'{100 * m:.1f}%' for m in means)} |"
+    yield f"| all | {len(checks)} places | | {_shares(sum(each.studies for each in checks), means)} |"
+
+
+def _shares(studies: int, shares: Sequence[float]) -> str:
+    """The number of studies, the shares, and the interval of the last one."""
+    low, high = share_interval(round(shares[-1] * studies), studies)
+    told = " | ".join(f"{100 * share:.1f}%" for share in shares)
+    return f"{studies} | {told} | {100 * low:.1f} to {100 * high:.1f}%"
 
 
 def main() -> None:

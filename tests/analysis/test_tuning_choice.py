@@ -11,6 +11,7 @@ from tuning_studies import GRID, results, written
 
 from cppo_lab.analysis.contrasts import Contrast, compare, is_beyond_test_seeds
 from cppo_lab.analysis.run_table import Run, RunTable
+from cppo_lab.analysis.statistics import share_interval
 from cppo_lab.analysis.tuned import at_tuned_points
 from cppo_lab.analysis.tuning_aa import check, check_study, table
 from cppo_lab.errors import UserError
@@ -131,6 +132,21 @@ def test_the_check_reads_a_study_and_its_rows(tmp_path: Path) -> None:
         ("", "grpo", 1.0),
     ]
     assert len(list(table(checks))) == 5
+
+
+def test_a_seed_that_is_not_complete_is_left_out_of_the_check(tmp_path: Path) -> None:
+    study = written(tmp_path, GRID.replace("[1, 2]", "[1, 2, 3, 4]"))
+    path = results(tmp_path, study, lambda run: 0.5 + 0.01 * run.config.seed + 100 * run.config.trainer.lr)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]), encoding="utf-8")
+    checks = check_study(str(study), tmp_path, None, 6, 100)
+    assert [(each.method, each.seeds) for each in checks] == [("pg", 4), ("grpo", 3)]
+    *_, grpo, everything = table(checks)
+    low, high = share_interval(round(100 * checks[1].with_choice), 100)
+    share = f"{100 * checks[1].with_choice:.1f}%"
+    assert grpo.startswith("|  | grpo | 3 | 100 | 100.0% |")
+    assert grpo.endswith(f"| {share} | {100 * low:.1f} to {100 * high:.1f}% |")
+    assert everything.startswith("| all | 2 places | | 200 | 100.0% |")
 
 
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
