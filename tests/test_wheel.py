@@ -115,7 +115,7 @@ def test_installed_command_finds_its_own_files_from_anywhere(program: Path, tmp_
     sweeps = json.loads(run(program, "list", "sweeps", "--json", cwd=tmp_path))
     assert [row["name"] for row in sweeps] == sweep_names()
     plan = json.loads(run(program, "plan", "quickstart", "--json", cwd=tmp_path))
-    assert len(plan["runs"]) == 8
+    assert len(plan["runs"]) == 16
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cppo_lab.errors import UserError
 from cppo_lab.objectives.main_threshold import at_multiple, main_threshold
 from cppo_lab.objectives.spec import AlgoSpec
-from cppo_lab.sweeps.expansion import Combination, combinations, values_set
+from cppo_lab.sweeps.expansion import Combination, axis_names, combinations, values_set
 from cppo_lab.sweeps.sweep_file import SweepFile
 from cppo_lab.sweeps.trials import Setting, Trials, first_trials, with_trials
 from cppo_lab.sweeps.tune_section import THRESHOLD
@@ -25,6 +25,9 @@ def sweep_runs(file: SweepFile, overrides: Sequence[str], trials: Trials | None 
         return found
     if trials is not None:
         return with_trials(file, found, trials)
+    if not {*file.tune.over} <= {*axis_names(file, found)}:
+        # The command line fixed what the study varies: an ordinary sweep.
+        return found
     trials = first_trials(file, found)
     if not any(key in values_set(overrides) for key in file.tune.keys):
         add_recorded(file, trials)
