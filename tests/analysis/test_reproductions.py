@@ -26,6 +26,7 @@ from cppo_lab.analysis.reproductions.document import page, verdict_in_bold
 from cppo_lab.analysis.reproductions.figure import contrast_rows, mean_curve, reproduction, shared
 from cppo_lab.analysis.reproductions.items import ORDER, OWN, read_item, read_items
 from cppo_lab.analysis.reproductions.planned import planned_runs
+from cppo_lab.analysis.reproductions.step_size_section import step_size_figures
 from cppo_lab.analysis.run_table import Run
 from cppo_lab.analysis.statistics import t_interval
 from cppo_lab.errors import UserError
@@ -88,14 +89,19 @@ def test_committed_rows_are_runs_of_the_sweep(path: Path, tmp_path: Path) -> Non
 def test_every_figure_can_be_drawn(path: Path) -> None:
     name, _, scale = path.stem.partition("-")
     item = read_item(name, RESULTS, scale or "lab")
+    images = ROOT / "docs" / "images" / "reproductions"
+    if item.step_size is not None:
+        drawn = step_size_figures(item)
+        assert drawn
+        assert all((images / f"{each}.png").is_file() for each in drawn)
+        return
     figure = reproduction(item.table, item.tests, item.sweep.figure, item.sweep.baseline)
     assert figure is not None
     figure.draw_without_rendering()
     told = {text.get_text() for axes in figure.axes for text in axes.texts}
     for test in item.tests:
         assert test.estimate is None or any(f"n = {test.estimate.n}" in text for text in told)
-    picture = ROOT / "docs" / "images" / "reproductions" / f"{path.stem}.png"
-    assert picture.is_file()
+    assert (images / f"{path.stem}.png").is_file()
 
 
 def test_the_panels_of_a_contrast_stand_together_and_share_their_scale() -> None:
