@@ -54,7 +54,13 @@ def runs(method: str, finals: list[float]) -> list[Run]:
 
 def points(**errors: float) -> list[dict[str, object]]:
     return [
-        {"method": name, "panel": {"regime": "mild"}, "choice_error": error} for name, error in errors.items()
+        {
+            "method": name,
+            "panel": {"regime": "mild"},
+            "setting": {"trainer.lr": 1e-4},
+            "choice_error": error,
+        }
+        for name, error in errors.items()
     ]
 
 
