@@ -7,16 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from cppo_lab.objectives.decisions import ClipWindow, Decision
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.pooled import PooledTokens
-from cppo_lab.objectives.trust_regions import (
-    ClipRange,
-    ClipWindow,
-    Decision,
-    Delta,
-    RegionInputs,
-    trust_regions,
-)
+from cppo_lab.objectives.trust_regions import ClipRange, Delta, RegionInputs, trust_regions
 
 
 @trust_regions.register(

@@ -14,6 +14,7 @@ from torch import Tensor
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.coordinate import OFF
 from cppo_lab.objectives.corrections import CorrectionInputs, correction_factor
+from cppo_lab.objectives.decisions import Decision
 from cppo_lab.objectives.directions import Direction, DirectionInputs
 from cppo_lab.objectives.divergences import DivergenceInputs
 from cppo_lab.objectives.log_ratios import read_logp
@@ -25,7 +26,7 @@ from cppo_lab.objectives.selections import Selected, SelectionInputs
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.objectives.surrogates import SurrogateInputs, surrogate_loss
 from cppo_lab.objectives.thresholds import Thresholds, thresholds_at
-from cppo_lab.objectives.trust_regions import Decision, RegionInputs
+from cppo_lab.objectives.trust_regions import RegionInputs
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from cppo_lab.objectives.decisions import Decision
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.pooled import PooledTokens
 from cppo_lab.objectives.prefixes import row_mean
-from cppo_lab.objectives.trust_regions import Decision, DeltaMean, RegionInputs, trust_regions
+from cppo_lab.objectives.trust_regions import DeltaMean, RegionInputs, trust_regions
 
 Scope = Literal["sequence", "batch", "batch_prompt"]
 Pool = Literal["away", "all"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from cppo_lab.objectives.coordinate import Coordinate
+from cppo_lab.objectives.decisions import ClipWindow
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO
 from cppo_lab.objectives.parameters import Param, fail, join
 from cppo_lab.objectives.prefixes import row_mean
 from cppo_lab.objectives.ratios import ratios
 from cppo_lab.objectives.rules import Rules
-from cppo_lab.objectives.trust_regions import ClipWindow
 
 REINFORCE = "doi:10.1007/BF00992696"
 

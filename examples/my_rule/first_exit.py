@@ -10,9 +10,10 @@ from typing import Annotated
 
 import torch
 
+from cppo_lab.objectives.decisions import Decision
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import shift_right
-from cppo_lab.objectives.trust_regions import Decision, Delta, RegionInputs, trust_regions
+from cppo_lab.objectives.trust_regions import Delta, RegionInputs, trust_regions
 
 
 @trust_regions.register("first_exit", needs=["divergence", "gate"])

@@ -207,7 +207,8 @@ from torch import Tensor
 
 from cppo_lab.objectives import AlgoSpec, TokenBatch, batch_statistics, token_objective
 from cppo_lab.objectives.pooled import PooledTokens
-from cppo_lab.objectives.trust_regions import Decision, Delta, RegionInputs, trust_regions
+from cppo_lab.objectives.decisions import Decision
+from cppo_lab.objectives.trust_regions import Delta, RegionInputs, trust_regions
 
 {example}
 
