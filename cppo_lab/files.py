@@ -21,6 +21,13 @@ def write_atomically(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
+def remove_scratch(folder: Path) -> None:
+    """Remove what a process that was killed within `write_atomically` left in a folder that nobody else writes to."""
+    for path in folder.glob(".*"):
+        if path.suffix[1:].isdigit():
+            path.unlink()
+
+
 def jsonable(value: Any) -> Any:
     """`value` with non-finite numbers as None, for strict JSON."""
     if isinstance(value, float) and not math.isfinite(value):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cppo_lab.errors import UserError
-from cppo_lab.files import file_sha256, json_lines, read_log, read_object, write_atomically
+from cppo_lab.files import file_sha256, json_lines, read_log, read_object, remove_scratch, write_atomically
 
 
 def test_atomic_write_leaves_no_other_file(tmp_path: Path) -> None:
@@ -15,6 +15,15 @@ def test_atomic_write_leaves_no_other_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.txt", "two")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "two"
+
+
+def test_what_a_kill_left_of_an_atomic_write_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".masked_tokens.json.3064", ".lock", "masked_tokens.json", "a.1"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    (tmp_path / ".folder").mkdir()
+    remove_scratch(tmp_path)
+    remove_scratch(tmp_path / "not there")
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "masked_tokens.json", "a.1", ".folder"}
 
 
 def test_only_a_newline_ends_a_row_of_json_lines() -> None:

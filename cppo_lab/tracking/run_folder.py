@@ -23,7 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cppo_lab.config.identity import run_id
-from cppo_lab.files import jsonable, read_log, read_object, write_atomically
+from cppo_lab.files import jsonable, read_log, read_object, remove_scratch, write_atomically
 
 if TYPE_CHECKING:
     # The schema loads PyTorch; readers of run folders need none of it.
@@ -128,7 +128,9 @@ class RunFolder:
             shutil.rmtree(path)
 
     def rewind(self, step: int) -> None:
-        """Truncate every log after `step`, so that a resumed run continues it exactly."""
+        """Truncate every log after `step` and remove half-written files, so that a resumed run continues exactly."""
+        for folder in (self.path, self.path / "samples"):
+            remove_scratch(folder)
         for log in _LOGS:
             kept = [row for row in self.rows(log) if row["step"] <= step]
             if kept or (self.path / log).exists():
