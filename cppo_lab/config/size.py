@@ -52,10 +52,12 @@ def cost_key(config: RunConfig) -> str:
     """Equal for runs that agree in everything that sets the time of a step."""
     model, trainer, algo = config.model, config.trainer, config.algo
     needs = algo.requirements
+    # The one implementation that earlier runs have does not count: their times stay known.
+    unnamed = {"name"} | ({"implementation"} if model.implementation == "transformers" else set())
     samples = config.task.heldout_sampling.samples
     return digest(
         {
-            "model": model.model_dump(exclude={"name"}),
+            "model": model.model_dump(exclude=unnamed),
             "task": config.task.kind,
             "response_limit": config.task.response_limit,
             "evaluated": (

@@ -13,6 +13,10 @@ Dtype = Literal["float32", "bfloat16"]
 """What forward and backward passes compute in."""
 
 
+Implementation = Literal["transformers", "lab"]
+"""Who computes a model: transformers, or the lab's own decoder, which is faster on a CPU."""
+
+
 class ScratchModel(Group):
     """A randomly initialised Qwen3 model; with `experts`, a mixture of experts. Widths are in units."""
 
@@ -34,6 +38,7 @@ class ScratchModel(Group):
     expert_feed_forward: Annotated[int, Field(ge=0)]
     context: Count
     vocabulary: Annotated[int, Field(ge=300)]
+    implementation: Implementation = "transformers"
 
     @model_validator(mode="after")
     def _fits_together(self) -> ScratchModel:
@@ -45,6 +50,8 @@ class ScratchModel(Group):
             )
         if self.experts and not self.expert_feed_forward:
             raise ValueError("expert_feed_forward = 0: must be at least 1 in a model with experts")
+        if self.experts and self.implementation == "lab":
+            raise ValueError("implementation = lab: computes models without experts alone; use transformers")
         return self
 
     def shape(self, vocabulary: int) -> ModelShape:
@@ -78,6 +85,7 @@ class PretrainedModel(Group):
     revision: str | None
     dtype: Dtype
     gradient_checkpointing: bool
+    implementation: Literal["transformers"] = "transformers"
 
 
 ModelConfig = ScratchModel | PretrainedModel

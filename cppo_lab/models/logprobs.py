@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cppo_lab.models.decoder.trunk import response_states
+from cppo_lab.models.implementation import is_by_lab
+
 # Positions whose logits may exist at once: 4 M entries are 16 MiB in float32.
 _LOGIT_ENTRIES = 1 << 22
 
@@ -96,6 +99,8 @@ def response_hidden(policy: nn.Module, tokens: Tensor, attention_mask: Tensor, p
     `tokens` are left-padded prompts of width P = `prompt_width`, then T response positions; `attention_mask`
     [B, P + T] is 1 at real tokens.
     """
+    if is_by_lab(policy):
+        return response_states(policy, tokens, attention_mask, prompt_width)
     positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     states: Tensor = policy.get_decoder()(  # type: ignore[operator]
         input_ids=tokens[:, :-1],

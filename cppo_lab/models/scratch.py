@@ -64,7 +64,10 @@ def scratch_policy(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed
     """A randomly initialised float32 model; the same seed gives the same weights."""
     from transformers import AutoModelForCausalLM
 
+    from cppo_lab.models.implementation import implement
+
     network = AutoModelForCausalLM.from_config(model_config(model, tokenizer), attn_implementation="sdpa")
     network.generation_config.pad_token_id = tokenizer.pad_token_id
     initialise(network, seed)
+    implement(network, model.implementation)
     return network.eval()

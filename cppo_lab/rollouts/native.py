@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
+from cppo_lab.rollouts.cached_decoder import cached_decoder
 from cppo_lab.rollouts.engine_config import WeightFormat
 from cppo_lab.rollouts.quantise import rounded
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
@@ -83,24 +83,14 @@ class NativeEngine:
 
     def _fill(self, store: _Store, rows: Tensor, tokens: Tensor, mask: Tensor, uniforms: Tensor) -> None:
         """Sample responses for `rows` of the store until all have ended or the length limit is reached."""
-        cache = DynamicCache(config=self._policy.config)
-        lengths = mask.sum(-1)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        decoder = cached_decoder(self._policy, tokens, mask, store.settings.max_new_tokens)
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        step_tokens = tokens
         for t in range(store.settings.max_new_tokens):
-            output = self._policy(
-                input_ids=step_tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits = output.logits[:, -1].float()
+            logits = decoder.logits.float()
             if store.settings.repetition_penalty != 1:
                 so_far = torch.cat([tokens, store.tokens[rows, :t]], dim=-1)
-                logits = penalised(logits, so_far, mask, store.settings.repetition_penalty)
+                known = torch.nn.functional.pad(mask, (0, t), value=True)
+                logits = penalised(logits, so_far, known, store.settings.repetition_penalty)
             log_distribution = torch.log_softmax(logits / store.settings.temperature, dim=-1)
             if store.settings.top_p < 1:
                 log_distribution = nucleus(log_distribution, store.settings.top_p)
@@ -115,14 +105,13 @@ class NativeEngine:
                 break
             if (t + 1) % _COMPACT_EVERY == 0 and not alive.all():
                 keep = alive.nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
-                rows, tokens, mask, lengths, chosen, uniforms = (
-                    x[keep] for x in (rows, tokens, mask, lengths, chosen, uniforms)
+                decoder.keep(keep)
+                rows, tokens, mask, chosen, uniforms = (
+                    x[keep] for x in (rows, tokens, mask, chosen, uniforms)
                 )
                 alive = alive[keep]
-            step_tokens = chosen.unsqueeze(-1)
-            positions = (lengths + t).unsqueeze(-1)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+            if t + 1 < store.settings.max_new_tokens:
+                decoder.append(chosen)
 
 
 def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:

@@ -12,6 +12,7 @@ from cppo_lab.config.identity import starting_policy_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
+from cppo_lab.models.implementation import implement
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
 from cppo_lab.tasks.task import Task
@@ -86,7 +87,9 @@ def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: P
     device = resolved_device(config.trainer.device)
     path = start.path if checkpoint is None else str(checkpoint)
     if not isinstance(config.model, PretrainedModel):
-        return load_policy(path, device=device)
+        policy = load_policy(path, device=device)
+        implement(policy.network, config.model.implementation)
+        return policy
     revision = config.model.revision if checkpoint is None else None
     policy = load_policy(path, revision=revision, device=device)
     if config.model.gradient_checkpointing:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cppo_lab.config.schema import Warmup
+from cppo_lab.models.decoder.trunk import response_states
+from cppo_lab.models.implementation import is_by_lab
 from cppo_lab.models.loading import Policy
 from cppo_lab.rng import Stream, numpy_stream, stream_seed
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.rollouts.rollout import SamplingSettings
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _IGNORED = -100
 _LR_WARMUP = 30
@@ -84,12 +90,21 @@ def warm_up(
     return accuracy
 
 
+def _next_logits(network: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Logits [B, L - 1, V] of the token after each but the last of `tokens` [B, L], right-padded."""
+    if is_by_lab(network):
+        found: Tensor = network.get_output_embeddings()(response_states(network, tokens, mask, 1))
+    else:
+        found = network(input_ids=tokens, attention_mask=mask).logits[:, :-1]
+    return found
+
+
 def _supervised_update(
     policy: Policy, optimizer: torch.optim.Optimizer, problems: Sequence[Problem]
 ) -> float:
     device = policy.network.device
     tokens, mask, labels = (x.to(device) for x in supervised_batch(policy, problems))
-    logits = policy.network(input_ids=tokens, attention_mask=mask).logits[:, :-1]
+    logits = _next_logits(policy.network, tokens, mask)
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=_IGNORED
     )

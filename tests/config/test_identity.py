@@ -114,7 +114,8 @@ def test_whatever_determines_the_result_changes_the_identity() -> None:
 
 @pytest.mark.parametrize(("overrides", "run", "policy"), MADE_BEFORE, ids=lambda value: str(value)[:40])
 def test_runs_made_before_keep_their_names(overrides: list[str], run: str, policy: str) -> None:
-    config = compose_run([*overrides, "trainer.lr=4e-4", "trainer.device=cpu"])
+    of_then = ["trainer.lr=4e-4", "model.implementation=transformers", "trainer.device=cpu"]
+    config = compose_run([*overrides, *of_then])
     assert RESULT_VERSION == 3
     assert (run_id(config), starting_policy_id(config)) == (run, policy)
 

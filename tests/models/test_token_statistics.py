@@ -46,9 +46,10 @@ def ragged(padding: int = 0, seed: int = 0) -> Ragged:
     return Ragged(tokens, mask, mask[:, WIDTH:], sequences)
 
 
-@pytest.fixture(scope="module", params=["s", "moe"])
+@pytest.fixture(scope="module", params=["s by lab", "s by transformers", "moe by transformers"])
 def network(request: pytest.FixtureRequest) -> torch.nn.Module:
-    model = compose_run([f"model={request.param}"]).model
+    name, implementation = request.param.split(" by ")
+    model = compose_run([f"model={name}", f"model.implementation={implementation}"]).model
     assert isinstance(model, ScratchModel)
     return scratch_policy(model, TOKENIZER, 1)
 

@@ -206,14 +206,22 @@ def test_sampling_stops_when_all_sequences_ended(
     random_policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_for(random_policy)
-    calls = []
-    forward = engine._policy.forward
+    calls: list[int] = []
+    make = native.cached_decoder
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(len(kwargs["input_ids"]))
-        return forward(*args, **kwargs)
+    def counted(*args: Any) -> Any:
+        decoder = make(*args)
+        append = decoder.append
 
-    monkeypatch.setattr(engine._policy, "forward", counted)
+        def count_and_append(tokens: torch.Tensor) -> None:
+            calls.append(len(tokens))
+            append(tokens)
+
+        calls.append(len(decoder.logits))
+        monkeypatch.setattr(decoder, "append", count_and_append)
+        return decoder
+
+    monkeypatch.setattr(native, "cached_decoder", counted)
     rollout = engine.sample(prompts[:6], SamplingSettings(900, seed=3))
     assert rollout.finished.all()
     assert len(calls) == int(rollout.lengths.max()) == rollout.response_mask.shape[1] < 900

@@ -1,0 +1,37 @@
+"""Who computes a network: transformers, or the lab's own decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cppo_lab.models.config import Implementation
+
+_ATTRIBUTE = "cppo_lab_implementation"
+
+
+def implement(network: nn.Module, implementation: Implementation) -> None:
+    """Let `network`, and copies of it, be computed by `implementation`; weights and their format stay as they are.
+
+    Raises ValueError for the lab's decoder where `network` is not a dense Qwen3 model with plain rotary embeddings.
+    """
+    if implementation == "lab" and not _is_dense_qwen3(network):
+        raise ValueError(f"{type(network).__name__}: the lab's decoder computes dense Qwen3 models alone")
+    setattr(network, _ATTRIBUTE, implementation)
+
+
+def is_by_lab(network: nn.Module) -> bool:
+    """Whether the lab's own decoder computes `network`."""
+    return getattr(network, _ATTRIBUTE, "transformers") == "lab"
+
+
+def _is_dense_qwen3(network: nn.Module) -> bool:
+    config: Any = getattr(network, "config", None)
+    return (
+        type(network).__name__ == "Qwen3ForCausalLM"
+        and config.rope_parameters["rope_type"] == "default"
+        and config.hidden_act == "silu"
+        and not config.attention_bias
+        and not config.use_sliding_window
+    )
