@@ -149,7 +149,7 @@ class AlgoSpec(Coordinate):
         """Whether a selected rule needs it."""
         return any(need in rule.needs for rule in self.rules())
 
-    @property
+    @functools.cached_property
     def requirements(self) -> Requirements:
         """What a trainer must put into the `TokenBatch` for this method."""
         return Requirements(
