@@ -7,6 +7,7 @@ from typing import Literal
 
 from cppo_lab.tasks.grading.extraction import marked_answer
 from cppo_lab.tasks.grading.numbers import grade_number, parse_number
+from cppo_lab.tasks.grading.spelling import plain
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict, judged
 
 MAX_RESPONSE = 1 << 20
@@ -52,7 +53,7 @@ def grade(response: str, answer: str, form: AnswerFormat = MARKED) -> Verdict:
 
 def plain_text(text: str) -> str:
     """`text` without what does not count when answers are compared as text."""
-    return " ".join(text.split()).removesuffix(".").rstrip().casefold()
+    return " ".join(plain(text).split()).removesuffix(".").rstrip().casefold()
 
 
 def _grade_text(marked: str | None, answer: str) -> Verdict:

@@ -7,7 +7,9 @@ import re
 from decimal import Context, Decimal
 
 from cppo_lab.tasks.grading.extraction import marked_answer
+from cppo_lab.tasks.grading.spelling import plain
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict, judged
+from cppo_lab.tasks.grading.words import CJK_SCALES, NO_UNITS
 
 # Longer numbers do not answer a word problem; refusing them keeps the comparison cheap.
 _MAX_DIGITS = 64
@@ -18,9 +20,12 @@ _MAX_UNIT_WORDS = 4
 _EXACT = Context(prec=_MAX_DIGITS)
 
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+"
-_PLAIN = re.compile(rf"[\s$€£¥]*(?P<number>{_NUMBER})[\s.]*", re.ASCII)
-_UNIT = r"[\s$€£¥]*[A-Za-z°][A-Za-z°'’/^\s.-]*|\s*[$€£¥]"
-_QUANTITY = re.compile(rf"(?P<minus>-?)[\s$€£¥]*(?P<number>{_NUMBER})(?P<unit>{_UNIT})?[\s.]*", re.ASCII)
+# Not the cent, which is a hundredth.
+_CURRENCY = r"[\s$€£¥₹₩₽₺₫₦₱฿￥￡]"
+_CJK_UNIT = rf"\s*(?![{CJK_SCALES}])(?:(?![{CJK_SCALES}])[\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7af]){{1,4}}"
+_PLAIN = re.compile(rf"{_CURRENCY}*(?P<number>{_NUMBER})[\s.]*", re.ASCII)
+_UNIT = rf"{_CURRENCY}*[A-Za-z°][A-Za-z°'’/^\s.-]*|{_CJK_UNIT}|\s*{_CURRENCY}"
+_QUANTITY = re.compile(rf"(?P<minus>-?){_CURRENCY}*(?P<number>{_NUMBER})(?P<unit>{_UNIT})?[\s.]*", re.ASCII)
 # Chat models set answers in bold. The spaces keep 2**3**4 from being read as 234.
 _EMPHASIS = re.compile(r"\*\*([^*]+)\*\*")
 _LATEX_SPACE = re.compile(r"\\[,;: ]|~|\\(?:quad|qquad)(?![A-Za-z])")
@@ -31,23 +36,6 @@ _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*(?:[23]|\{\s*[23]\s*\})|[²³
 # Any other single letter is a variable.
 _LETTER_UNITS = frozenset("mgshlLWVJNACF")
 
-# After a number, these words change its value.
-_SCALES = (
-    "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score "
-    "gross lakh lakhs crore crores grand k b t mm mn bn mil half tenth tenths hundredth hundredths thousandth "
-    "thousandths twice double pi percent percentage pct pc basis squared cubed factorial mod modulo sqrt root"
-)
-_OPERATIONS = "plus minus times over by divided multiplied added to point negative"
-_SECOND_THOUGHTS = (
-    "or and not no nor but than versus vs if unless except is isn't was wrong incorrect false maybe perhaps actually "
-    "rather instead either neither"
-)
-_NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
-)
-_NO_UNITS = frozenset(" ".join((_SCALES, _OPERATIONS, _SECOND_THOUGHTS, _NUMBER_WORDS)).split())
-
 
 def _exact(digits: str) -> Decimal | None:
     return Decimal(digits.replace(",", "")) if len(digits) <= _MAX_DIGITS else None
@@ -57,7 +45,7 @@ def parse_number(text: str) -> Decimal | None:
     """`text` as a number (thousands separators, a currency sign and a final period allowed); None if it is not one."""
     if len(text) > _MAX_ANSWER:
         return None
-    found = _PLAIN.fullmatch(text)
+    found = _PLAIN.fullmatch(plain(text))
     return _exact(found["number"]) if found else None
 
 
@@ -67,12 +55,12 @@ def _is_unit(text: str) -> bool:
     if len(words) > _MAX_UNIT_WORDS or letters - _LETTER_UNITS:
         return False
     lower = [word.lower() for word in words]
-    return not _NO_UNITS.intersection(lower) and ("per", "cent") not in itertools.pairwise(lower)
+    return not NO_UNITS.intersection(lower) and ("per", "cent") not in itertools.pairwise(lower)
 
 
 def _without_latex(text: str) -> str:
-    text = _EMPHASIS.sub(r" \1 ", text)
-    text = text.replace(r"\$", "$").replace(r"\(", "").replace(r"\)", "").replace(r"\!", "").replace("−", "-")
+    text = _EMPHASIS.sub(r" \1 ", plain(text))
+    text = text.replace(r"\$", "$").replace(r"\(", "").replace(r"\)", "").replace(r"\!", "")
     text = _LATEX_SPACE.sub(" ", _THOUSANDS.sub("", text))
     text = _LATEX_TEXT.sub(r" \1", _DEGREES.sub(" degrees", text))
     return _UNIT_POWER.sub("", text).replace("$", " ").strip()

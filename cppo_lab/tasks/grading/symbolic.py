@@ -16,6 +16,7 @@ from sympy import Basic, Float, MatrixBase, Number
 from sympy.core.expr import Expr
 
 from cppo_lab.tasks.grading.guards import refusal
+from cppo_lab.tasks.grading.spelling import latex
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict, judged
 
 _DECIMALS = 6
@@ -29,6 +30,9 @@ _PERCENT_WORD = r"\\?%|\\(?:text|mbox|mathrm)\s*\{\s*(?:percent|pct)\s*\}|(?:per
 _PERCENT = re.compile(rf"(?<=\d)(\$?)\s*(?:{_PERCENT_WORD})")
 _NUMERAL = re.compile(r"(?P<digits>-?[0-9A-Z]+)\s*_\s*\{?\s*(?P<base>\d+)\s*\}?")
 _UNEQUAL = re.compile(r"\\neq?(?![A-Za-z])|\\not(?![A-Za-z])|≠")
+# A set of pairs, \{(1,2)\}, is left to math-verify.
+_SET = re.compile(r"\s*(?:\\left\s*)?\\\{(?!\s*(?:\\left\s*)?\().*\\\}\s*", re.DOTALL)
+_ORDERED = re.compile(r"\s*(?:\\left\s*)?\(.*\)\s*", re.DOTALL)
 _TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -134,8 +138,14 @@ def _boxed(answer: str) -> str:
     return rf"\boxed{{{inner}}}"
 
 
+def _confuses_order(first: str, second: str) -> bool:
+    """Whether `first` is an ordered pair or tuple and `second` a set, which math-verify takes for each other."""
+    return bool(_ORDERED.fullmatch(first.strip("$")) and _SET.fullmatch(second.strip("$")))
+
+
 def grade_expression(answer: str, gold: str) -> Verdict:
     """The verdict on an extracted answer such as `\\frac{1}{2}`, against a reference answer."""
+    answer, gold = latex(answer), latex(gold)
     shown = " ".join(answer.split())
     if refusal(answer) is not None:
         return Verdict(Outcome.REJECTED)
@@ -149,6 +159,8 @@ def grade_expression(answer: str, gold: str) -> Verdict:
         return judged(same_base and (own["digits"] if own else answer.strip()) == numeral["digits"], shown)
     if _UNEQUAL.search(answer) and not _UNEQUAL.search(gold):
         # math-verify drops the sign, so that \ne 5 would equal 5.
+        return Verdict(Outcome.WRONG, shown)
+    if _confuses_order(answer, gold) or _confuses_order(gold, answer):
         return Verdict(Outcome.WRONG, shown)
     try:
         reference, found = parsed(_boxed(gold)), parsed(_boxed(answer))

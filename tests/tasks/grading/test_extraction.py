@@ -95,6 +95,12 @@ def test_a_closed_box_at_the_end_is_the_answer(before: str, answer: str) -> None
         "#" * 1_000_000,
         "#### " * 200_000,
         "####" + " " * 1_000_000,
+        "\n#### word" * 90_000,
+        "#### a word" * 90_000,
+        " " * 1_000_000 + "#### word",
+        "<answer>" * 120_000,
+        "<answer>" + "a" * 1_000_000,
+        "</think><think>" * 60_000,
         "\\" * 1_000_000,
     ],
 )
