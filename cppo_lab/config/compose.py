@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cppo_lab.config.default_choices import CONFIG_NAME
-from cppo_lab.config.overrides import parse, plugins_named, quoted
+from cppo_lab.config.overrides import how_to_quote, parse, plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.schema_errors import schema_sentence
 from cppo_lab.errors import UserError, near_miss, one_of
@@ -111,7 +111,9 @@ def _sorted_out(overrides: Sequence[str], config_dir: Path | None) -> tuple[list
         if not key:
             raise UserError(f"{text}: not an override; give key=value or group=choice.")
         if override.is_sweep_override():
-            raise UserError(f"{text}: several values make a sweep; use cppo-lab sweep {text}.")
+            value = text.partition("=")[2]
+            hint = f" If this is one value, {how_to_quote(key, value)}" if "/" in value else ""
+            raise UserError(f"{text}: several values make a sweep; use cppo-lab sweep {text}.{hint}")
         if key in known_groups and not override.is_delete():
             options = group_options(key, config_dir)
             if override.value() not in options:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError
 from cppo_lab.plugins import load_plugins
+
+_KEY = re.compile(r"[+~]*[\w./@-]+")
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
@@ -17,6 +21,9 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     try:
         return list(OverridesParser.create().parse_overrides(list(overrides)))
     except OverrideParseException as error:
+        key, equals, value = error.override.partition("=")
+        if equals and _KEY.fullmatch(key) and "/" in value:
+            raise UserError(f"{error.override}: {how_to_quote(key, value)}") from error
         reason = " ".join(str(error).split()).partition(" See https")[0]
         raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
 
@@ -24,6 +31,14 @@ def parse(overrides: Sequence[str]) -> list[Any]:
 def quoted(value: object) -> str:
     """A text as a value in Hydra's grammar."""
     return "'{}'".format(str(value).replace("'", "\\'"))
+
+
+def how_to_quote(key: str, value: str) -> str:
+    """A sentence that gives a path, which Hydra's grammar reads otherwise, as a text on a shell's command line."""
+    value = str(Path(value).expanduser()) if value.startswith("~/") else value
+    return (
+        f'a path with such characters is quoted twice, for the shell and for Hydra: {key}="{quoted(value)}".'
+    )
 
 
 def plugins_named(overrides: Sequence[str]) -> list[str]:

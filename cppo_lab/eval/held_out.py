@@ -108,6 +108,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
+        stop_tokens=policy.stop_tokens,
         row_seeds=tuple(
             stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number, *((sample,) if sample else ()))
             for number in range(len(problems))

@@ -21,6 +21,12 @@ def check_model_folder(path: str) -> None:
     inside = sorted(folder.glob("checkpoints/*/config.json")) or sorted(folder.glob("*step_*/config.json"))
     if inside and not (folder / "config.json").is_file():
         raise UserError(f"model {path}: contains checkpoints; give one of them, such as {inside[-1].parent}.")
+    if (folder / "adapter_config.json").is_file():
+        beside = " beside a base model" if (folder / "config.json").is_file() else ""
+        raise UserError(
+            f"model {path}: holds a LoRA adapter{beside} (adapter_config.json), which is not applied; merge it into "
+            "its base model with peft (merge_and_unload) and give the folder of the merged model."
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"model {path}: has no config.json; must be a model folder in Hugging Face format.")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):

@@ -74,8 +74,15 @@ class Policy:
 
     @property
     def eos_token(self) -> int:
-        """The token that ends a response."""
+        """The tokenizer's end token."""
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a response besides `eos_token`: those of the model's `generation_config.json`."""
+        ends = getattr(self.network.generation_config, "eos_token_id", None)
+        listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        return tuple(dict.fromkeys(int(end) for end in listed if end != self.eos_token))
 
 
 def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:

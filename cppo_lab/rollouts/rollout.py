@@ -19,9 +19,9 @@ class SamplingSettings:
     `topk` requests the K largest log-probabilities at each position (0: none), `full` the whole distributions,
     `entropy` their entropies.
     `greedy` takes the most likely token. `seed` fixes all draws; `row_seeds`, one per prompt, fix each row's draws
-    separately instead. `top_p` below 1 is nucleus sampling. For evaluation only: `repetition_penalty` is that of
-    transformers, `stop_tokens` end a response as the end token does, and after a string of `stops` an engine may stop
-    (a response can go on for some tokens after it).
+    separately instead. `top_p` below 1 is nucleus sampling; `stop_tokens` end a response as the end token does. For
+    evaluation only: `repetition_penalty` is that of transformers, and after a string of `stops` an engine may stop (a
+    response can go on for some tokens after it).
     """
 
     max_new_tokens: int

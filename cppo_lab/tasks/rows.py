@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,23 @@ from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import json_lines
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet"
+_GZIP = ".gz"
 
 
 def local_rows(path: Path) -> list[Any]:
-    """The rows of a local file, by its suffix: .json, .csv, .tsv or .parquet, else JSONL.
+    """The rows of a local file, by its suffix: .json, .csv, .tsv or .parquet, else JSONL; with a further .gz, unpacked.
 
     Cells of CSV and TSV are text. Raises UserError if the file is missing or cannot be read.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such data file; a {FORMATS} file is needed.")
-    suffix = path.suffix.lower()
+    is_packed = path.suffix.lower() == _GZIP
+    suffix = Path(path.stem).suffix.lower() if is_packed else path.suffix.lower()
     read = _READERS.get(suffix, _jsonl_rows)
     try:
-        return read(path.read_bytes())
-    except (ValueError, OSError, csv.Error) as error:
+        content = path.read_bytes()
+        return read(gzip.decompress(content) if is_packed else content)
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
         # pyarrow's errors derive from ValueError and OSError, those of json and decoding from ValueError.
         name = suffix.removeprefix(".").upper() if suffix in _READERS else "JSONL"
         raise UserError(f"{path}: cannot be read as {name} ({first_line(error)}).") from error

@@ -96,7 +96,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 class Store:
     """A connection to one tracking store and experiment.
 
-    Raises UserError when the store cannot be reached, is locked, or is not MLflow's.
+    Raises UserError when the store cannot be reached, is locked, or is not MLflow's, or the experiment was deleted.
     """
 
     def __init__(self, uri: str, experiment: str, output: Path) -> None:
@@ -117,12 +117,19 @@ class Store:
             if is_first:
                 # Leave nothing behind.
                 lock.unlink(missing_ok=True)
+            if isinstance(error, UserError):
+                raise
             # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
             raise _unusable(uri, first_line(error)) from error
 
     def _experiment(self, name: str, output: Path) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"tracking.experiment={name}: was deleted from the MLflow store {self.uri}; give another name, or "
+                    f"restore it: MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore -x {found.experiment_id}."
+                )
             return str(found.experiment_id)
         location = (output / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
         # MLflow then opens on runs and metrics rather than on its GenAI view.

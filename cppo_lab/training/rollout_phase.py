@@ -155,6 +155,7 @@ class RolloutPhase:
             max_new_tokens=limit,
             temperature=settings.temperature,
             top_p=self.top_p,
+            stop_tokens=self.policy.stop_tokens,
             topk=self.algo.requirements.needs_topk or 0,
             full=self.algo.requirements.needs_full_distribution,
             entropy=self.algo.requirements.needs_rollout_entropy,

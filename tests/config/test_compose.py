@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,35 @@ def test_every_choice_says_what_it_is_or_is_self_evident(path: Path) -> None:
         assert re.search(r"^# (?!@package)\w", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.parametrize("task", ["chain", "gsm8k", "dapo_math"])
+def test_a_pretrained_model_is_not_warmed_up_whatever_the_task(task: str) -> None:
+    assert compose_run([f"task={task}", "model=pretrained", "model.path=org/name"]).warmup.steps == 0
+    assert compose_run(["task=gsm8k"]).warmup.steps > 0
+
+
+PATHS = [
+    "/data/模型/m",
+    "/data/it's/m",
+    "/data/run=3,lr=1e-4/step_3",
+    "/data/a(b)/m",
+    "/data/[x]/m",
+    "/data/a b/{c}",
+]
+
+
+@pytest.mark.parametrize("path", [*PATHS, "~/m"])
+def test_a_path_that_hydra_reads_otherwise_is_given_back_quoted(path: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose_run(["model=pretrained", f"model.path={path}"])
+    sentence = str(caught.value)
+    assert sentence.startswith(f"model.path={path}: ")
+    # What the sentence says to type, as a shell splits it.
+    (typed,) = shlex.split(sentence.rpartition("Hydra: ")[2].removesuffix("."))
+    found = compose_run(["model=pretrained", typed]).model
+    assert found.kind == "pretrained"
+    assert found.path == str(Path(path).expanduser())
+
+
 # Overrides that are wrong, and what the sentence must hold: the key, the value, and what is allowed.
 BAD = [
     (["trainer.lrr=1"], ["trainer.lrr", "unknown key", "'trainer.lr'"]),
@@ -140,7 +170,7 @@ BAD = [
     (["model.head_dim=16"], ["model.head_dim=16", "32", "64"]),
     (["model=moe", "model.experts_per_token=9"], ["model.experts_per_token=9", "between 1 and experts = 8"]),
     (["model=moe", "model.expert_feed_forward=0"], ["model.expert_feed_forward=0", "at least 1"]),
-    (["model=pretrained", "model.path=x"], ["warmup.steps=1300", "warmup=none"]),
+    (["model=pretrained", "model.path=x", "warmup=chain"], ["warmup.steps=1300", "warmup=none"]),
     (["task=dapo_math"], ["model.kind=scratch", "pretrained", "dapo_math"]),
     (["recipe=qwen3"], ["recipe=qwen3", "qwen3_1.7b_base", "none"]),
     (["recipe=_paper"], ["recipe=_paper", "unknown"]),

@@ -47,6 +47,21 @@ def test_a_small_nucleus_leaves_the_likeliest_token_alone(output: Path) -> None:
     assert len({graded.completion for graded in found.graded}) == 1
 
 
+def test_training_and_held_out_responses_end_where_the_model_says(output: Path) -> None:
+    """Every token ends a response: `generation_config.json` lists all but the tokenizer's own."""
+    loop = loop_for(tiny_config(output))
+    network = loop.held_out.policy.network
+    assert loop.held_out.policy.stop_tokens == ()
+    network.generation_config.eos_token_id = list(range(network.config.vocab_size))
+    assert len(loop.held_out.policy.stop_tokens) == network.config.vocab_size - 1
+    experience = loop.rollouts.collect(0, 0)
+    assert experience.rollout.response_mask.sum(-1).eq(1).all()
+    assert experience.rollout.finished.all()
+    problems = list(loop.held_out.problems)[:4]
+    found = evaluate(loop.held_out.engine, loop.held_out.policy, problems, max_new_tokens=9)
+    assert [(graded.length, graded.finished) for graded in found.graded] == [(1, True)] * 4
+
+
 def answers(benchmark: str | None, *rights: tuple[bool, ...]) -> list[Graded]:
     """Graded responses, a tuple of verdicts per problem."""
     return [

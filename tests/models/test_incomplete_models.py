@@ -47,3 +47,13 @@ def test_a_critic_is_no_language_model(model: Path) -> None:
     )
     with pytest.raises(UserError, match="Qwen3ForTokenClassification, not a language model"):
         load_policy(str(model))
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside its base", "alone"])
+def test_an_adapter_is_never_ignored(model: Path, beside: bool) -> None:
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    if not beside:
+        (model / "config.json").unlink()
+    sentence = "holds a LoRA adapter beside a base model" if beside else r"holds a LoRA adapter \("
+    with pytest.raises(UserError, match=rf"{sentence}.*merge_and_unload"):
+        load_policy(str(model))

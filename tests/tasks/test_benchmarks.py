@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,33 @@ def test_columns_can_be_named_and_joined(tmp_path: Path, suffix: str) -> None:
     data = write(tmp_path / f"data{suffix}", rows)
     found = load_questions(benchmark("custom", "body, ask", "gold"), data)
     assert [(q.question, q.answer) for q in found] == [("Two and two. How many?", "4")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.JSONL", b'\xef\xbb\xbf{"problem": "How many?", "gold": "4"}\r\n'),
+        ("data.json.gz", gzip.compress(b'[{"problem": "How many?", "gold": 4}]')),
+        ("data.Csv.GZ", gzip.compress(b"\xef\xbb\xbfproblem,gold\r\nHow many?,4\r\n")),
+        ("data.TSV", b"problem\tgold\nHow many?\t4\n"),
+        ("data.gz", gzip.compress(b'{"problem": "How many?", "gold": 4}')),
+    ],
+)
+def test_packed_files_any_case_marks_and_line_ends_are_read(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found = load_questions(benchmark("custom", "problem", "gold"), str(tmp_path / name))
+    assert [(q.question, q.answer) for q in found] == [("How many?", "4")]
+
+
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b'{"problem": 1}' * 99)[:-9]], ids=["plain", "cut"]
+)
+def test_a_broken_packed_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.jsonl.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.jsonl\.gz: cannot be read as JSONL"):
+        load_questions(benchmark("custom"), str(tmp_path / "data.jsonl.gz"))
 
 
 @pytest.mark.parametrize(

@@ -386,6 +386,22 @@ def test_locked_store_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) ->
             other.rollback()
 
 
+def test_deleted_experiment_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/ml.db"
+    client = MlflowClient(uri)
+    number = client.create_experiment("gone")
+    client.delete_experiment(number)
+    named = [f"paths.output='{tmp_path}'", f"tracking.uri='{uri}'", "tracking.experiment=gone"]
+    with pytest.raises(UserError) as caught:
+        RunMirror(compose_run(named), run_folder(compose_run(named)))
+    assert str(caught.value) == (
+        f"tracking.experiment=gone: was deleted from the MLflow store {uri}; give another name, or restore it: "
+        f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {number}."
+    )
+    client.restore_experiment(number)
+    RunMirror(compose_run(named), run_folder(compose_run(named)))
+
+
 @pytest.fixture
 def dead_server() -> Any:
     """The address of a server that answers every request by hanging up."""
