@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cppo_lab.diagnostics.nothing_learnt import EARLY_STEPS, nothing_to_learn
 from cppo_lab.sweeps.worker_pool import Event
 
 ACCURACY = "eval/heldout/accuracy"
@@ -35,6 +36,7 @@ class SweepProgress:
         self._labels, self._steps, self._console = labels, steps, console
         self._bars: dict[str, TaskID] = {}
         self._since: dict[str, float] = {}
+        self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -80,6 +82,7 @@ class SweepProgress:
                 self._say(
                     f"{self._label(event.job)}: step {step}/{self._steps[event.job]}, {_percent(metrics)}"
                 )
+            self._warn_early(event.job, step, metrics)
         else:
             self._end(event)
 
@@ -90,6 +93,17 @@ class SweepProgress:
         rate = f"{done / spent:.1f} {unit}/s" if spent > 0 and done else unit
         changes: dict[str, Any] = {"note": note} if note else {}
         self._progress.update(self._bars[job], completed=done, total=planned, rate=rate, **changes)
+
+    def _warn_early(self, job: str, step: int, metrics: Mapping[str, Any]) -> None:
+        """Say at once what keeps a run from learning anything."""
+        if step > EARLY_STEPS:
+            return
+        rows = self._early.setdefault(job, [])
+        rows.append(metrics)
+        if step == min(EARLY_STEPS, self._steps[job]):
+            for said in nothing_to_learn(rows):
+                line = f"Warning: {self._label(job)}: {said}"
+                self._console.print(line, style="yellow", markup=False, soft_wrap=True)
 
     def _end(self, event: Event) -> None:
         bar = self._bars.pop(event.job, None)

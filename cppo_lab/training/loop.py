@@ -12,6 +12,7 @@ from typing import Any
 from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
 from cppo_lab.diagnostics.masked_tokens import MaskedTokenCounter
+from cppo_lab.diagnostics.nothing_learnt import EARLY_STEPS, nothing_to_learn
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
@@ -156,8 +157,16 @@ class TrainingLoop:
         self.folder.append("metrics.jsonl", row)
         tokens = {"sampled": self.sampled_tokens, "trained": self.learner.trained_tokens}
         self.folder.update_info(steps_done=step, updates=self.learner.updates, tokens=tokens)
+        if step == min(EARLY_STEPS, self.settings.steps):
+            self._warn_early()
         if self._on_step:
             self._on_step(step, row)
+
+    def _warn_early(self) -> None:
+        has_critic = self.learner.critic is not None
+        said = nothing_to_learn(self.folder.rows("metrics.jsonl"), has_critic)
+        if said:
+            self.folder.update_info(warnings=[*self.folder.info.get("warnings", []), *said])
 
     def _checkpoint(self) -> None:
         state = {

@@ -1,9 +1,10 @@
-"""Whether the trust region of a run acts: from its configuration before, from its metrics afterwards."""
+"""What a run should be warned of: a trust region that does not act, and rewards from which nothing can be learnt."""
 
 from __future__ import annotations
 
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.diagnostics.idle_region import RegionSettings, cannot_act, did_not_act
+from cppo_lab.diagnostics.nothing_learnt import nothing_to_learn
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.tracking.run_folder import RunFolder
 
@@ -48,6 +49,7 @@ def warnings_before(config: RunConfig) -> list[str]:
 
 
 def warnings_after(config: RunConfig, folder: RunFolder) -> list[str]:
-    """What can be said of the run once its metrics are there; empty where the region acted, or there is none."""
-    said = did_not_act(region_settings(config), folder.rows("metrics.jsonl"))
-    return [] if said is None else [said]
+    """What can be said of the run once its metrics are there; empty where it could learn, and its region acted."""
+    rows = folder.rows("metrics.jsonl")
+    said = did_not_act(region_settings(config), rows)
+    return [*nothing_to_learn(rows, config.algo.requirements.needs_values), *([] if said is None else [said])]
