@@ -16,6 +16,7 @@ from cppo_lab.analysis.claim_tests import ClaimTest
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.reproductions.document import (
     MARGIN_POINTS,
+    anchor,
     head,
     line,
     page,
@@ -27,47 +28,71 @@ from cppo_lab.analysis.reproductions.step_size_section import one_rate_note, ste
 from cppo_lab.errors import UserError
 
 HEADLINE_PANELS = "model=s, "
-HEADLINE_IMAGE = "docs/images/reproductions/headlines.png"
-AT_BEST = ("credited", "at_best")
-"""The measures of claims about methods at their best: what is left over the best control, and the plain difference."""
+IMAGES = "docs/images/reproductions"
+HEADLINE_IMAGE = f"{IMAGES}/headlines.png"
+CREDITED = "credited"
+"""The measure of claims about what a method at its best adds to the best control."""
 README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
+
+_CAPTION = """*Measured by this lab (`results/`): final held-out accuracy less that of plain policy gradient, in
+points, with 95% intervals over paired runs; a model of 0.1 million parameters, a starting policy for each seed.
+Hollow: both at the largest learning rate tried. Diamonds: each at its best one. Squares: plain policy gradient
+slowed down to the method's KL. A claim does not hold where its opposite is significant, or where an advantage
+of {margin} points (grey band) is excluded; verdicts are adjusted for all claims of the sweep:
+[{name}]({page}).*"""
 
 
 def headline_block(items: Sequence[Item], image: str) -> str:
-    """The README's picture and its caption."""
-    note = one_rate_note(items)
-    lines = [
+    """The README's pictures and tables: methods at their best, and the paper's claims at one learning rate."""
+    best = next((item for item in items if _credited(item)), None)
+    parts = [
         README_START,
+        *(_at_their_best(best) if best else []),
+        *_at_one_rate(items, image, folded=best is not None),
+    ]
+    return "\n".join([*parts, README_END])
+
+
+def _credited(item: Item) -> list[ClaimTest]:
+    """The measured claims of an item about what a method at its best adds to the best control."""
+    return [test for test in item.tests if test.claim.measure == CREDITED and test.estimate is not None]
+
+
+def _at_their_best(item: Item) -> list[str]:
+    name = f"{item.sweep.slug}-control"
+    return [
+        f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient: both at one '
+        'learning rate, each at its best, and at the same KL">',
+        "",
+        _CAPTION.format(
+            margin=MARGIN_POINTS, page=f"docs/reproductions.md#{anchor(item)}", name=item.sweep.slug
+        ),
+        "",
+        *head("each at its best", "measured here", "seeds", "verdict"),
+        *(line(*short_cells(item, test)) for test in _credited(item)),
+        "",
+    ]
+
+
+def _at_one_rate(items: Sequence[Item], image: str, folded: bool) -> list[str]:
+    """The paper's headline claims, as one learning rate for all methods shows them."""
+    note = one_rate_note(items)
+    said = [f"**The paper's claims below: {note[0].lower()}{note[1:]}**", ""] if note else []
+    lines = [
         "![Held-out accuracy against training steps, and the contrasts of the paper's headline claims]"
         f"({image})",
         "",
-        "*Measured by this lab (`results/`): a model of 0.1 million parameters, a separate starting policy for each",
-        "seed. Top: means over the seeds that all methods of a panel share. Bottom: differences in final accuracy in",
-        "points, with 95% intervals over paired runs. A claim does not hold where its opposite is significant, or",
-        f"where an advantage of {MARGIN_POINTS} points (grey band) is excluded. All claims, models and regimes, and",
-        "the rules for verdicts: [docs/reproductions.md](docs/reproductions.md).*",
-        *(
-            ["", f"**{note}** What a smaller step leaves of the differences: the end of that page."]
-            if note
-            else []
-        ),
-        *_beyond_a_smaller_step(items),
+        "*Top: means over the seeds that all methods of a panel share. Bottom: differences in final accuracy in",
+        "points, with 95% intervals over paired runs. All claims, models and regimes, and the rules for verdicts:",
+        "[docs/reproductions.md](docs/reproductions.md).*",
         "",
         *head("claim of the CPPO paper", "measured here", "seeds", "verdict"),
         *(line(*short_cells(item, test)) for item in items for test in _headlines(item)),
-        README_END,
     ]
-    return "\n".join(lines)
-
-
-def _beyond_a_smaller_step(items: Sequence[Item]) -> list[str]:
-    """The verdicts of the first sweep that has methods at their best; none where no such sweep has results."""
-    for item in items:
-        tests = [test for test in item.tests if test.claim.measure in AT_BEST and test.estimate is not None]
-        if tests:
-            rows = (line(*short_cells(item, test)) for test in tests)
-            return ["", *head("each at its best", "measured here", "seeds", "verdict"), *rows]
-    return []
+    if not folded:
+        return [*said, *lines]
+    summary = "The CPPO paper's claims at one learning rate for all methods"
+    return [*said, "<details>", f"<summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
 def _headlines(item: Item) -> list[ClaimTest]:
