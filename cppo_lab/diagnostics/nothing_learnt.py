@@ -11,7 +11,7 @@ _ALL = 0.995
 """A share of responses or groups that is as good as all of them."""
 
 
-def nothing_to_learn(rows: Iterable[Mapping[str, Any]], has_critic: bool = False) -> list[str]:
+def nothing_to_learn(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """What keeps the first `EARLY_STEPS` steps of a run from learning anything, from its `metrics` by step.
 
     Empty where something can be learnt, or no step was taken yet. Advantages relative to a group need groups whose
@@ -33,7 +33,7 @@ def nothing_to_learn(rows: Iterable[Mapping[str, Any]], has_critic: bool = False
             f"No response of {when} has an answer that the grader can read, so every reward is 0: look at the "
             "responses in the run's samples, and let the prompt ask for the form that is graded (#### or \\boxed{})."
         )
-    elif (found := _same_rewards(early, has_critic)) is not None:
+    elif (found := _same_rewards(early)) is not None:
         said.append(found.format(when=when))
     if said and not any(row.get("train/updates") for row in early):
         said[-1] += " No update was taken."
@@ -55,9 +55,10 @@ _ALIKE = (
 )
 
 
-def _same_rewards(rows: Sequence[Mapping[str, Any]], has_critic: bool) -> str | None:
+def _same_rewards(rows: Sequence[Mapping[str, Any]]) -> str | None:
     if _throughout(rows, "train/all_wrong_groups"):
         return _WRONG
     if _throughout(rows, "train/all_right_groups"):
         return _RIGHT
+    has_critic = any("critic/loss" in row for row in rows)
     return _ALIKE if _throughout(rows, "train/zero_variance_groups") and not has_critic else None

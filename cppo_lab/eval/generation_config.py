@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cppo_lab.models.loading import end_tokens
+
 # Settings that the lab does not apply, with the values, besides None, that have no effect.
 _NOT_APPLIED: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (1,),
@@ -47,9 +49,8 @@ class ModelSettings:
 
 def settings_in(config: Any) -> ModelSettings:
     """The settings in a transformers `GenerationConfig`, or in none."""
-    ends = getattr(config, "eos_token_id", None)
     return ModelSettings(
-        end_tokens=() if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),),
+        end_tokens=end_tokens(config),
         repetition_penalty=float(getattr(config, "repetition_penalty", None) or 1.0),
         max_new_tokens=getattr(config, "max_new_tokens", None),
         not_applied=tuple(

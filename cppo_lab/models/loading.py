@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.models.config import Dtype
@@ -27,6 +27,12 @@ class ModelSource:
     path: str
     revision: str | None = None
     device: str = "cpu"
+
+
+def end_tokens(generation_config: Any) -> tuple[int, ...]:
+    """The end tokens in a transformers `GenerationConfig`, or in none."""
+    ends = getattr(generation_config, "eos_token_id", None)
+    return () if ends is None else tuple(ends) if isinstance(ends, list) else (int(ends),)
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,8 @@ class Policy:
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """The tokens that end a response besides `eos_token`: those of the model's `generation_config.json`."""
-        ends = getattr(self.network.generation_config, "eos_token_id", None)
-        listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
-        return tuple(dict.fromkeys(int(end) for end in listed if end != self.eos_token))
+        ends = end_tokens(self.network.generation_config)
+        return tuple(end for end in ends if end != self.eos_token)
 
 
 def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:

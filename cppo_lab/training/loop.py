@@ -163,8 +163,7 @@ class TrainingLoop:
             self._on_step(step, row)
 
     def _warn_early(self) -> None:
-        has_critic = self.learner.critic is not None
-        said = nothing_to_learn(self.folder.rows("metrics.jsonl"), has_critic)
+        said = nothing_to_learn(self.folder.rows("metrics.jsonl"))
         if said:
             self.folder.update_info(warnings=[*self.folder.info.get("warnings", []), *said])
 

@@ -52,4 +52,4 @@ def warnings_after(config: RunConfig, folder: RunFolder) -> list[str]:
     """What can be said of the run once its metrics are there; empty where it could learn, and its region acted."""
     rows = folder.rows("metrics.jsonl")
     said = did_not_act(region_settings(config), rows)
-    return [*nothing_to_learn(rows, config.algo.requirements.needs_values), *([] if said is None else [said])]
+    return [*nothing_to_learn(rows), *([] if said is None else [said])]

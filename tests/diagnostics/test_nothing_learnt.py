@@ -67,8 +67,9 @@ def test_one_step_that_teaches_something_is_enough() -> None:
 
 
 def test_a_critic_needs_no_variance_within_groups() -> None:
-    assert nothing_to_learn(rows({ALIKE: 1.0}, {ALIKE: 1.0}), has_critic=True) == []
-    assert nothing_to_learn(rows({WRONG: 1.0, ALIKE: 1.0}), has_critic=True)
+    critic = {"critic/loss": 0.1}
+    assert nothing_to_learn(rows({ALIKE: 1.0, **critic}, {ALIKE: 1.0, **critic})) == []
+    assert nothing_to_learn(rows({WRONG: 1.0, ALIKE: 1.0, **critic}))
 
 
 def test_it_is_said_at_once_on_the_terminal_and_in_run_json(output: Path, invoke: Callable[..., Any]) -> None:
