@@ -49,6 +49,7 @@ def test_columns_can_be_named_and_joined(tmp_path: Path, suffix: str) -> None:
         ("data.TSV", b"problem\tgold\nHow many?\t4\n"),
         ("data.gz", gzip.compress(b'{"problem": "How many?", "gold": 4}')),
     ],
+    ids=["jsonl", "json.gz", "csv.gz", "tsv", "gz"],
 )
 def test_packed_files_any_case_marks_and_line_ends_are_read(
     tmp_path: Path, name: str, content: bytes
