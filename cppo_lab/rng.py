@@ -32,6 +32,11 @@ def stream_seed(seed: int, stream: Stream, *position: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def evaluation_seed(seed: int, problem: int, sample: int) -> int:
+    """The seed of one response of an evaluation: the `sample`-th (from 0) to the problem with that index."""
+    return stream_seed(seed, Stream.EVALUATION, problem, *((sample,) if sample else ()))
+
+
 def numpy_stream(seed: int, stream: Stream, *position: int) -> np.random.Generator:
     """A NumPy generator at `position` of `stream`."""
     return np.random.default_rng(stream_seed(seed, stream, *position))

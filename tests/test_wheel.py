@@ -136,7 +136,7 @@ def test_custom_data_and_a_task_of_your_own_train_outside_the_repository(
         "warmup.max_steps=2",
         "tracking=none",
     )
-    columns = ("task.question_field=sum", "task.answer_field=total", "task.solution_field=work")
+    columns = ("task.question_column=sum", "task.answer_column=total", "task.solution_column=work")
     csv = ("task=custom", "task.path=sums.csv", *columns, "task.heldout=8", "task.max_response_tokens=24")
     run(program, "train", *csv, *short, cwd=tmp_path)
     run(program, "train", "task=letters", "--plugins", "my_task", *short, cwd=tmp_path)

@@ -18,6 +18,13 @@ def console() -> Console:
     return made if made.is_terminal else Console(highlight=False, width=200)
 
 
+@functools.cache
+def error_console() -> Console:
+    """The console of what is no result, where standard output has to be a document."""
+    made = Console(highlight=False, stderr=True)
+    return made if made.is_terminal else Console(highlight=False, stderr=True, width=200)
+
+
 def print_json(content: Any) -> None:
     """One JSON document on standard output."""
     from cppo_lab.files import jsonable

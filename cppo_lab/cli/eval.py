@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cppo_lab.cli.console import console, print_json, table
+from cppo_lab.cli.console import console, error_console, print_json, table
 from cppo_lab.cli.options import AsJson, Output, Plugins
 from cppo_lab.errors import UserError
 from cppo_lab.paths import output_root
@@ -94,7 +94,8 @@ def eval_(
         int | None,
         typer.Option(
             min=1,
-            help="Response length limit in tokens (default: 256; 2048 for chat models and mathematics).",
+            help="Response length limit in tokens (default: a run's own, else 256, or 2048 for chat models and "
+            "mathematics).",
             show_default=False,
         ),
     ] = None,
@@ -128,6 +129,31 @@ def eval_(
         typer.Option(
             "--chat/--no-chat",
             help="Use the chat template (default: if the model has one).",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="A template with `{question}`, and `{instruction}` where the answer format is asked for "
+            "(default: a run's own, else as in training).",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="A system message before chat prompts.", show_default=False)
+    ] = None,
+    answer_format: Annotated[
+        str | None,
+        typer.Option(
+            help="The form that the answer is asked for in: `boxed`, `hashes`, `tag`, `line` or `none`.",
+            show_default=False,
+        ),
+    ] = None,
+    grader: Annotated[
+        str | None,
+        typer.Option(
+            help="How answers are compared: `number`, `symbolic` or `text` (default: the task's).",
             show_default=False,
         ),
     ] = None,
@@ -202,6 +228,10 @@ def eval_(
         base_url=base_url,
         tokenizer=tokenizer,
         chat=chat,
+        prompt=prompt,
+        system=system,
+        answer_format=answer_format,
+        grader=grader,
         dtype=dtype,
         device=device,
     )
@@ -223,7 +253,7 @@ def evaluate_model(
         from cppo_lab.quiet import quiet_libraries
 
         quiet_libraries()
-    finished = _with_progress(request, root, quiet=as_json or not console().is_terminal)
+    finished = _with_progress(request, root, as_json)
     if as_json:
         print_json(finished.results | {"folder": str(finished.folder.path)})
     else:
@@ -232,26 +262,13 @@ def evaluate_model(
         _track(request, finished, root, tracking_uri)
 
 
-def _with_progress(request: EvaluationRequest, root: Path, quiet: bool) -> Finished:
+def _with_progress(request: EvaluationRequest, root: Path, as_json: bool) -> Finished:
+    from cppo_lab.cli.eval_progress import EvaluationProgress
     from cppo_lab.eval.run import evaluate_request
 
-    if quiet:
-        return evaluate_request(request, root)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(), transient=True) as progress:
-        bar = progress.add_task(f"{request.task} responses", total=None)
-
-        def show(done: int, wanted: int) -> None:
-            progress.update(bar, completed=done, total=wanted)
-
-        return evaluate_request(request, root, show)
+    # Results alone go to standard output as JSON.
+    with EvaluationProgress(request.task, error_console() if as_json else console()) as progress:
+        return evaluate_request(request, root, progress.show)
 
 
 def _percent(value: float) -> str:

@@ -18,8 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cppo_lab.cli.pace import Pace, token_speed
 from cppo_lab.diagnostics.nothing_learnt import EARLY_STEPS, nothing_to_learn
 from cppo_lab.sweeps.worker_pool import Event
+from cppo_lab.training.activity import Activity
 
 ACCURACY = "eval/heldout/accuracy"
 
@@ -36,6 +38,8 @@ class SweepProgress:
         self._labels, self._steps, self._console = labels, steps, console
         self._bars: dict[str, TaskID] = {}
         self._since: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
+        self._phases: dict[str, tuple[tuple[int, str], float]] = {}
         self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -75,6 +79,10 @@ class SweepProgress:
         elif event.kind == "warmup":
             done, planned, loss = event.content
             self._advance(event.job, done, planned, f"loss {loss:.2f}", "updates")
+            if self._pace_of(event.job).is_due():
+                self._say(f"{self._label(event.job)}: warm-up, update {done}/{planned}, loss {loss:.2f}")
+        elif event.kind == "activity":
+            self._tell(event.job, event.content)
         elif event.kind == "step":
             step, metrics = event.content
             self._advance(event.job, step, self._steps[event.job], _percent(metrics), "steps")
@@ -85,6 +93,25 @@ class SweepProgress:
             self._warn_early(event.job, step, metrics)
         else:
             self._end(event)
+
+    def _tell(self, job: str, activity: Activity) -> None:
+        """Show what a run is doing within a step."""
+        now = time.monotonic()
+        phase, since = self._phases.get(job, (None, now))
+        if phase != (activity.step, activity.kind):
+            self._phases[job] = ((activity.step, activity.kind), now)
+        if activity.kind == "updates":
+            doing = f"update {activity.done + 1} of {activity.planned}"
+        else:
+            speed = token_speed(activity.done, activity.planned, now - since)
+            doing = f"{activity.kind}, {speed}" if speed else activity.kind
+        if job in self._bars:
+            self._progress.update(self._bars[job], note=doing)
+        if self._pace_of(job).is_due():
+            self._say(f"{self._label(job)}: step {activity.step + 1}/{self._steps[job]}, {doing}")
+
+    def _pace_of(self, job: str) -> Pace:
+        return self._paces.setdefault(job, Pace())
 
     def _advance(self, job: str, done: int, planned: int | None, note: str, unit: str) -> None:
         if job not in self._bars:

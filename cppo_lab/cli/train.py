@@ -12,6 +12,7 @@ from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, all_over
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
     from cppo_lab.tracking.run_folder import RunFolder
+    from cppo_lab.training.activity import Activity
 
 
 def train(
@@ -73,10 +74,13 @@ def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
         def on_warmup(done: int, planned: int, loss: float) -> None:
             bars.show(Event("", "warmup", (done, planned, loss)))
 
+        def on_activity(activity: Activity) -> None:
+            bars.show(Event(key, "activity", activity))
+
         bars.show(Event(key, "started"))
         succeeded = False
         try:
-            run(config, on_step, on_warmup, mirror.poll)
+            run(config, on_step, on_warmup, mirror.poll, on_activity=on_activity)
             succeeded = True
         except KeyboardInterrupt:
             bars.stop()

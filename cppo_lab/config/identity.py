@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from cppo_lab.files import file_sha256
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
+from cppo_lab.tasks.asking import default_asking
+from cppo_lab.tasks.question_set import QuestionSetConfig
 
 if TYPE_CHECKING:
     # The report asks which keys determine a result, and needs no torch.
@@ -177,7 +179,16 @@ def run_id(config: RunConfig) -> str:
         # The bytes that are executed, wherever they are.
         content["plugins"] = [plugin.sha256 for plugin in loaded(config.plugins)]
     named = _without_local_paths(content, config.task.local_files())
-    return digest({"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config)})
+    return digest(
+        {"version": RESULT_VERSION, "config": named, "inputs": input_hashes(config), **_asked(config)}
+    )
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    """How a pretrained model is asked where the configuration leaves that open, which once was another way."""
+    if not config.model.is_pretrained or not isinstance(config.task, QuestionSetConfig):
+        return {}
+    return {"asked": dataclasses.asdict(default_asking(is_pretrained=True))}
 
 
 def run_ids(config: RunConfig) -> set[str]:
@@ -203,6 +214,7 @@ def starting_policy_id(config: RunConfig) -> str:
         "device": resolved_device(config.trainer.device),
         "threads": config.trainer.threads,
         "inputs": input_hashes(config),
+        **(_asked(config) if config.warmup.steps else {}),
     }
     if not type(config.task).__module__.startswith("cppo_lab."):
         content["plugins"] = [plugin.sha256 for plugin in loaded(config.plugins)]

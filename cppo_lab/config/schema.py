@@ -27,7 +27,7 @@ class Seeds(Group):
 
 
 class Warmup(Group):
-    """Supervised warm-up of a from-scratch model into the starting policy.
+    """Supervised warm-up into the starting policy: of a from-scratch model, or a cold start of a pretrained one.
 
     After `steps`, training continues `extra_steps` at a time, up to `max_steps`, until the sampled accuracy on the
     task's problems lies in `band`. `corruption` is the share of wrong steps in the embedded task's solutions, which
@@ -203,9 +203,10 @@ class RunConfig(Group):
                 f"algo.dynamic_sampling.kind = {self.algo.dynamic_sampling.kind}, or every group would be dropped"
             )
         self._check_engine()
-        if self.model.is_pretrained and self.warmup.steps:
+        if self.model.is_pretrained and self.warmup.steps and not self.task.has_solutions:
             raise ValueError(
-                f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model"
+                f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model on "
+                f"task.kind = {self.task.kind}, which has no written solutions"
             )
         if isinstance(self.model, ScratchModel):
             self.task.check_scratch_model(self.model.context)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cppo_lab.models.loading import Policy
-from cppo_lab.rng import Stream, stream_seed
-from cppo_lab.rollouts.rollout import RolloutEngine, SamplingSettings
+from cppo_lab.rng import evaluation_seed
+from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine, SamplingSettings
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
 from cppo_lab.tasks.problem import Grade, Problem, grade_responses
 
@@ -98,6 +98,7 @@ def evaluate(
     top_p: float = 1.0,
     samples: int = 1,
     grade: Grade = grade_responses,
+    on_tokens: OnTokens | None = None,
 ) -> Evaluation:
     """Sample `samples` responses to each problem with the engine's weights, and grade them.
 
@@ -110,12 +111,13 @@ def evaluate(
         top_p=top_p,
         stop_tokens=policy.stop_tokens,
         row_seeds=tuple(
-            stream_seed(_EVALUATION_SEED, Stream.EVALUATION, number, *((sample,) if sample else ()))
+            evaluation_seed(_EVALUATION_SEED, number, sample)
             for number in range(len(problems))
             for sample in range(samples)
         ),
+        on_tokens=on_tokens,
     )
-    prompts = [policy.prompt_ids(problem.prompt, problem.is_chat) for problem in problems]
+    prompts = [policy.problem_ids(problem) for problem in problems]
     rollout = engine.sample([prompt for prompt in prompts for _ in range(samples)], settings)
     texts = rollout.texts(policy.tokenizer)
     asked = [problem for problem in problems for _ in range(samples)]

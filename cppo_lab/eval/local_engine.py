@@ -9,8 +9,8 @@ from cppo_lab.errors import UserError
 from cppo_lab.eval.generation_config import settings_in
 from cppo_lab.eval.protocols import Prompt
 from cppo_lab.eval.text_engine import Decoding, Request, Response
-from cppo_lab.rng import Stream, stream_seed
-from cppo_lab.rollouts.rollout import SamplingSettings
+from cppo_lab.rng import evaluation_seed
+from cppo_lab.rollouts.rollout import OnTokens, SamplingSettings
 from cppo_lab.rollouts.serving import ServedModel
 from cppo_lab.rollouts.stops import StopStrings
 
@@ -22,7 +22,9 @@ class LocalTextEngine:
         self._name, self._dtype, self._served = name, dtype, served
         self.settings = settings_in(served.generation_config)
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, on_tokens: OnTokens | None = None
+    ) -> list[Response]:
         """See `TextEngine.generate`. Raises UserError where the context has no room for a prompt."""
         stops = StopStrings(self._served.tokenizer, requests[0].stops)
         settings = SamplingSettings(
@@ -34,9 +36,9 @@ class LocalTextEngine:
             stop_tokens=self.settings.end_tokens,
             stops=stops if stops.strings else None,
             row_seeds=tuple(
-                stream_seed(decoding.seed, Stream.EVALUATION, request.problem, request.sample)
-                for request in requests
+                evaluation_seed(decoding.seed, request.problem, request.sample) for request in requests
             ),
+            on_tokens=on_tokens,
         )
         prompts = self.prompt_ids([request.prompt for request in requests], decoding)
         rollout = self._served.sampler.sample(prompts, settings)

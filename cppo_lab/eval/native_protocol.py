@@ -1,4 +1,4 @@
-"""The lab's own protocol: the model's chat template if it has one, a boxed or `####` answer, the lab's grader."""
+"""The lab's own protocol: a model is asked as in training, and the lab's grader decides."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cppo_lab.eval.protocols import Prompt, Score
+from cppo_lab.tasks.asking import CONTINUED, Asking
 from cppo_lab.tasks.benchmarks import Question
-from cppo_lab.tasks.grading.pool import grader
-from cppo_lab.tasks.gsm8k import prompt_text
+from cppo_lab.tasks.grading.answers import Comparison
+from cppo_lab.tasks.problem import grade_responses
 
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""Recommended for mathematics by the model cards of Qwen and DeepSeek."""
-
-ChatTemplate = Callable[[str], str]
-"""Formats a user's message as the text that the model continues."""
+ChatTemplate = Callable[[str, str | None], str]
+"""Formats a user's message, behind a system message if there is one, as the text that the model continues."""
 
 
 @dataclass(frozen=True)
 class NativeProtocol:
-    """`chat` formats the prompt if given; `plain` uses the question as it is, since the embedded task's questions are
-    prompts already.
+    """`asking` is how questions become prompts; None where they are prompts already, as those of the chain task are.
+
+    `chat` is the model's chat template, for chat prompts. `is_trained` says that the model was trained with these
+    prompts, so that its responses end as they did in training.
     """
 
-    symbolic: bool
+    comparison: Comparison
+    asking: Asking | None = None
     chat: ChatTemplate | None = None
-    plain: bool = False
+    is_trained: bool = False
     max_new_tokens: int = 256
     name: str = "native"
     metrics: tuple[str, ...] = ("graded",)
@@ -33,17 +34,25 @@ class NativeProtocol:
 
     def prompts(self, questions: Sequence[Question], pool: Sequence[Question]) -> list[Prompt]:
         """See `EvaluationProtocol.prompts`; no examples are given."""
-        if self.plain:
-            return [Prompt(question.question) for question in questions]
-        if self.chat is None:
-            return [Prompt(prompt_text(question.question)) for question in questions]
-        return [Prompt(self.chat(f"{q.question}\n{INSTRUCTION}"), is_chat=True) for q in questions]
+        return [self._prompt(question.question) for question in questions]
+
+    def _prompt(self, question: str) -> Prompt:
+        if self.asking is None:
+            return Prompt(question)
+        text = self.asking.text(question)
+        if not self.asking.is_chat:
+            return Prompt(text)
+        assert self.chat is not None
+        return Prompt(self.chat(text, self.asking.system), is_chat=True)
 
     def stops(self, prompt: Prompt) -> tuple[str, ...]:
         """See `EvaluationProtocol.stops`; a base model may continue with a question of its own."""
-        return () if prompt.is_chat or self.plain else ("\nQuestion:",)
+        may_go_on = self.asking is not None and self.asking.prompt == CONTINUED and not self.is_trained
+        return ("\nQuestion:",) if may_go_on else ()
 
     def score(self, responses: Sequence[str], questions: Sequence[Question]) -> list[dict[str, Score]]:
         """See `EvaluationProtocol.score`."""
-        verdicts = grader(self.symbolic).grade(responses, [question.answer for question in questions])
+        asking = self.asking or Asking()
+        problems = [asking.problem(each.question, each.answer, self.comparison) for each in questions]
+        verdicts = grade_responses(responses, problems)
         return [{"graded": Score(verdict.outcome, verdict.parsed)} for verdict in verdicts]

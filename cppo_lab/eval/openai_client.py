@@ -11,7 +11,8 @@ from cppo_lab.errors import UserError, first_line
 from cppo_lab.eval.generation_config import ModelSettings
 from cppo_lab.eval.protocols import Prompt
 from cppo_lab.eval.text_engine import Decoding, Request, Response
-from cppo_lab.rng import Stream, stream_seed
+from cppo_lab.rng import evaluation_seed
+from cppo_lab.rollouts.rollout import OnTokens
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
 _RETRIES = 5
@@ -44,14 +45,22 @@ class OpenAIClient:
         )
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="completions")
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, on_tokens: OnTokens | None = None
+    ) -> list[Response]:
         """See `TextEngine.generate`."""
-        return list(self._threads.map(lambda request: self._complete(request, decoding), requests))
+        found: list[Response] = []
+        for response in self._threads.map(lambda request: self._complete(request, decoding), requests):
+            found.append(response)
+            if on_tokens is not None:
+                sampled = sum(each.tokens for each in found)
+                on_tokens(sampled, sampled + (len(requests) - len(found)) * decoding.max_new_tokens)
+        return found
 
     def _complete(self, request: Request, decoding: Decoding) -> Response:
         from openai import OpenAIError
 
-        seed = stream_seed(decoding.seed, Stream.EVALUATION, request.problem, request.sample)
+        seed = evaluation_seed(decoding.seed, request.problem, request.sample)
         try:
             answer = self._client.completions.create(
                 model=self.model,

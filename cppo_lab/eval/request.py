@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.eval.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.models.folders import check_model_folder, is_local
 from cppo_lab.rollouts.engine_config import engines
+from cppo_lab.tasks.asking import QUESTION, AnswerForm, Asking, default_asking
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
 from cppo_lab.tasks.chain import ChainTask
+from cppo_lab.tasks.grading.answers import Comparison
 from cppo_lab.tracking.find_run import find_run
 from cppo_lab.tracking.run_folder import RunFolder
 
@@ -28,8 +30,19 @@ _CHAIN_STEPS = 4
 
 
 @dataclass(frozen=True)
+class TrainedWith:
+    """How a run's problems were asked, None where they are prompts already, and its response length limit if known."""
+
+    asking: Asking | None
+    response_limit: int | None
+
+
+@dataclass(frozen=True)
 class EvaluationRequest:
-    """The options of `cppo-lab eval`; None where one was not given."""
+    """The options of `cppo-lab eval`; None where one was not given.
+
+    `trained` is no option: `resolved` fills it in for the checkpoint of a run.
+    """
 
     task: str
     model: str | None = None
@@ -53,6 +66,11 @@ class EvaluationRequest:
     base_url: str | None = None
     tokenizer: str | None = None
     chat: bool | None = None
+    prompt: str | None = None
+    system: str | None = None
+    answer_format: str | None = None
+    grader: str | None = None
+    trained: TrainedWith | None = None
     dtype: str = "float32"
     device: str = "auto"
 
@@ -88,10 +106,14 @@ class EvaluationRequest:
             ("--checkpoint", self.checkpoint, CHECKPOINTS),
             ("--dtype", self.dtype, ("float32", "bfloat16")),
             ("--device", self.device, ("auto", "cpu", "cuda")),
+            ("--answer-format", self.answer_format, get_args(AnswerForm)),
+            ("--grader", self.grader, get_args(Comparison)),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise one_of(key, value, known)
-        refusals = chain(self._of_the_model(), self._of_decoding(), self._of_the_task())
+        refusals = chain(
+            self._of_the_model(), self._of_decoding(), self._of_the_prompt(), self._of_the_task()
+        )
         sentence = next((sentence for is_wrong, sentence in refusals if is_wrong), None)
         if sentence:
             raise UserError(sentence)
@@ -137,6 +159,27 @@ class EvaluationRequest:
             f"protocol={self.protocol}: is greedy with one sample; to sample, use --protocol native.",
         )
 
+    def _of_the_prompt(self) -> Iterator[tuple[Any, str]]:
+        harness, is_chain = self.lm_eval, self.task == CHAIN
+        for key, value in (
+            ("--prompt", self.prompt),
+            ("--system", self.system),
+            ("--answer-format", self.answer_format),
+            ("--grader", self.grader),
+        ):
+            fixed = "the protocol prescribes prompts and grading; leave it out, or use --protocol native."
+            yield harness and value is not None, f"{key} {value}: {fixed}"
+            own = "the chain task's problems are prompts already."
+            yield is_chain and value is not None, f"{key} {value}: {own}"
+        yield (
+            self.prompt is not None and QUESTION not in self.prompt,
+            f"--prompt {self.prompt}: must contain {QUESTION}.",
+        )
+        yield (
+            self.system is not None and self.chat is False,
+            f"--system {self.system}: only applies to chat prompts; leave out --no-chat.",
+        )
+
     def _of_the_task(self) -> Iterator[tuple[Any, str]]:
         harness, columns = self.lm_eval, self.question_column or self.answer_column
         key = f"protocol={self.protocol}"
@@ -159,12 +202,44 @@ class EvaluationRequest:
     def questions(self) -> list[Question]:
         """All problems, in order, before `limit`."""
         if self.task != CHAIN:
-            return load_questions(self.benchmark, self.data)
+            return load_questions(replace(self.benchmark, comparison=self.comparison), self.data)
         task = ChainTask(steps=self.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
         return [
             Question(problem.prompt, problem.answer, {"question": problem.prompt, "answer": problem.answer})
             for problem in task.heldout_problems()
         ]
+
+    @property
+    def comparison(self) -> Comparison:
+        """How answers are compared: as `grader` says, else as the benchmark does."""
+        if self.task == CHAIN:
+            return "number"
+        return self.benchmark.comparison if self.grader is None else cast(Comparison, self.grader)
+
+    def asking(self, has_chat_template: bool) -> Asking | None:
+        """How a model is asked: as the options say, else as its run was, else as in training by default.
+
+        None where problems are prompts already. Raises UserError where the model has no chat template for a chat
+        prompt that is asked for.
+        """
+        if self.task == CHAIN:
+            return None
+        if self.chat and not has_chat_template:
+            raise UserError("--chat: the model's tokenizer has no chat template; leave this option out.")
+        usual = None if self.trained is None else self.trained.asking
+        if usual is None:
+            usual = replace(default_asking(is_pretrained=True), is_chat=has_chat_template)
+        is_chat = usual.is_chat if self.chat is None else self.chat
+        if self.system is not None and not is_chat:
+            raise UserError(
+                f"--system {self.system}: only applies to chat prompts, and this model's is plain."
+            )
+        return Asking(
+            self.prompt or usual.prompt,
+            (self.system or usual.system) if is_chat else None,
+            is_chat,
+            usual.answer_format if self.answer_format is None else cast(AnswerForm, self.answer_format),
+        )
 
     def pool(self) -> list[Question]:
         """The problems that few-shot examples are drawn from; empty if the protocol draws none."""
@@ -199,20 +274,36 @@ def checkpoint_of(folder: RunFolder, which: str) -> Path:
 
 
 def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
-    """The request with the checkpoint of `run` as its model, and on the chain task with the run's difficulty."""
-    if request.run is None:
-        if request.engine != SERVER and request.model is not None and is_local(request.model):
-            check_model_folder(request.model)
-        return request
+    """The request with the checkpoint of `run` as its model, asked as the run was, on the chain task's difficulty.
+
+    A model folder that is a run's checkpoint is asked as that run was, too.
+    """
     import yaml
 
-    folder = find_run(root, request.run)
-    path = str(checkpoint_of(folder, request.checkpoint))
+    if request.run is not None:
+        folder = find_run(root, request.run)
+        request = replace(request, model=str(checkpoint_of(folder, request.checkpoint)))
+    elif request.engine != SERVER and request.model is not None and is_local(request.model):
+        check_model_folder(request.model)
+        path = Path(request.model).resolve()
+        folder = RunFolder(path.parent.parent)
+        if path.parent.name != "checkpoints" or not (folder.path / "config.yaml").is_file():
+            return request
+    else:
+        return request
     config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
     steps = request.steps
     if request.task == CHAIN and steps is None:
         steps = config["task"].get("steps")
-    return replace(request, model=path, steps=steps)
+    trained = None if request.lm_eval else _trained_with(folder.info, config)
+    return replace(request, steps=steps, trained=trained)
+
+
+def _trained_with(info: Mapping[str, Any], config: Mapping[str, Any]) -> TrainedWith:
+    asked, is_pretrained = info.get("asked"), config["model"]["kind"] == "pretrained"
+    # The record of an earlier version does not say; it asked every model alike.
+    usual = default_asking(is_pretrained) if "asked" not in info else None
+    return TrainedWith(usual if asked is None else Asking(**asked), info.get("response_limit"))
 
 
 def model_identity(request: EvaluationRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,15 +12,16 @@ from cppo_lab.config.identity import digest
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.eval.folder import RESULTS, EvaluationFolder
 from cppo_lab.eval.generation_config import ModelSettings
-from cppo_lab.eval.native_protocol import ChatTemplate, NativeProtocol
+from cppo_lab.eval.native_protocol import NativeProtocol
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
-from cppo_lab.eval.request import CHAIN, SERVER, EvaluationRequest, model_identity, questions_hash, resolved
+from cppo_lab.eval.request import SERVER, EvaluationRequest, model_identity, questions_hash, resolved
 from cppo_lab.eval.results import Scored
-from cppo_lab.eval.sampling import OnBatch, sample_missing
+from cppo_lab.eval.sampling import OnSampled, sample_missing
 from cppo_lab.eval.text_engine import Decoding, Response, TextEngine
 from cppo_lab.eval.writing import about_evaluation, write_results
 from cppo_lab.models.config import Dtype
 from cppo_lab.models.device import resolved_device
+from cppo_lab.models.loading import chat_text
 from cppo_lab.plugins import loaded_plugins
 from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.tasks.benchmarks import Question
@@ -27,7 +29,7 @@ from cppo_lab.tasks.benchmarks import Question
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 2
+VERSION = 3
 """Increased whenever the same request would no longer give the same results."""
 _SHORT_ANSWER, _LONG_ANSWER = 256, 2048
 
@@ -42,7 +44,7 @@ class Finished:
 
 
 def evaluate_request(
-    request: EvaluationRequest, root: Path, on_batch: OnBatch = lambda _done, _wanted: None
+    request: EvaluationRequest, root: Path, on_sampled: OnSampled = lambda _: None
 ) -> Finished:
     """Run an evaluation and write its results; resumes if interrupted. Raises UserError if it is invalid."""
     request.check()
@@ -57,7 +59,7 @@ def evaluate_request(
         if results:
             return Finished(folder, results, was_done=True)
         folder.write("request.json", identity | {"asked": asdict(request)})
-        return Finished(folder, _work(request, folder, problems, pool, on_batch), was_done=False)
+        return Finished(folder, _work(request, folder, problems, pool, on_sampled), was_done=False)
     finally:
         lock.release()
 
@@ -81,6 +83,11 @@ def _identity(request: EvaluationRequest, questions: Sequence[Question]) -> dict
         "dtype": request.dtype,
         "device": resolved_device(request.device),
         "chat": request.chat,
+        "prompt": request.prompt,
+        "system": request.system,
+        "answer_format": request.answer_format,
+        "grader": request.grader,
+        "trained": None if request.trained is None else asdict(request.trained),
         "samples": request.samples,
         "temperature": request.used_temperature,
         "top_p": request.used_top_p,
@@ -102,7 +109,7 @@ def _work(
     folder: EvaluationFolder,
     problems: Sequence[Question],
     pool: Sequence[Question],
-    on_batch: OnBatch,
+    on_sampled: OnSampled,
 ) -> dict[str, Any]:
     questions = problems[: request.limit]
     engine, tokenizer = _engine(request)
@@ -110,7 +117,7 @@ def _work(
         protocol = _protocol(request, tokenizer)
         prompts = protocol.prompts(questions, pool)
         decoding = _decoding(request, protocol, engine.settings)
-        responses = sample_missing(request, folder, engine, protocol, prompts, decoding, on_batch)
+        responses = sample_missing(request, folder, engine, protocol, prompts, decoding, on_sampled)
         about = about_evaluation(request, engine, tokenizer, decoding, protocol, prompts)
     finally:
         engine.close()
@@ -166,29 +173,16 @@ def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | N
     harness = request.lm_eval
     if harness is not None:
         return harness
-    template = getattr(tokenizer, "chat_template", None)
-    if request.chat and not template:
-        raise UserError("--chat: the model's tokenizer has no chat template; leave this option out.")
-    is_chain = request.task == CHAIN
-    symbolic = not is_chain and request.benchmark.symbolic
-    has_chat = bool(template) and request.chat is not False and not is_chain
+    asking = request.asking(bool(getattr(tokenizer, "chat_template", None)))
+    trained, is_chat = request.trained, asking is not None and asking.is_chat
+    is_long = request.comparison == "symbolic" or is_chat
     return NativeProtocol(
-        symbolic=symbolic,
-        chat=_chat(tokenizer) if has_chat else None,
-        plain=is_chain,
-        max_new_tokens=_LONG_ANSWER if symbolic or has_chat else _SHORT_ANSWER,
+        comparison=request.comparison,
+        asking=asking,
+        chat=partial(chat_text, tokenizer) if is_chat else None,
+        is_trained=trained is not None and trained.asking == asking,
+        max_new_tokens=(trained and trained.response_limit) or (_LONG_ANSWER if is_long else _SHORT_ANSWER),
     )
-
-
-def _chat(tokenizer: Any) -> ChatTemplate:
-    """Formats one user message by the tokenizer's chat template."""
-
-    def chat(message: str) -> str:
-        conversation = [{"role": "user", "content": message}]
-        text: str = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        return text
-
-    return chat
 
 
 def _scored(

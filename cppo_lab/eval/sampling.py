@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from cppo_lab.eval.folder import TIMINGS, EvaluationFolder
 from cppo_lab.eval.protocols import EvaluationProtocol, Prompt
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.text_engine import Decoding, Request, Response, TextEngine
 
-OnBatch = Callable[[int, int], None]
-"""Called with (responses sampled, responses in total)."""
+
+@dataclass(frozen=True)
+class Sampled:
+    """How far an evaluation is: responses, and tokens sampled since it was started or resumed.
+
+    `most_tokens` is the most that there can be in the end.
+    """
+
+    responses: int
+    wanted: int
+    tokens: int
+    most_tokens: int
+
+
+OnSampled = Callable[[Sampled], None]
 
 
 def sample_missing(
@@ -21,7 +36,7 @@ def sample_missing(
     protocol: EvaluationProtocol,
     prompts: Sequence[Prompt],
     decoding: Decoding,
-    on_batch: OnBatch,
+    on_sampled: OnSampled,
 ) -> dict[tuple[int, int], Response]:
     """All responses; only those that the folder lacks are sampled."""
     there = folder.responses()
@@ -33,17 +48,25 @@ def sample_missing(
         for sample in range(request.samples)
     ]
     batches = [wanted[i : i + request.batch_size] for i in range(0, len(wanted), request.batch_size)]
-    on_batch(len(there), len(wanted))
+    tokens = 0
+
+    def report(sampled: int, most: int, later: int) -> None:
+        total = tokens + most + later * decoding.max_new_tokens
+        on_sampled(Sampled(len(there), len(wanted), tokens + sampled, total))
+
+    report(0, 0, len(wanted) - len(there))
     for batch in batches:
         missing = [request_ for request_ in batch if (request_.problem, request_.sample) not in there]
         if not missing:
             continue
-        started = time.monotonic()
-        found = engine.generate(missing, decoding)
+        started, later = time.monotonic(), len(wanted) - len(there) - len(missing)
+        found = engine.generate(missing, decoding, partial(report, later=later))
         folder.append(missing, found)
-        _add_time(folder, time.monotonic() - started, sum(response.tokens for response in found))
+        sampled = sum(response.tokens for response in found)
+        _add_time(folder, time.monotonic() - started, sampled)
         there |= {(r.problem, r.sample): response for r, response in zip(missing, found, strict=True)}
-        on_batch(len(there), len(wanted))
+        report(sampled, sampled, later)
+        tokens += sampled
     return there
 
 

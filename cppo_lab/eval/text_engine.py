@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from cppo_lab.eval.generation_config import ModelSettings
 from cppo_lab.eval.protocols import Prompt
+from cppo_lab.rollouts.rollout import OnTokens
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class TextEngine(Protocol):
 
     settings: ModelSettings
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Response]:
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, on_tokens: OnTokens | None = None
+    ) -> list[Response]:
         """One response to each request, sampled in one batch."""
         ...
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cppo_lab.errors import UserError
 
+_LFS = b"version https://git-lfs"
+
 
 def is_local(path: str) -> bool:
     """Whether `path` is a local folder and not a hub id, which never starts like a path."""
@@ -29,8 +31,19 @@ def check_model_folder(path: str) -> None:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"model {path}: has no config.json; must be a model folder in Hugging Face format.")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
         raise UserError(f"model {path}: has no weights (*.safetensors).")
+    pointer = next((each for each in sorted(weights) if _is_lfs_pointer(each)), None)
+    if pointer is not None:
+        raise UserError(
+            f"model {path}: {pointer.name} is a Git LFS pointer and not the weights; fetch them with git lfs pull."
+        )
+
+
+def _is_lfs_pointer(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_LFS)) == _LFS
 
 
 def folder_parameters(path: Path) -> int | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.errors import UserError, first_line
-from cppo_lab.models.config import Dtype
+from cppo_lab.models.config import Dtype, ModelConfig, PretrainedModel
 from cppo_lab.models.folders import check_model_folder, is_local
+from cppo_lab.tasks.asking import AskedModel
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cppo_lab.tasks.problem import Problem
 
 
 # Float32 rounding of log-probabilities is about 1e-5 in large vocabularies; a scale or a cap changes whole nats.
@@ -51,26 +55,14 @@ class Policy:
             return nullcontext()
         return torch.autocast(self.network.device.type, dtype=torch.bfloat16)
 
-    def prompt_ids(self, prompt: str, is_chat: bool = False) -> list[int]:
-        """The token ids of a prompt, with the special tokens that the tokenizer adds.
-
-        A chat prompt is a user's message; the model's chat template formats it and adds its own special tokens.
-        Raises UserError where the model has no template.
-        """
-        if is_chat:
-            return self._chat_ids(prompt)
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The token ids of a plain prompt, with the special tokens that the tokenizer adds."""
         ids: list[int] = self.tokenizer(prompt).input_ids
         return ids
 
-    def _chat_ids(self, message: str) -> list[int]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(
-                "task.prompt=chat: the model's tokenizer has no chat template; give task.prompt=plain."
-            )
-        conversation = [{"role": "user", "content": message}]
-        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
+    def problem_ids(self, problem: Problem) -> list[int]:
+        """The token ids of a problem's prompt, by the model's chat template if it is a chat prompt."""
+        return problem_ids(self.tokenizer, problem)
 
     @property
     def pad_token(self) -> int:
@@ -90,30 +82,75 @@ class Policy:
         return tuple(end for end in ends if end != self.eos_token)
 
 
+def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+    """See `Policy.problem_ids`."""
+    text = problem.prompt
+    if problem.is_chat:
+        # The template writes the special tokens itself.
+        text = chat_text(tokenizer, text, problem.system)
+    ids: list[int] = tokenizer(text, add_special_tokens=not problem.is_chat).input_ids
+    return ids
+
+
+def chat_text(tokenizer: PreTrainedTokenizerBase, message: str, system: str | None = None) -> str:
+    """A user's message, behind a system message if given, as the tokenizer's chat template formats it."""
+    conversation = [{"role": "user", "content": message}]
+    if system is not None:
+        conversation.insert(0, {"role": "system", "content": system})
+    text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)
+    return text
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local folder or a hub model. Raises UserError where it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
+    except Exception as error:
+        raise _not_loaded(path, error) from error
+
+
+@functools.cache
+def asked_model(model: ModelConfig) -> AskedModel:
+    """What the way of asking a model depends on. Raises UserError where its tokenizer cannot be loaded."""
+    if not isinstance(model, PretrainedModel):
+        return AskedModel(is_pretrained=False)
+    template = getattr(load_tokenizer(model.path, model.revision), "chat_template", None)
+    return AskedModel(is_pretrained=True, has_chat_template=bool(template))
+
+
+def _not_loaded(path: str, error: Exception) -> UserError:
+    # transformers and the hub client raise many types: offline, no such id, corrupt weights, unknown architecture.
+    where = "folder" if is_local(path) else "hub id (or a folder that does not exist)"
+    return UserError(f"model {path}: this {where} cannot be loaded: {first_line(error)}")
+
+
 def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") -> Policy:
     """Load a policy from a local folder, or from the hub at `revision`, in float32 and without dropout.
 
     A value head saved with the language model (as by TRL's PPO) is ignored. Raises UserError if the folder is
-    incomplete, the model cannot be downloaded, weights are missing, the model is a classifier or critic, or its logits
-    are not those of its output head (capped or scaled after the head, which the trainer would not apply).
+    incomplete, the model cannot be downloaded, weights are missing or not finite, the tokenizer has more tokens than
+    the model, the model is a classifier or critic, or its logits are not those of its output head (capped or scaled
+    after the head, which the trainer would not apply).
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    local = is_local(path)
-    if local:
+    if is_local(path):
         check_model_folder(path)
+    tokenizer = load_tokenizer(path, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
         network, loaded = AutoModelForCausalLM.from_pretrained(
             path, revision=revision, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:
-        # transformers and the hub client raise many types: offline, no such id, corrupt weights, unknown architecture.
-        where = "folder" if local else "hub id (or a folder that does not exist)"
-        raise UserError(f"model {path}: this {where} cannot be loaded: {first_line(error)}") from error
+        raise _not_loaded(path, error) from error
     check_ends(tokenizer, path)
     _check_complete(network, loaded["missing_keys"], path)
+    _check_finite(network, path)
+    _check_vocabulary(network, tokenizer, path)
     without_dropout(network)
     _check_head(network.to(device).eval(), path)
     return Policy(network, tokenizer)
@@ -140,6 +177,24 @@ def _check_complete(network: PreTrainedModel, missing: Collection[str], path: st
         )
 
 
+def _check_finite(network: PreTrainedModel, path: str) -> None:
+    broken = [name for name, parameter in network.named_parameters() if not parameter.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"model {path}: its weights hold NaN or infinite numbers; such tensors: {len(broken)}, "
+            f"such as {broken[0]}."
+        )
+
+
+def _check_vocabulary(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    rows, last = len(network.get_input_embeddings().weight), max(tokenizer.get_vocab().values())
+    if last >= rows:
+        raise UserError(
+            f"model {path}: its tokenizer has the token {tokenizer.convert_ids_to_tokens(last)!r} with ID {last}, "
+            f"but the model has only {rows} embeddings; resize them, or give the tokenizer that belongs to it."
+        )
+
+
 def without_dropout(network: torch.nn.Module) -> None:
     """Turn off all dropout: the ratio of two policies must not depend on which units were dropped."""
     from torch import nn
@@ -157,6 +212,12 @@ def _check_head(network: PreTrainedModel, path: str) -> None:
 
     from cppo_lab.models.logprobs import token_statistics
 
+    cap = getattr(network.config.get_text_config(), "final_logit_softcapping", None)
+    if cap:
+        raise UserError(
+            f"model {path}: its logits are capped after the output head (final_logit_softcapping: {cap:g}), which is "
+            "not supported."
+        )
     tokens = torch.arange(8, device=network.device).unsqueeze(0) % network.config.get_text_config().vocab_size
     mask = torch.ones_like(tokens, dtype=torch.bool)
     with torch.no_grad():

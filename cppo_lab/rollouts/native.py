@@ -59,6 +59,7 @@ class NativeEngine:
         store = _Store(len(prompts), settings, self._pad, self._eos, device)
         for start in range(0, len(prompts), self._batch_size):
             rows = torch.arange(start, min(start + self._batch_size, len(prompts)))
+            store.waiting -= len(rows)
             self._fill(
                 store,
                 rows.to(device),
@@ -101,6 +102,7 @@ class NativeEngine:
             alive = alive & ~store.ends(chosen)
             if (t + 1) % _COMPACT_EVERY == 0:
                 alive = alive & ~store.complete(rows, alive, t)
+                store.report(int(alive.sum()), t + 1)
             if not alive.any():
                 break
             if (t + 1) % _COMPACT_EVERY == 0 and not alive.all():
@@ -159,12 +161,13 @@ def penalised(logits: Tensor, tokens: Tensor, mask: Tensor, penalty: float) -> T
 
 
 class _Store:
-    """The columns of a rollout while it is sampled."""
+    """The columns of a rollout while it is sampled. `waiting` rows have not been begun."""
 
     def __init__(
         self, rows: int, settings: SamplingSettings, pad: int, eos: int, device: torch.device
     ) -> None:
         self.settings = settings
+        self.waiting = rows
         self._ends = torch.tensor((eos, *settings.stop_tokens), device=device)
         shape = (rows, settings.max_new_tokens)
         self.tokens = torch.full(shape, pad, device=device)
@@ -187,6 +190,12 @@ class _Store:
                 tokens = self.tokens[rows[place], : t + 1].tolist()
                 done[place] = self.settings.stops.seen(tokens, _COMPACT_EVERY)
         return done
+
+    def report(self, alive: int, length: int) -> None:
+        """Say how far sampling is, with `alive` responses of `length` tokens that go on."""
+        if self.settings.on_tokens is not None:
+            sampled, limit = int(self.mask.sum()), self.settings.max_new_tokens
+            self.settings.on_tokens(sampled, sampled + alive * (limit - length) + self.waiting * limit)
 
     def write(self, rows: Tensor, t: int, chosen: Tensor, log_distribution: Tensor) -> None:
         self.tokens[rows, t] = chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from cppo_lab.rollouts.stops import StopStrings
+
+OnTokens = Callable[[int, int], None]
+"""Called now and then with the number of tokens sampled so far, and the most that there can be in the end."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class SamplingSettings:
     `greedy` takes the most likely token. `seed` fixes all draws; `row_seeds`, one per prompt, fix each row's draws
     separately instead. `top_p` below 1 is nucleus sampling; `stop_tokens` end a response as the end token does. For
     evaluation only: `repetition_penalty` is that of transformers, and after a string of `stops` an engine may stop (a
-    response can go on for some tokens after it).
+    response can go on for some tokens after it). An engine that knows how far it is calls `on_tokens`.
     """
 
     max_new_tokens: int
@@ -36,6 +39,7 @@ class SamplingSettings:
     repetition_penalty: float = 1.0
     stop_tokens: tuple[int, ...] = ()
     stops: StopStrings | None = None
+    on_tokens: OnTokens | None = None
 
 
 @dataclass(frozen=True)

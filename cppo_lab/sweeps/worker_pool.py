@@ -24,10 +24,12 @@ from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import load_again, loaded
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder
+from cppo_lab.training.activity import Activity
 from cppo_lab.training.starting_policy import cache_folder, is_ready
 
 # How often the parent polls for its own work (tracking, progress).
 _POLL_S = 0.2
+_TELL_S = 1.0
 _STOP_S = 20.0
 
 
@@ -35,11 +37,12 @@ _STOP_S = 20.0
 class Event:
     """A worker's message: the key of its job, and what happened.
 
-    `started`, `warmup` (done, planned), `step` (step, metrics), `finished`, `failed` (reason).
+    `started`, `warmup` (done, planned), `activity` (what is being done within a step), `step` (step, metrics),
+    `finished`, `failed` (reason).
     """
 
     job: str
-    kind: Literal["started", "warmup", "step", "finished", "failed"]
+    kind: Literal["started", "warmup", "activity", "step", "finished", "failed"]
     content: Any = None
 
 
@@ -251,20 +254,30 @@ def _do(connection: Connection, kind: str, config: RunConfig) -> None:
     def on_step(step: int, metrics: Any) -> None:
         connection.send(("step", (step, dict(metrics))))
 
+    told_at = 0.0
+
+    def on_activity(activity: Activity) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > _TELL_S:
+            told_at = time.monotonic()
+            connection.send(("activity", activity))
+
     try:
         connection.send(("started", None))
         quiet_libraries()
         if kind == "policy":
             import torch
 
+            from cppo_lab.models.loading import asked_model
             from cppo_lab.training.starting_policy import starting_policy
 
             torch.set_num_threads(config.trainer.threads)
-            starting_policy(config, config.task.build(), on_warmup)
+            task = config.task.asked_of(asked_model(config.model)).build()
+            starting_policy(config, task, on_warmup)
         else:
             from cppo_lab.training.run import run
 
-            run(config, on_step, on_warmup, wait=True)
+            run(config, on_step, on_warmup, wait=True, on_activity=on_activity)
     except BrokenPipeError:
         raise
     except Exception as error:

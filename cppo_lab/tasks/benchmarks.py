@@ -12,7 +12,6 @@ from typing import Any
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.tasks.grading.answers import Comparison, plain_text
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
-from cppo_lab.tasks.gsm8k import HUB_ID, HUB_REVISION
 from cppo_lab.tasks.rows import hub_rows, local_rows
 
 
@@ -49,10 +48,19 @@ class Benchmark:
 
 
 CUSTOM = "custom"
+GSM8K = "gsm8k"
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("gsm8k", ("question",), "answer", "number", HUB_ID, "main", "test", HUB_REVISION),
+        Benchmark(
+            GSM8K,
+            ("question",),
+            "answer",
+            "number",
+            "openai/gsm8k",
+            "main",
+            revision="e53f048856ff4f594e959d75785d2c2d37b678ee",
+        ),
         Benchmark(
             "math500",
             ("problem",),

@@ -8,16 +8,17 @@ rows of some 17,400 problems. The hub's copy that is read here, `open-r1/DAPO-Ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cppo_lab.errors import UserError
 from cppo_lab.fields import Count, Group, Positive, Revision
+from cppo_lab.tasks.asking import QUESTION, AskedModel, Asking
 from cppo_lab.tasks.benchmarks import BENCHMARKS, Question, load_questions
-from cppo_lab.tasks.grading.answers import AnswerFormat
 from cppo_lab.tasks.grading.numbers import normalised, parse_number
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetTask
@@ -30,7 +31,6 @@ HUB_REVISION = "31dd309567e3da778038cc87d868b6097a3ccf68"
 
 MathBenchmark = Literal["aime24", "aime25", "aime26"]
 _AIME_PROBLEMS = 30
-_ANSWER_LINE = AnswerFormat(answer_line=True)
 
 # The instruction around every problem of the data set, to the letter.
 _BEFORE = (
@@ -175,6 +175,19 @@ class DapoMathConfig(TaskConfig):
         """See `TaskConfig.heldout_sampling`."""
         return HeldoutSampling(self.samples, self.evaluation_temperature, self.evaluation_top_p)
 
+    def asked_of(self, model: AskedModel) -> Self:
+        """See `TaskConfig.asked_of`; whether to ask by chat is part of the protocol, and never guessed."""
+        if self.prompt == "chat" and not model.has_chat_template:
+            raise UserError(
+                "task.prompt=chat: the model's tokenizer has no chat template; give task.prompt=plain."
+            )
+        return self
+
+    @property
+    def asking(self) -> Asking:
+        """See `TaskConfig.asking`."""
+        return Asking(prompt_text(QUESTION), is_chat=self.prompt == "chat", answer_format="line")
+
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""
         for name, path in self.heldout_paths.model_dump().items():
@@ -204,10 +217,7 @@ class DapoMathConfig(TaskConfig):
         return ProblemSet([self._problem(*pair) for pair in training], heldout, counts)
 
     def _problem(self, question: str, answer: str, benchmark: str | None = None) -> Problem:
-        is_chat = self.prompt == "chat"
-        return Problem(
-            prompt_text(question), answer, is_chat=is_chat, format=_ANSWER_LINE, benchmark=benchmark
-        )
+        return replace(self.asking.problem(question, answer, "number"), benchmark=benchmark)
 
 
 def _benchmark(name: str, path: str | None) -> list[Question]:

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from cppo_lab.errors import UserError
 from cppo_lab.fields import Revision
-from cppo_lab.tasks.grading.numbers import parse_number
+from cppo_lab.tasks.benchmarks import BENCHMARKS, GSM8K, Question, load_questions
 from cppo_lab.tasks.problem import Problem
-from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetConfig, without_heldout
-from cppo_lab.tasks.rows import hub_rows, local_rows
+from cppo_lab.tasks.problem_set import ProblemSet, without_heldout
+from cppo_lab.tasks.question_set import QuestionSetConfig
 from cppo_lab.tasks.task import tasks
 
-HUB_ID = "openai/gsm8k"
-HUB_REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+_REMEDY = "task=custom reads columns of other names"
 
 
-def prompt_text(question: str) -> str:
-    """The plain-text prompt of a question, as lm-evaluation-harness writes it."""
-    return f"Question: {question}\nAnswer:"
-
-
-def _problem(row: Any, where: str) -> Problem:
-    if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
-        raise UserError(f"{where}: a GSM8K row needs the keys 'question' and 'answer'.")
-    question, solution = row["question"], row["answer"]
-    if not isinstance(question, str) or not isinstance(solution, str):
-        raise UserError(f"{where}: 'question' and 'answer' must be text.")
-    answer = solution.rpartition("####")[2].strip()
-    if "####" not in solution or parse_number(answer) is None:
-        raise UserError(f"{where}: 'answer' must end in '#### NUMBER'.")
-    return Problem(prompt=prompt_text(question), answer=answer, solution=" " + solution)
-
-
-def load_problems(path: str | None, split: str, revision: str = HUB_REVISION) -> list[Problem]:
-    """All problems of a local file, or of a hub split.
-
-    Raises UserError if the file is missing, unreadable or empty, or a row has no numeric answer.
-    """
-    rows = local_rows(Path(path)) if path else hub_rows(HUB_ID, "main", split, revision)
-    if not rows:
-        raise UserError(f"{path or HUB_ID}: contains no problems.")
-    return [_problem(row, f"{path or HUB_ID}, row {number}") for number, row in enumerate(rows, start=1)]
-
-
-@tasks.register("gsm8k", about="Grade-school word problems.", paper="arXiv:2110.14168")
-class Gsm8kConfig(ProblemSetConfig):
+@tasks.register(GSM8K, about="Grade-school word problems.", paper="arXiv:2110.14168")
+class Gsm8kConfig(QuestionSetConfig):
     """GSM8K: `path` is a local training file, or None for the hub.
 
     The held-out set is `heldout_path`, or the hub's test split; with a local training file alone, its last `heldout`
-    problems, which are then never trained on.
+    problems, which are then never trained on. A reference is a number, or a written solution that ends in `####` and
+    one.
     """
 
     prompt_tokens: ClassVar[int] = 160
@@ -62,9 +35,9 @@ class Gsm8kConfig(ProblemSetConfig):
 
     def problems(self) -> ProblemSet:
         """See `ProblemSetConfig.problems`."""
-        training = load_problems(self.path, "train", self.revision)
+        training = self._load(self.path, "train")
         if self.heldout_path or not self.path:
-            heldout = load_problems(self.heldout_path, "test", self.revision)[: self.heldout]
+            heldout = self._load(self.heldout_path, "test")[: self.heldout]
         else:
             if len(training) <= self.heldout:
                 raise UserError(
@@ -73,6 +46,15 @@ class Gsm8kConfig(ProblemSetConfig):
                 )
             training, heldout = training[: -self.heldout], training[-self.heldout :]
         return without_heldout(training, heldout, f"task.path={self.path}")
+
+    def _load(self, path: str | None, split: str) -> Sequence[Problem]:
+        source = replace(BENCHMARKS[GSM8K], revision=self.revision)
+        return [self._problem(each) for each in load_questions(source, path, split, _REMEDY)]
+
+    def _problem(self, question: Question) -> Problem:
+        written = str(question.row["answer"])
+        working = written if "####" in written else ""
+        return self.asking.problem(question.question, question.answer, "number", working)
 
     @property
     def has_solutions(self) -> bool:
@@ -84,4 +66,4 @@ class Gsm8kConfig(ProblemSetConfig):
         if self.path:
             self.problems()
         elif self.heldout_path:
-            load_problems(self.heldout_path, "test", self.revision)
+            self._load(self.heldout_path, "test")

@@ -15,8 +15,9 @@ class Problem:
     """A prompt with its reference answer.
 
     `solution` is a reference response where the task has one; supervised warm-up learns from it. `is_chat` says that
-    the prompt is a user's message, to be put into the model's chat template, and `format` how a response states its
-    answer. `benchmark` is where a held-out problem comes from, if a task has several sources.
+    the prompt is a user's message, to be put into the model's chat template behind the message `system`, if there is
+    one, and `format` how a response states its answer. `benchmark` is where a held-out problem comes from, if a task
+    has several sources.
     """
 
     prompt: str
@@ -25,6 +26,7 @@ class Problem:
     is_chat: bool = False
     format: AnswerFormat = MARKED
     benchmark: str | None = None
+    system: str | None = None
 
 
 Grade = Callable[[Sequence[str], Sequence[Problem]], list[Verdict]]

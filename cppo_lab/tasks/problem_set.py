@@ -65,8 +65,8 @@ class ProblemSetTask(Task):
         self, rng: np.random.Generator, count: int, longest: int, corruption: float
     ) -> list[Problem]:
         """See `Task.warmup_problems`; solutions are taken as they are."""
-        training = self.problems.training
-        if not training[0].solution:
+        training = [problem for problem in self.problems.training if problem.solution]
+        if not training:
             return super().warmup_problems(rng, count, longest, corruption)
         return [training[i] for i in rng.integers(len(training), size=count)]
 

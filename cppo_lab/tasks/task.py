@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from cppo_lab.errors import UserError
 from cppo_lab.fields import Group
 from cppo_lab.registry import Registry
+from cppo_lab.tasks.asking import AskedModel, Asking
 from cppo_lab.tasks.grading.verdict import Verdict
 from cppo_lab.tasks.problem import Problem, grade_responses
 
@@ -83,6 +84,15 @@ class TaskConfig(Group):
     @abstractmethod
     def build(self) -> Task:
         """The task. Data are read when first needed."""
+
+    def asked_of(self, model: AskedModel) -> Self:
+        """The task with its prompts as that model is asked. Raises UserError where it cannot be asked so."""
+        return self
+
+    @property
+    def asking(self) -> Asking | None:
+        """How questions become prompts, for `cppo-lab eval`; None where problems are prompts already."""
+        return None
 
     @property
     @abstractmethod

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
 
 from cppo_lab.config.schema import Trainer
 from cppo_lab.diagnostics.mask_overlap import MaskOverlapCounter
@@ -17,14 +20,15 @@ from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
 from cppo_lab.models.loading import Policy
-from cppo_lab.rollouts.rollout import RolloutEngine
+from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
 from cppo_lab.tasks.problem import Grade, Problem
 from cppo_lab.tasks.task import HeldoutSampling
 from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
+from cppo_lab.training.activity import Activity, OnActivity
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
-from cppo_lab.training.update import Learner, Metrics, profile_rows
+from cppo_lab.training.update import BeforeUpdate, Learner, Metrics, profile_rows
 
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
@@ -40,6 +44,7 @@ class HeldOut:
     temperature: float
     sampling: HeldoutSampling
     grade: Grade
+    on_tokens: OnTokens | None = None
 
     def evaluate(self, version: int) -> Evaluation:
         """Evaluate the policy's present weights, which are `version`."""
@@ -53,6 +58,7 @@ class HeldOut:
             top_p=self.sampling.top_p,
             samples=self.sampling.samples,
             grade=self.grade,
+            on_tokens=self.on_tokens,
         )
         self.engine.rest()
         return evaluation
@@ -69,9 +75,11 @@ class TrainingLoop:
         held_out: HeldOut,
         folder: RunFolder,
         on_step: OnStep | None = None,
+        on_activity: OnActivity | None = None,
     ) -> None:
         self.settings, self.learner, self.rollouts = settings, learner, rollouts
-        self.held_out, self.folder, self._on_step = held_out, folder, on_step
+        self.held_out, self.folder = held_out, folder
+        self._on_step, self._on_activity = on_step, on_activity
         self.policy = learner.policy
         self.step = 0
         self.sampled_tokens = 0
@@ -110,7 +118,8 @@ class TrainingLoop:
         overlap = MaskOverlapCounter(self.learner.algo) if evaluates else None
         age = float(self.learner.updates - experience.rollout.policy_version)
         metrics = experience.metrics | {"rollout/age_updates": age}
-        metrics |= self.learner.learn(experience, self.step, profiler, recorder, overlap, self.masked_tokens)
+        observed = (profiler, recorder, overlap, self.masked_tokens, self._counting_updates(experience))
+        metrics |= self.learner.learn(experience, self.step, *observed)
         self.masked_tokens.steps += 1
         clock.lap("train_s")
         self.step += 1
@@ -132,6 +141,19 @@ class TrainingLoop:
         experience = self.rollouts.collect(step, self.learner.updates, lag=step - self.step)
         self.sampled_tokens += experience.sampled_tokens
         self.pending.append(experience)
+
+    def _counting_updates(self, experience: Experience) -> BeforeUpdate | None:
+        """Tells how many of the step's minibatches are done."""
+        if self._on_activity is None:
+            return None
+        tell, settings = self._on_activity, self.settings
+        minibatches = math.ceil(int(experience.live.sum()) / settings.prompts_per_minibatch)
+        done = itertools.count()
+
+        def before_update(_experience: Experience, _rows: Tensor) -> None:
+            tell(Activity(self.step, "updates", next(done), settings.epochs * minibatches))
+
+        return before_update
 
     def _evaluation_due(self, step: int) -> bool:
         return step % self.settings.evaluate_every == 0 or step == self.settings.steps

@@ -18,7 +18,7 @@ from cppo_lab.objectives.overlong import overlong_penalty, without_truncated
 from cppo_lab.objectives.regularisers import kl_estimate
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rng import Stream, stream_seed, torch_stream
-from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings, joined
+from cppo_lab.rollouts.rollout import OnTokens, Rollout, RolloutEngine, SamplingSettings, joined
 from cppo_lab.tasks.grading.verdict import Verdict, outcome_counts
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.task import Task
@@ -66,6 +66,7 @@ class RolloutPhase:
     engine: RolloutEngine
     reference: nn.Module | None = None
     critic: Critic | None = None
+    on_tokens: OnTokens | None = None
 
     def collect(self, step: int, version: int, lag: int = 0) -> Experience:
         """The experience of `step` (from 0), sampled with the policy's present weights, which are `version`.
@@ -149,7 +150,7 @@ class RolloutPhase:
         """Sample and grade the prompts at `position` of the prompt stream."""
         settings, seeds = self.settings, self.seeds
         problems = self.task.training_problems(position, settings.prompts_per_step, seeds.prompts)
-        prompts = [self.policy.prompt_ids(p.prompt, p.is_chat) for p in problems]
+        prompts = [self.policy.problem_ids(p) for p in problems]
         limit = self.response_limit
         sampling = SamplingSettings(
             max_new_tokens=limit,
@@ -160,6 +161,7 @@ class RolloutPhase:
             full=self.algo.requirements.needs_full_distribution,
             entropy=self.algo.requirements.needs_rollout_entropy,
             seed=stream_seed(seeds.sampling, Stream.SAMPLING, position),
+            on_tokens=self.on_tokens,
         )
         repeated = [prompt for prompt in prompts for _ in range(settings.group_size)]
         rollout = self.engine.sample(repeated, sampling)

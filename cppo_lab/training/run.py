@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cppo_lab.models.loading import Policy
-    from cppo_lab.rollouts.rollout import RolloutEngine
+    from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
     from cppo_lab.tasks.task import Task
+    from cppo_lab.training.activity import OnActivity
     from cppo_lab.training.loop import OnStep, TrainingLoop
     from cppo_lab.training.warmup import Progress
 
@@ -35,12 +37,13 @@ def run(
     on_warmup: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
     wait: bool = False,
+    on_activity: OnActivity | None = None,
 ) -> RunFolder:
     """Train one run; resumes an interrupted one, and returns a finished one as it is.
 
     While another process works on the run, waits for it with `wait`, and raises UserError otherwise. `on_start` is
-    called once run.json records the attempt. Whatever stops the run is raised, after run.json says FAILED (with the
-    reason) or INTERRUPTED.
+    called once run.json records the attempt, `on_activity` with what is being done within a step. Whatever stops the
+    run is raised, after run.json says FAILED (with the reason) or INTERRUPTED.
     """
     from filelock import FileLock, Timeout
 
@@ -54,7 +57,7 @@ def run(
         raise UserError(f"run {folder.path.name}: another process is training it.") from error
     try:
         if folder.status != "FINISHED":
-            _attempt(config, folder, on_step, on_warmup, on_start)
+            _attempt(config, folder, on_step, on_warmup, on_start, on_activity)
     finally:
         lock.release()
     return folder
@@ -66,6 +69,7 @@ def _attempt(
     on_step: OnStep | None,
     on_warmup: Progress | None,
     on_start: Callable[[], None],
+    on_activity: OnActivity | None,
 ) -> None:
     from cppo_lab.training.region_warnings import warnings_after
     from cppo_lab.training.update import Diverged
@@ -76,7 +80,7 @@ def _attempt(
     _open(config, folder)
     on_start()
     try:
-        _train(config, folder, on_step, on_warmup)
+        _train(config, folder, on_step, on_warmup, on_activity)
         said = warnings_after(config, folder)
         outcome: dict[str, Any] = {"status": "FINISHED", "reason": None, "warnings": said}
     except (KeyboardInterrupt, SystemExit):
@@ -139,17 +143,28 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
     )
 
 
-def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warmup: Progress | None) -> None:
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    on_step: OnStep | None,
+    on_warmup: Progress | None,
+    on_activity: OnActivity | None,
+) -> None:
     import torch
 
-    from cppo_lab.models.loading import ModelSource
+    from cppo_lab.models.loading import ModelSource, asked_model
     from cppo_lab.rollouts.run_engines import open_engines
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
     torch.set_num_threads(config.trainer.threads)
-    task = config.task.build()
+    task_config = config.task.asked_of(asked_model(config.model))
+    task = task_config.build()
     if task.data_counts:
         folder.update_info(data=task.data_counts)
+    asking = task_config.asking
+    folder.update_info(
+        asked=None if asking is None else asdict(asking), response_limit=task_config.response_limit
+    )
     start = starting_policy(config, task, on_warmup)
     checkpoints = folder.checkpoints()
     policy = load_starting_policy(config, start, checkpoints[-1][1] if checkpoints else None)
@@ -165,9 +180,10 @@ def _train(config: RunConfig, folder: RunFolder, on_step: OnStep | None, on_warm
     reference = None
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
-    source = ModelSource(start.path, config.model.revision, resolved_device(config.trainer.device))
+    source = ModelSource(start.path, start.revision, resolved_device(config.trainer.device))
     with open_engines(config.engine, policy, source) as (engine, eval_engine):
-        training_loop(config, task, policy, engine, eval_engine, folder, reference, on_step).run()
+        parts = (config, task, policy, engine, eval_engine, folder, reference)
+        training_loop(*parts, on_step, on_activity).run()
 
 
 def training_loop(
@@ -179,15 +195,20 @@ def training_loop(
     folder: RunFolder,
     reference: nn.Module | None = None,
     on_step: OnStep | None = None,
+    on_activity: OnActivity | None = None,
 ) -> TrainingLoop:
     """The loop of a run, each part with what it needs of the configuration.
 
     `eval_engine` samples from the policy as the trainer computes it; `reference` is the frozen policy of the KL
     regularisers.
     """
+    from cppo_lab.training.activity import Activity
     from cppo_lab.training.loop import HeldOut, TrainingLoop
     from cppo_lab.training.rollout_phase import RolloutPhase
     from cppo_lab.training.update import Learner
+
+    def sampling_of(kind: Literal["rollout", "evaluation"]) -> OnTokens | None:
+        return on_activity and (lambda done, most: on_activity(Activity(loop.step, kind, done, most)))
 
     trainer, limit = config.trainer, config.task.response_limit
     algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
@@ -203,6 +224,7 @@ def training_loop(
         engine=engine,
         reference=reference,
         critic=learner.critic,
+        on_tokens=sampling_of("rollout"),
     )
     held_out = HeldOut(
         engine=eval_engine,
@@ -212,5 +234,7 @@ def training_loop(
         temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
         sampling=sampling,
         grade=task.grade,
+        on_tokens=sampling_of("evaluation"),
     )
-    return TrainingLoop(trainer, learner, rollouts, held_out, folder, on_step)
+    loop = TrainingLoop(trainer, learner, rollouts, held_out, folder, on_step, on_activity)
+    return loop

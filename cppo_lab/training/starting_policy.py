@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -15,20 +16,27 @@ from cppo_lab.models.device import resolved_device
 from cppo_lab.models.implementation import implement
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
-from cppo_lab.tasks.task import Task
+from cppo_lab.tasks.task import Task, TaskConfig
 from cppo_lab.training.checkpoint import save_checkpoint
-from cppo_lab.training.warmup import Progress, warm_up
+from cppo_lab.training.warmup import SCRATCH_RAMP, Progress, warm_up
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True)
 class StartingPolicy:
-    """The path of a starting policy. `accuracy` is measured on warm-up problems; None if it was not measured."""
+    """The path of a starting policy. `accuracy` is measured on warm-up problems; None if it was not measured.
+
+    `revision` is that of a hub model.
+    """
 
     path: str
     recipe: str
     accuracy: float | None
+    revision: str | None = None
 
 
 def cache_folder(config: RunConfig) -> Path:
@@ -37,45 +45,63 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def is_ready(config: RunConfig) -> bool:
-    """Whether the starting policy is available: pretrained or cached."""
-    return isinstance(config.model, PretrainedModel) or (cache_folder(config) / RECIPE_FILE).is_file()
+    """Whether the starting policy is available: pretrained, without a cold start, or cached."""
+    return _is_as_it_is(config) or (cache_folder(config) / RECIPE_FILE).is_file()
+
+
+def _is_as_it_is(config: RunConfig) -> bool:
+    return isinstance(config.model, PretrainedModel) and not config.warmup.steps
 
 
 def starting_policy(config: RunConfig, task: Task, progress: Progress | None = None) -> StartingPolicy:
-    """The starting policy of a run. The first caller trains it; others wait for it on a file lock."""
-    if isinstance(config.model, PretrainedModel):
-        return StartingPolicy(config.model.path, starting_policy_id(config), None)
+    """The starting policy of a run. The first caller trains it; others wait for it on a file lock.
+
+    `task` is the run's as its model is asked.
+    """
+    if isinstance(config.model, PretrainedModel) and _is_as_it_is(config):
+        return StartingPolicy(config.model.path, starting_policy_id(config), None, config.model.revision)
     folder = cache_folder(config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / RECIPE_FILE).is_file():
-            _make(config, config.model, task, folder, progress)
+            _make(config, task, folder, progress)
     recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     return StartingPolicy(str(folder), folder.name, recipe["accuracy"])
 
 
-def _make(
-    config: RunConfig, model: ScratchModel, task: Task, folder: Path, progress: Progress | None
-) -> None:
-    from cppo_lab.models.scratch import scratch_policy
-
-    if config.task.vocabulary:
-        tokenizer = vocabulary_tokenizer(config.task.vocabulary)
-    else:
-        tokenizer = trained_tokenizer(task.supervised_texts(), model.vocabulary)
-    network = scratch_policy(model, tokenizer, config.warmup.seed)
-    policy = Policy(network.to(resolved_device(config.trainer.device)), tokenizer)
-    accuracy = warm_up(policy, task, config.warmup, config.task.response_limit, progress)
+def _make(config: RunConfig, task: Task, folder: Path, progress: Progress | None) -> None:
+    policy = _untrained(config, task)
+    # A from-scratch model's first steps would be too large without a ramp.
+    ramp = 1 if config.model.is_pretrained else SCRATCH_RAMP
+    accuracy = warm_up(policy, task, config.warmup, config.task.response_limit, progress, ramp)
     save_checkpoint(folder, policy)
     recipe = {
         "model": config.model.model_dump(),
         "warmup": config.warmup.model_dump(),
         "task": config.task.model_dump(),
         "accuracy": accuracy,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in policy.network.parameters()),
     }
     # Written last: the folder counts as complete only with it.
     (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def _untrained(config: RunConfig, task: Task) -> Policy:
+    """The model before its warm-up, on the run's device."""
+    model, device = config.model, resolved_device(config.trainer.device)
+    if isinstance(model, PretrainedModel):
+        return replace(load_policy(model.path, revision=model.revision, device=device), dtype=model.dtype)
+    from cppo_lab.models.scratch import scratch_policy
+
+    tokenizer = scratch_tokenizer(model, config.task, task)
+    return Policy(scratch_policy(model, tokenizer, config.warmup.seed).to(device), tokenizer)
+
+
+def scratch_tokenizer(model: ScratchModel, config: TaskConfig, task: Task) -> PreTrainedTokenizerFast:
+    """The tokenizer of a from-scratch model on a task: the task's vocabulary, or trained on its solutions."""
+    if config.vocabulary:
+        return vocabulary_tokenizer(config.vocabulary)
+    return trained_tokenizer(task.supervised_texts(), model.vocabulary)
 
 
 def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: Path | None = None) -> Policy:
@@ -90,8 +116,7 @@ def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: P
         policy = load_policy(path, device=device)
         implement(policy.network, config.model.implementation)
         return policy
-    revision = config.model.revision if checkpoint is None else None
-    policy = load_policy(path, revision=revision, device=device)
+    policy = load_policy(path, revision=start.revision if checkpoint is None else None, device=device)
     if config.model.gradient_checkpointing:
         network = policy.network
         # transformers 5.20 gave it the new name.

@@ -25,7 +25,7 @@ from cppo_lab.diagnostics.unsafe_keeps import (
     true_divergence,
 )
 from cppo_lab.errors import UserError
-from cppo_lab.models.loading import ModelSource
+from cppo_lab.models.loading import ModelSource, asked_model
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.named import method, method_names
@@ -77,7 +77,7 @@ def measure_unsafe_keeps(
             f"engine.kind={config.engine.kind}: does not record whole distributions, which this needs."
         )
     torch.set_num_threads(config.trainer.threads)
-    task = config.task.build()
+    task = config.task.asked_of(asked_model(config.model)).build()
     start = starting_policy(config, task)
     policy = load_starting_policy(config, start)
     vocabulary = len(policy.network.get_output_embeddings().weight)
@@ -90,7 +90,7 @@ def measure_unsafe_keeps(
     reference = None
     if config.algo.requirements.needs_reference:
         reference = load_starting_policy(config, start).network.requires_grad_(False)
-    source = ModelSource(start.path, config.model.revision, str(policy.network.device))
+    source = ModelSource(start.path, start.revision, str(policy.network.device))
     with open_engines(config.engine, policy, source) as (engine, eval_engine):
         whole = _WholeDistributions(engine)
         loop = training_loop(config, task, policy, whole, eval_engine, folder, reference)

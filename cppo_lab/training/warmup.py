@@ -1,4 +1,4 @@
-"""Supervised warm-up of a from-scratch model into a starting policy."""
+"""Supervised warm-up into a starting policy: of a from-scratch model, or a cold start of a pretrained one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _IGNORED = -100
-_LR_WARMUP = 30
+SCRATCH_RAMP = 30
+"""Steps over which the learning rate of a from-scratch model rises."""
 _BAND_PROBLEMS = 512
 
 Progress = Callable[[int, int, float], None]
@@ -34,7 +35,7 @@ def supervised_batch(policy: Policy, problems: Sequence[Problem]) -> tuple[Tenso
 
     Labels are -100 on prompts and padding, so that only solutions contribute to the loss.
     """
-    prompts = [policy.prompt_ids(problem.prompt) for problem in problems]
+    prompts = [policy.problem_ids(problem) for problem in problems]
     solutions = [
         [*policy.tokenizer(problem.solution, add_special_tokens=False).input_ids, policy.eos_token]
         for problem in problems
@@ -56,15 +57,22 @@ def sampled_accuracy(policy: Policy, task: Task, recipe: Warmup, response_limit:
     problems = task.training_problems(0, _BAND_PROBLEMS, stream_seed(recipe.seed, Stream.WARMUP, 1))
     engine = NativeEngine(policy.network, pad_token=policy.pad_token, eos_token=policy.eos_token)
     settings = SamplingSettings(response_limit, seed=stream_seed(recipe.seed, Stream.WARMUP, 2))
-    rollout = engine.sample([policy.prompt_ids(p.prompt) for p in problems], settings)
+    rollout = engine.sample([policy.problem_ids(p) for p in problems], settings)
     verdicts = task.grade(rollout.texts(policy.tokenizer), problems)
     return sum(verdict.correct for verdict in verdicts) / len(problems)
 
 
 def warm_up(
-    policy: Policy, task: Task, recipe: Warmup, response_limit: int, progress: Progress | None = None
+    policy: Policy,
+    task: Task,
+    recipe: Warmup,
+    response_limit: int,
+    progress: Progress | None = None,
+    ramp: int = SCRATCH_RAMP,
 ) -> float | None:
-    """Train `policy` in place by the recipe (AdamW, constant learning rate). Returns its accuracy if there is a band.
+    """Train `policy` in place by the recipe (AdamW). Returns its accuracy if there is a band.
+
+    The learning rate rises over the first `ramp` steps and is constant from there on.
 
     With a constant rate the accuracy is noisy: training continues until the sampled accuracy lies in the recipe's
     band, or `max_steps` is reached.
@@ -75,7 +83,7 @@ def warm_up(
     done, accuracy, stop = 0, None, recipe.steps
     while done < stop:
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (done + 1) / _LR_WARMUP)
+            group["lr"] = recipe.lr * min(1.0, (done + 1) / ramp)
         problems = task.warmup_problems(rng, recipe.batch, recipe.longest, recipe.corruption)
         loss = _supervised_update(policy, optimizer, problems)
         done += 1
@@ -104,7 +112,8 @@ def _supervised_update(
 ) -> float:
     device = policy.network.device
     tokens, mask, labels = (x.to(device) for x in supervised_batch(policy, problems))
-    logits = _next_logits(policy.network, tokens, mask)
+    with policy.computing():
+        logits = _next_logits(policy.network, tokens, mask)
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=_IGNORED
     )

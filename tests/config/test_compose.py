@@ -170,7 +170,10 @@ BAD = [
     (["model.head_dim=16"], ["model.head_dim=16", "32", "64"]),
     (["model=moe", "model.experts_per_token=9"], ["model.experts_per_token=9", "between 1 and experts = 8"]),
     (["model=moe", "model.expert_feed_forward=0"], ["model.expert_feed_forward=0", "at least 1"]),
-    (["model=pretrained", "model.path=x", "warmup=chain"], ["warmup.steps=1300", "warmup=none"]),
+    (
+        ["task=dapo_math", "model=pretrained", "model.path=x", "warmup=cold_start"],
+        ["warmup.steps=10", "warmup=none", "dapo_math"],
+    ),
     (["task=dapo_math"], ["model.kind=scratch", "pretrained", "dapo_math"]),
     (["recipe=qwen3"], ["recipe=qwen3", "qwen3_1.7b_base", "none"]),
     (["recipe=_paper"], ["recipe=_paper", "unknown"]),

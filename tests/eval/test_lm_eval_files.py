@@ -142,7 +142,7 @@ def test_the_native_protocol_writes_the_same_shape(
     assert WANTED_KEYS <= results.keys() <= RESULT_KEYS
     assert [list(row) for row in rows] == [SAMPLE_KEYS] * 7
     assert rows[0]["arguments"]["gen_args_0"]["arg_1"] == {
-        "until": ["\nQuestion:"],
+        "until": [],
         "do_sample": False,
         "temperature": 0.0,
         "max_gen_toks": 12,

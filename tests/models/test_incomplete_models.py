@@ -57,3 +57,30 @@ def test_an_adapter_is_never_ignored(model: Path, beside: bool) -> None:
     sentence = "holds a LoRA adapter beside a base model" if beside else r"holds a LoRA adapter \("
     with pytest.raises(UserError, match=rf"{sentence}.*merge_and_unload"):
         load_policy(str(model))
+
+
+def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    broken = load_file(model / "model.safetensors")[name]
+    broken[0, 0] = torch.nan
+    change_weights(model, **{name: broken})
+    with pytest.raises(UserError, match=r"NaN or infinite numbers; such tensors: 1, such as .*down_proj"):
+        load_policy(str(model))
+
+
+def test_a_git_lfs_pointer_is_no_weights(model: Path) -> None:
+    (model / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError, match=r"model\.safetensors is a Git LFS pointer .* git lfs pull"):
+        load_policy(str(model))
+
+
+def test_tokens_without_an_embedding_are_refused(model: Path) -> None:
+    tokenizer = load_policy(str(model)).tokenizer
+    tokenizer.add_tokens([f"<extra{i}>" for i in range(9)])
+    tokenizer.save_pretrained(model)
+    with pytest.raises(
+        UserError, match=r"token '<extra8>' with ID \d+, but the model has only \d+ embeddings"
+    ):
+        load_policy(str(model))

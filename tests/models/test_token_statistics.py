@@ -200,7 +200,7 @@ def test_a_model_that_transforms_its_logits_behind_the_head_is_refused(tmp_path:
         network.get_output_embeddings().weight.mul_(20)
     network.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="capped or scaled after the head"):
+    with pytest.raises(UserError, match=r"capped after the output head \(final_logit_softcapping: 0\.5\)"):
         load_policy(str(tmp_path))
 
 

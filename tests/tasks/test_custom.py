@@ -19,6 +19,7 @@ from cppo_lab.config.identity import run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.eval.request import EvaluationRequest
+from cppo_lab.tasks.asking import AskedModel
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetConfig
 from cppo_lab.training.run import run
@@ -56,13 +57,13 @@ def quoted(path: Path) -> str:
 
 
 def config_of(path: Path, *overrides: str) -> RunConfig:
-    fields = ("task.question_field=ask", "task.answer_field=gold", "task.heldout=5")
+    fields = ("task.question_column=ask", "task.answer_column=gold", "task.heldout=5")
     pretrained = ("model=pretrained", "model.path=some/model")
     return compose_run(["task=custom", f"task.path={quoted(path)}", *fields, *pretrained, *overrides])
 
 
 def problems_of(path: Path, *overrides: str) -> ProblemSet:
-    task = config_of(path, *overrides).task
+    task = config_of(path, *overrides).task.asked_of(AskedModel(is_pretrained=True))
     assert isinstance(task, ProblemSetConfig)
     return task.problems()
 
@@ -75,29 +76,27 @@ def everything(found: ProblemSet) -> set[Problem]:
 @pytest.mark.parametrize(("newline", "bom"), [("\n", ""), ("\r\n", "\ufeff")])
 def test_every_format_gives_the_same_problems(tmp_path: Path, suffix: str, newline: str, bom: str) -> None:
     path = write(tmp_path / f"data{suffix}", ROWS, newline, bom)
-    found = problems_of(path, "task.solution_field=steps")
+    found = problems_of(path, "task.solution_column=steps")
     assert len(found.heldout) == 5
     assert len(found.training) == 15
     expected = {(row["ask"], str(row["gold"])) for row in ROWS}
     assert {(p.prompt.partition("\nPlease")[0], p.answer) for p in everything(found)} == expected
     one = next(problem for problem in everything(found) if problem.answer == "14")
-    assert one.solution == " 7 and 7\nmake 14.\n#### 14"
+    assert one.solution == " 7 and 7\nmake 14.\n\\boxed{14}"
 
 
 def test_prompt_extraction_and_grader_are_those_of_the_configuration(tmp_path: Path) -> None:
     rows = [{"a": "Is it", "b": f"{i}?", "gold": "Yes" if i % 2 else "No."} for i in range(8)]
     found = problems_of(
         write(tmp_path / "data.csv", rows),
-        "task.question_field='a, b'",
+        "task.question_column='a, b'",
         "task.prompt='Q: {question} A:'",
-        "task.chat=true",
-        "task.extraction=answer_line",
+        "task.answer_format=line",
         "task.grader=text",
     )
-    task = config_of(tmp_path / "data.csv", "task.question_field='a,b'", "task.grader=text").task.build()
+    task = config_of(tmp_path / "data.csv", "task.question_column='a,b'", "task.grader=text").task.build()
     assert {p.prompt for p in everything(found)} == {f"Q: Is it {i}? A:" for i in range(8)}
     one = next(p for p in found.training if p.answer == "Yes")
-    assert one.is_chat
     responses = ["So.\nAnswer: **yes.**", "Answer: No", r"\boxed{YES}", "yes"]
     verdicts = task.grade(responses, [one] * 4)
     assert [verdict.outcome.value for verdict in verdicts] == ["correct", "wrong", "correct", "unparsable"]
@@ -138,7 +137,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "no column": (
         "a.jsonl",
         '{"ask": "q", "answer": 1}\n',
-        r"row 1: needs the columns ask, gold .* task\.question_f",
+        r"row 1: needs the columns ask, gold .* task\.question_c",
     ),
     "null": (
         "a.jsonl",
@@ -194,7 +193,8 @@ def test_parquet_with_missing_answers_is_refused_by_row_and_column(tmp_path: Pat
         (["task.heldout_split=test"], r"task\.heldout_split=test: must be null without a task\.dataset"),
         (["task.prompt=hello"], r"task\.prompt=hello: must contain \{question\}"),
         (["task.grader=exact"], r"task\.grader=exact: must be 'number', 'symbolic' or 'text'"),
-        (["task.answer_column=gold"], r"task\.answer_column: unknown key"),
+        (["task.answer_field=gold"], r"task\.answer_field: unknown key"),
+        (["task.answer_format=box"], r"task\.answer_format=box: must be 'boxed', 'hashes'"),
     ],
 )
 def test_inconsistent_settings_are_refused_before_data_are_read(overrides: list[str], sentence: str) -> None:
@@ -205,7 +205,7 @@ def test_inconsistent_settings_are_refused_before_data_are_read(overrides: list[
 
 def test_from_scratch_model_is_refused_without_solutions() -> None:
     with pytest.raises(
-        UserError, match=r"model\.kind=scratch: must be pretrained .*task\.solution_field=COLUMN"
+        UserError, match=r"model\.kind=scratch: must be pretrained .*task\.solution_column=COLUMN"
     ):
         compose_run(["task=custom", "task.path=x.csv"])
 
@@ -231,7 +231,7 @@ def test_hub_data_are_read_from_their_split_at_the_pinned_commit(monkeypatch: py
 def test_missing_solution_column_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "data.csv", ROWS)
     with pytest.raises(UserError, match=r"row 1: needs the column work \(it has ask, gold, steps\)"):
-        problems_of(path, "task.solution_field=work")
+        problems_of(path, "task.solution_column=work")
 
 
 def test_bytes_of_the_files_are_in_a_runs_identity_and_their_paths_are_not(tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_from_scratch_model_trains_on_a_file(tmp_path: Path) -> None:
             "task=custom",
             "task.heldout=16",
             f"task.path={quoted(write(tmp_path / 'sums.csv', rows))}",
-            "task.question_field=ask",
-            "task.answer_field=gold",
-            "task.solution_field=steps",
+            "task.question_column=ask",
+            "task.answer_column=gold",
+            "task.solution_column=steps",
             "task.prompt='{question}'",
             "task.max_response_tokens=16",
             "warmup=gsm8k",
