@@ -15,6 +15,7 @@ from cppo_lab.cli import (
     eval,
     inspect,
     list,
+    models,
     plan,
     report,
     reproduce,
@@ -73,6 +74,7 @@ app.command()(compare.compare)
 app.command()(plan.plan)
 app.command("list")(list.list_)
 app.command()(config.config)
+app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 
 

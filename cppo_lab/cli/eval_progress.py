@@ -49,7 +49,7 @@ class EvaluationProgress:
         is_start = sampled.tokens == 0
         if is_start:
             # The model is loaded: from here on the clock counts sampling alone.
-            self._since = time.monotonic()
+            self._since, self._pace = time.monotonic(), Pace()
         is_over = sampled.responses == sampled.wanted
         if not self._console.is_terminal and not is_over and (is_start or self._pace.is_due()):
             done = f"{sampled.responses} of {plural(sampled.wanted, 'response')}"

@@ -68,7 +68,7 @@ class SweepProgress:
         self._progress.stop()
 
     def _label(self, job: str) -> str:
-        return self._labels.get(job, f"starting policy {job}")
+        return self._labels.get(job, f"starting policy {job}".rstrip())
 
     def show(self, event: Event) -> None:
         """Show one event."""

