@@ -157,6 +157,14 @@ def eval_(
             show_default=False,
         ),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="A Python file with a reward function, in the grader's place (default: the run's own).",
+            show_default=False,
+        ),
+    ] = None,
+    reward_function: Annotated[str, typer.Option(help="The function's name in that file.")] = "reward",
     dtype: Annotated[str, typer.Option(help="`float32` or `bfloat16`.")] = "float32",
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
     compare: Annotated[
@@ -232,6 +240,8 @@ def eval_(
         system=system,
         answer_format=answer_format,
         grader=grader,
+        reward=reward,
+        reward_function=reward_function,
         dtype=dtype,
         device=device,
     )

@@ -53,7 +53,7 @@ class Evaluation:
         parts = list(self.benchmarks.values())
         if len(parts) > 1:
             return self._mean([part.accuracy for part in parts])
-        return self._mean([g.verdict.reward for g in self.graded])
+        return self._mean([float(g.verdict.correct) for g in self.graded])
 
     @property
     def stderr(self) -> float:
@@ -66,8 +66,8 @@ class Evaluation:
             return math.nan
         if self.samples == 1:
             return math.sqrt(self.accuracy * (1 - self.accuracy) / (n - 1))
-        rewards = [g.verdict.reward for g in self.graded]
-        shares = [self._mean(rewards[i : i + self.samples]) for i in range(0, len(rewards), self.samples)]
+        correct = [float(g.verdict.correct) for g in self.graded]
+        shares = [self._mean(correct[i : i + self.samples]) for i in range(0, len(correct), self.samples)]
         return statistics.stdev(shares) / math.sqrt(n)
 
     def metrics(self, name: str) -> dict[str, float]:

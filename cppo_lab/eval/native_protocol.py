@@ -9,6 +9,7 @@ from cppo_lab.eval.protocols import Prompt, Score
 from cppo_lab.tasks.asking import CONTINUED, Asking
 from cppo_lab.tasks.benchmarks import Question
 from cppo_lab.tasks.grading.answers import Comparison
+from cppo_lab.tasks.own_reward import OwnReward
 from cppo_lab.tasks.problem import grade_responses
 
 ChatTemplate = Callable[[str, str | None], str]
@@ -20,13 +21,14 @@ class NativeProtocol:
     """`asking` is how questions become prompts; None where they are prompts already, as those of the chain task are.
 
     `chat` is the model's chat template, for chat prompts. `is_trained` says that the model was trained with these
-    prompts, so that its responses end as they did in training.
+    prompts, so that its responses end as they did in training. `own_reward` takes the grader's place.
     """
 
     comparison: Comparison
     asking: Asking | None = None
     chat: ChatTemplate | None = None
     is_trained: bool = False
+    own_reward: OwnReward | None = None
     max_new_tokens: int = 256
     name: str = "native"
     metrics: tuple[str, ...] = ("graded",)
@@ -53,6 +55,9 @@ class NativeProtocol:
     def score(self, responses: Sequence[str], questions: Sequence[Question]) -> list[dict[str, Score]]:
         """See `EvaluationProtocol.score`."""
         asking = self.asking or Asking()
-        problems = [asking.problem(each.question, each.answer, self.comparison) for each in questions]
-        verdicts = grade_responses(responses, problems)
+        problems = [
+            asking.problem(each.question, each.answer, self.comparison, row=each.row) for each in questions
+        ]
+        grade = grade_responses if self.own_reward is None else self.own_reward.grade
+        verdicts = grade(responses, problems)
         return [{"graded": Score(verdict.outcome, verdict.parsed)} for verdict in verdicts]

@@ -16,6 +16,7 @@ from cppo_lab.tasks.asking import QUESTION, AnswerForm, Asking, default_asking
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
 from cppo_lab.tasks.chain import ChainTask
 from cppo_lab.tasks.grading.answers import Comparison
+from cppo_lab.tasks.own_reward import OwnReward
 from cppo_lab.tracking.find_run import find_run
 from cppo_lab.tracking.run_folder import RunFolder
 
@@ -70,6 +71,9 @@ class EvaluationRequest:
     system: str | None = None
     answer_format: str | None = None
     grader: str | None = None
+    reward: str | None = None
+    reward_function: str = "reward"
+    reward_correct: float = 1.0
     trained: TrainedWith | None = None
     dtype: str = "float32"
     device: str = "auto"
@@ -166,11 +170,20 @@ class EvaluationRequest:
             ("--system", self.system),
             ("--answer-format", self.answer_format),
             ("--grader", self.grader),
+            ("--reward", self.reward),
         ):
             fixed = "the protocol prescribes prompts and grading; leave it out, or use --protocol native."
             yield harness and value is not None, f"{key} {value}: {fixed}"
-            own = "the chain task's problems are prompts already."
+            own = "the chain task has prompts and a grader of its own."
             yield is_chain and value is not None, f"{key} {value}: {own}"
+        yield (
+            self.reward_function != "reward" and self.reward is None,
+            f"--reward-function {self.reward_function}: needs its file; give --reward FILE.",
+        )
+        yield (
+            self.grader is not None and self.reward is not None,
+            f"--grader {self.grader}: has no effect beside --reward {self.reward}.",
+        )
         yield (
             self.prompt is not None and QUESTION not in self.prompt,
             f"--prompt {self.prompt}: must contain {QUESTION}.",
@@ -215,6 +228,13 @@ class EvaluationRequest:
         if self.task == CHAIN:
             return "number"
         return self.benchmark.comparison if self.grader is None else cast(Comparison, self.grader)
+
+    @property
+    def own_reward(self) -> OwnReward | None:
+        """The reward function that takes the grader's place, if there is one."""
+        if self.reward is None:
+            return None
+        return OwnReward(self.reward, self.reward_function, self.reward_correct)
 
     def asking(self, has_chat_template: bool) -> Asking | None:
         """How a model is asked: as the options say, else as its run was, else as in training by default.
@@ -295,8 +315,12 @@ def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
     steps = request.steps
     if request.task == CHAIN and steps is None:
         steps = config["task"].get("steps")
-    trained = None if request.lm_eval else _trained_with(folder.info, config)
-    return replace(request, steps=steps, trained=trained)
+    if request.lm_eval:
+        return replace(request, steps=steps)
+    if request.reward is None and request.task != CHAIN and config["task"].get("reward"):
+        keys = ("reward", "reward_function", "reward_correct")
+        request = replace(request, **{key: config["task"][key] for key in keys})
+    return replace(request, steps=steps, trained=_trained_with(folder.info, config))
 
 
 def _trained_with(info: Mapping[str, Any], config: Mapping[str, Any]) -> TrainedWith:

@@ -19,6 +19,7 @@ from cppo_lab.eval.results import Scored
 from cppo_lab.eval.sampling import OnSampled, sample_missing
 from cppo_lab.eval.text_engine import Decoding, Response, TextEngine
 from cppo_lab.eval.writing import about_evaluation, write_results
+from cppo_lab.files import file_sha256
 from cppo_lab.models.config import Dtype
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.loading import chat_text
@@ -87,6 +88,7 @@ def _identity(request: EvaluationRequest, questions: Sequence[Question]) -> dict
         "system": request.system,
         "answer_format": request.answer_format,
         "grader": request.grader,
+        "reward": _reward_identity(request),
         "trained": None if request.trained is None else asdict(request.trained),
         "samples": request.samples,
         "temperature": request.used_temperature,
@@ -94,6 +96,14 @@ def _identity(request: EvaluationRequest, questions: Sequence[Question]) -> dict
         "max_new_tokens": request.max_new_tokens,
         "seed": request.seed,
     }
+
+
+def _reward_identity(request: EvaluationRequest) -> dict[str, Any] | None:
+    own = request.own_reward
+    if own is None:
+        return None
+    own.check()
+    return {"sha256": file_sha256(Path(own.path)), "name": own.name, "correct_from": own.correct_from}
 
 
 def _slug(request: EvaluationRequest) -> str:
@@ -180,6 +190,7 @@ def _protocol(request: EvaluationRequest, tokenizer: PreTrainedTokenizerBase | N
         comparison=request.comparison,
         asking=asking,
         chat=partial(chat_text, tokenizer) if is_chat else None,
+        own_reward=request.own_reward,
         is_trained=trained is not None and trained.asking == asking,
         max_new_tokens=(trained and trained.response_limit) or (_LONG_ANSWER if is_long else _SHORT_ANSWER),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cppo_lab.tasks.grading.answers import AnswerFormat, Comparison
 from cppo_lab.tasks.grading.extraction import marked_answer
@@ -62,8 +62,15 @@ class Asking:
         asked = self.prompt.replace(INSTRUCTION, INSTRUCTIONS[self.answer_format])
         return asked.replace(QUESTION, question)
 
-    def problem(self, question: str, answer: str, comparison: Comparison, working: str = "") -> Problem:
-        """The problem that a question with its reference answer poses; `working` is its written solution."""
+    def problem(
+        self,
+        question: str,
+        answer: str,
+        comparison: Comparison,
+        working: str = "",
+        row: Mapping[str, Any] | None = None,
+    ) -> Problem:
+        """The problem that a question of `row` with its reference answer poses; `working` is its written solution."""
         prompt = self.text(question)
         return Problem(
             prompt=prompt,
@@ -72,6 +79,7 @@ class Asking:
             is_chat=self.is_chat,
             format=self.graded_as(comparison),
             system=self.system,
+            row=row,
         )
 
     def graded_as(self, comparison: Comparison) -> AnswerFormat:

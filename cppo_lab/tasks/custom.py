@@ -32,7 +32,7 @@ class CustomConfig(QuestionSetConfig):
     separated by commas. `grader` is how answers are compared (see `AnswerFormat`).
     """
 
-    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path")
+    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path", "reward")
 
     path: str | None
     heldout_path: str | None
@@ -77,11 +77,15 @@ class CustomConfig(QuestionSetConfig):
                 "to be warmed up with (task.solution_column=COLUMN warmup=gsm8k)"
             )
 
+    @property
+    def reads_local_data(self) -> bool:
+        """See `QuestionSetConfig.reads_local_data`."""
+        return self.path is not None
+
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""
-        if self.path:
-            self.problems()
-        elif self.heldout_path:
+        super().check_files()
+        if not self.path and self.heldout_path:
             self._load(self.heldout_path, self.split)
 
     def problems(self) -> ProblemSet:
@@ -125,7 +129,7 @@ class CustomConfig(QuestionSetConfig):
 
     def _problem(self, question: Question, where: str) -> Problem:
         working = self._working(question, where)
-        return self.asking.problem(question.question, question.answer, self.grader, working)
+        return self.asking.problem(question.question, question.answer, self.grader, working, question.row)
 
     def _working(self, question: Question, where: str) -> str:
         if self.solution_column is None:

@@ -27,7 +27,7 @@ class Gsm8kConfig(QuestionSetConfig):
     """
 
     prompt_tokens: ClassVar[int] = 160
-    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path")
+    path_keys: ClassVar[tuple[str, ...]] = ("path", "heldout_path", "reward")
 
     path: str | None
     heldout_path: str | None
@@ -54,16 +54,20 @@ class Gsm8kConfig(QuestionSetConfig):
     def _problem(self, question: Question) -> Problem:
         written = str(question.row["answer"])
         working = written if "####" in written else ""
-        return self.asking.problem(question.question, question.answer, "number", working)
+        return self.asking.problem(question.question, question.answer, "number", working, question.row)
 
     @property
     def has_solutions(self) -> bool:
         """Answers are written out step by step."""
         return True
 
+    @property
+    def reads_local_data(self) -> bool:
+        """See `QuestionSetConfig.reads_local_data`."""
+        return self.path is not None
+
     def check_files(self) -> None:
         """See `TaskConfig.check_files`."""
-        if self.path:
-            self.problems()
-        elif self.heldout_path:
+        super().check_files()
+        if not self.path and self.heldout_path:
             self._load(self.heldout_path, "test")

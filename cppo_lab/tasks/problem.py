@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from cppo_lab.tasks.grading.answers import MARKED, AnswerFormat
 from cppo_lab.tasks.grading.pool import grader
@@ -17,7 +18,7 @@ class Problem:
     `solution` is a reference response where the task has one; supervised warm-up learns from it. `is_chat` says that
     the prompt is a user's message, to be put into the model's chat template behind the message `system`, if there is
     one, and `format` how a response states its answer. `benchmark` is where a held-out problem comes from, if a task
-    has several sources.
+    has several sources, and `row` the data that it was made from, for reward functions.
     """
 
     prompt: str
@@ -27,6 +28,7 @@ class Problem:
     format: AnswerFormat = MARKED
     benchmark: str | None = None
     system: str | None = None
+    row: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 Grade = Callable[[Sequence[str], Sequence[Problem]], list[Verdict]]

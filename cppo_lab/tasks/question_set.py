@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
 from cppo_lab.errors import UserError
 from cppo_lab.tasks.asking import QUESTION, AnswerForm, AskedModel, Asking, default_asking
+from cppo_lab.tasks.grading.verdict import Verdict
+from cppo_lab.tasks.own_reward import OwnReward, columns_of
+from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSetConfig
 
 
@@ -16,13 +20,19 @@ class QuestionSetConfig(ProblemSetConfig):
 
     `prompt`, `chat` and `answer_format` are null until `asked_of` fills them in: from-scratch models continue
     `Question: … Answer:` and learn the form of the answer from solutions; pretrained models are told to box it, by
-    their chat template if they have one.
+    their chat template if they have one. `reward` is a Python file with a function of one's own, `reward_function`, in
+    the grader's place (see `OwnReward`); from a reward of `reward_correct` on, a response counts as correct.
     """
+
+    path_keys: ClassVar[tuple[str, ...]] = ("reward",)
 
     prompt: str | None = None
     system: str | None = None
     chat: bool | None = None
     answer_format: AnswerForm | None = None
+    reward: str | None = None
+    reward_function: str = "reward"
+    reward_correct: float = 1.0
 
     @model_validator(mode="after")
     def _holds_the_question(self) -> Self:
@@ -52,6 +62,32 @@ class QuestionSetConfig(ProblemSetConfig):
                 "answer_format": self.answer_format or asking.answer_format,
             }
         )
+
+    @property
+    def own_reward(self) -> OwnReward | None:
+        """The reward function of one's own, if there is one."""
+        if self.reward is None:
+            return None
+        return OwnReward(self.reward, self.reward_function, self.reward_correct)
+
+    def grade(self, responses: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+        """See `ProblemSetConfig.grade`."""
+        own = self.own_reward
+        return super().grade(responses, problems) if own is None else own.grade(responses, problems)
+
+    def check_files(self) -> None:
+        """See `TaskConfig.check_files`: the reward function must be there, and find its columns in local data."""
+        if self.own_reward is not None:
+            self.own_reward.check()
+        if self.reads_local_data:
+            found = self.problems()
+            if self.own_reward is not None:
+                self.own_reward.check(columns_of(found.training[:1]))
+
+    @property
+    def reads_local_data(self) -> bool:
+        """Whether all problems can be read without the hub."""
+        return True
 
     @property
     def asking(self) -> Asking:

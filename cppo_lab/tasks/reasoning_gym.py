@@ -63,7 +63,7 @@ _DRAWS_PER_PROBLEM = 6
 class _Item(NamedTuple):
     question: str
     answer: str
-    expression: str | None
+    metadata: Mapping[str, Any]
 
 
 @tasks.register("reasoning_gym", about="Generated puzzles with exact answers.", paper="arXiv:2505.24760")
@@ -113,8 +113,9 @@ class ReasoningGymConfig(QuestionSetConfig):
         for item in self._items(seed, _DRAWS_PER_PROBLEM * count):
             if len(found) == count:
                 break
-            working = _sum_in_steps(item.expression) if item.expression and self.has_solutions else ""
-            problem = self.asking.problem(item.question, item.answer, FAMILIES[self.family], working)
+            working = _sum_in_steps(item.metadata["expression"]) if self.has_solutions else ""
+            comparison, row = FAMILIES[self.family], item._asdict()
+            problem = self.asking.problem(item.question, item.answer, comparison, working, row)
             found.setdefault(item.question, problem)
         return list(found.values())
 
@@ -130,11 +131,7 @@ class ReasoningGymConfig(QuestionSetConfig):
             ) from error
         for index in range(size):
             entry = data[index]
-            yield _Item(entry["question"].strip(), str(entry["answer"]), entry["metadata"].get("expression"))
-
-    def check_files(self) -> None:
-        """See `TaskConfig.check_files`: nothing is read, but the package must be there and accept the difficulty."""
-        next(self._items(self.problems_seed, 1))
+            yield _Item(entry["question"].strip(), str(entry["answer"]), entry["metadata"])
 
 
 def _check_version(wanted: str) -> None:

@@ -57,7 +57,7 @@ class Experience:
         return shallow(self) | {
             "rollout": shallow(self.rollout),
             "problems": [_problem_state(problem) for problem in self.problems],
-            "verdicts": [(verdict.outcome.value, verdict.parsed) for verdict in self.verdicts],
+            "verdicts": [(verdict.outcome.value, verdict.parsed, verdict.score) for verdict in self.verdicts],
         }
 
     @classmethod
@@ -69,7 +69,7 @@ class Experience:
                 Problem(**{**problem, "format": AnswerFormat(**problem["format"])})
                 for problem in state["problems"]
             ],
-            "verdicts": [Verdict(Outcome(outcome), parsed) for outcome, parsed in state["verdicts"]],
+            "verdicts": [Verdict(Outcome(outcome), *rest) for outcome, *rest in state["verdicts"]],
         }
         return cls(**{**state, **parts})
 
@@ -113,7 +113,7 @@ def shallow(instance: Any) -> dict[str, Any]:
 
 def _problem_state(problem: Problem) -> dict[str, Any]:
     # What a task's own kind of problem adds is needed for grading alone, which is done.
-    plain = {field.name: getattr(problem, field.name) for field in fields(Problem)}
+    plain = {each.name: getattr(problem, each.name) for each in fields(Problem) if each.name != "row"}
     return plain | {"format": shallow(problem.format)}
 
 

@@ -169,8 +169,9 @@ class RolloutPhase:
         verdicts = self.task.grade(rollout.texts(self.policy.tokenizer), asked)
         shape, device = (-1, settings.group_size), rollout.logp.device
         earned = torch.tensor([v.reward for v in verdicts], device=device)
+        correct = torch.tensor([v.correct for v in verdicts], device=device)
         shaped = earned + overlong_penalty(rollout.lengths, limit, self.algo.overlong)
-        return GradedRollout(rollout, problems, verdicts, shaped.view(shape), (earned > 0).view(shape))
+        return GradedRollout(rollout, problems, verdicts, shaped.view(shape), correct.view(shape))
 
     def _weight_order(self, rollout: Rollout, step: int) -> Tensor | None:
         if not self.algo.requirements.needs_weight_order:

@@ -24,10 +24,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`parsed` is the normalised answer found in the response, or None if none could be read."""
+    """`parsed` is the normalised answer found in the response, or None if none could be read.
+
+    `score` is the reward that a reward function of one's own gave, if there is one.
+    """
 
     outcome: Outcome
     parsed: str | None = None
+    score: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -36,8 +40,8 @@ class Verdict:
 
     @property
     def reward(self) -> float:
-        """1 for a correct answer, 0 for anything else."""
-        return float(self.correct)
+        """The score if there is one, else 1 for a correct answer and 0 for anything else."""
+        return float(self.correct) if self.score is None else self.score
 
 
 def judged(correct: bool, parsed: str) -> Verdict:
