@@ -19,6 +19,7 @@ from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.logprobs import hidden_statistics, response_hidden
 from cppo_lab.models.value_head import Critic
+from cppo_lab.objectives.advantages import zero_variance
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import value_loss
@@ -134,7 +135,10 @@ class Learner:
     def _update(
         self, experience: Experience, rows: Tensor, step: int, factor: float, taken: _Updates
     ) -> None:
-        """One optimizer update on the responses `rows` [N], at `factor` times the learning rate."""
+        """One optimizer update on the responses `rows` [N], at `factor` times the learning rate.
+
+        None is taken where all groups of the rollout have equal rewards and the gradient is zero.
+        """
         settings = self.settings
         mask = experience.loss_mask[rows]
         policy_whole = denominator(mask, self.algo.aggregation)
@@ -161,6 +165,9 @@ class Learner:
                 f"diverged at step {step + 1}, update {self.updates + 1}: "
                 f"loss {total:g}, gradient norm {norm:g}"
             )
+        if norm == 0 and critic_norm == 0 and bool(zero_variance(experience.rewards).all()):
+            # Nothing was learnt from this rollout, and Adam's momentum alone would move the policy.
+            return
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         taken.lr = self.optimizer.param_groups[0]["lr"]

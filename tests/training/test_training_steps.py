@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import loop_for, tiny_config
+from tiny_runs import loop_for, same_weights, tiny_config
 
 from cppo_lab.config.compose import group_options
 from cppo_lab.tasks.grading.answers import grade
@@ -140,6 +141,23 @@ def test_groups_without_variance_are_dropped_when_asked_and_kept_otherwise(outpu
     assert experience.metrics["train/zero_variance_groups"] == pytest.approx(1 - len(varied) / 16)
     keeps = loop_for(tiny_config(output, "algo=grpo", "trainer.prompts_per_step=16"))
     assert keeps.rollouts.collect(0, version=0).live.all()
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.01])
+def test_momentum_alone_moves_nothing(output: Path, bonus: float) -> None:
+    """A rollout without variance: no update, unless the loss has another part."""
+    loop = loop_for(tiny_config(output, "algo=grpo", f"algo.regulariser.entropy_coefficient={bonus}"))
+    experience = loop.rollouts.collect(0, version=0)
+    assert loop.learner.learn(experience, 0)["train/updates"] == 3
+    before = {name: each.clone() for name, each in loop.policy.network.state_dict().items()}
+    alike = {
+        "rewards": torch.ones_like(experience.rewards),
+        "advantages": torch.zeros_like(experience.advantages),
+    }
+    metrics = loop.learner.learn(replace(experience, **alike), 1)
+    assert metrics["train/updates"] == (3 if bonus else 0)
+    assert same_weights(loop.policy.network.state_dict(), before) is (bonus == 0)
+    assert loop.learner.updates == (6 if bonus else 3)
 
 
 def test_refilled_steps_hold_as_many_live_groups_as_asked(output: Path) -> None:
