@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,9 @@ def file_sha256(path: Path) -> str:
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free where `path` is, or will be."""
+    there = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
+    return shutil.disk_usage(there).free

@@ -12,14 +12,18 @@ from rich.text import Text
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
 from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
 from cppo_lab.cli.tune import show_tuned
+from cppo_lab.files import free_bytes
 
 if TYPE_CHECKING:
+    from cppo_lab.config.schema import RunConfig
     from cppo_lab.sweeps.cost import Cost
     from cppo_lab.sweeps.gpu_cost import GpuCost
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
 
     PlanRow = tuple[PlannedRun, str, Cost]
     """A run, its state, and what it would cost."""
+
+_MUCH_DISK = 1 << 30
 
 
 def plan(
@@ -161,12 +165,28 @@ def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> No
         hours = sum(estimate.gpu.h100_hours for _, estimate in waiting if estimate.gpu)
         console().print(f"{done}; at most {count(round(hours))} H100-hours left, one device at a time.")
         return
+    _print_disk(waiting)
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
     left = time_left_text([estimate.time_s for _, estimate in waiting], workers)
     console().print(
         f"{done}; {left} left with {plural(workers, 'run')} in parallel; {plural(policies, 'starting policy')} to "
         f"train first. Times are estimated from: {bases}."
     )
+
+
+def _print_disk(waiting: Sequence[tuple[RunConfig, Cost]]) -> None:
+    """What the checkpoints of the runs will take, where it is much, and whether there is room."""
+    needed = sum(estimate.disk_bytes or 0 for _, estimate in waiting)
+    if needed < _MUCH_DISK:
+        return
+    free = free_bytes(waiting[0][0].paths.output)
+    console().print(
+        f"\nDisk: about {needed / 2**30:.1f} GiB of checkpoints; {free / 2**30:.1f} GiB are free."
+    )
+    if needed > free:
+        console().print(
+            "[yellow]Warning:[/yellow] that is more than is free; give another --output, or run in parts."
+        )
 
 
 def time_left_text(times: Sequence[float | None], workers: int) -> str:

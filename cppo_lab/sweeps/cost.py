@@ -12,11 +12,17 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import cost_key, parameter_count, trained_networks
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
+from cppo_lab.sweeps.core_rate import core_flops
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
 
-# Sustained rate of one processor core and of one GPU in mixed small work, floating-point operations per second.
-_CORE_FLOPS = 2.0e10
+# Sustained rates in floating-point operations per second: of one processor core in the small products of a small model,
+# and of one GPU.
+_SMALL_CORE_FLOPS = 2.0e10
 _GPU_FLOPS = 2.0e14
+_SMALL_MODEL = 10_000_000
+# A larger model's share of the rate at which this machine multiplies matrices: in updates, and in sampling, which reads
+# all weights for every token of a batch. Measured with 134 million parameters and 64 responses at once.
+_TRAINING_SHARE, _SAMPLING_SHARE = 0.7, 0.35
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Cost:
     time_s: float | None
     time_basis: str
     memory_bytes: int | None
+    disk_bytes: int | None
     gpu: GpuCost | None = None
 
 
@@ -51,7 +58,9 @@ def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
     elif gpu is not None:
         time_s, basis = gpu.h100_hours * 3600 / gpu.devices, "FLOP model of H100s"
     elif parameters is not None:
-        time_s, basis = _estimated_time(config, parameters, trained), "FLOP model"
+        is_measured = parameters >= _SMALL_MODEL and resolved_device(trainer.device) == "cpu"
+        time_s = _estimated_time(config, parameters, trained)
+        basis = "FLOP model at the measured rate of this machine" if is_measured else "FLOP model"
     else:
         time_s, basis = None, "unknown model size"
     return Cost(
@@ -62,6 +71,7 @@ def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
         time_s=time_s,
         time_basis=basis,
         memory_bytes=_planned_memory(config, parameters, gpu),
+        disk_bytes=disk_bytes(config),
         gpu=gpu,
     )
 
@@ -79,13 +89,31 @@ def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
     evaluations = 1 + trainer.steps // trainer.evaluate_every
     problems = trainer.evaluation_problems or config.task.heldout_count
     judged = evaluations * problems * config.task.heldout_sampling.samples
-    sampled = rollouts * per_rollout + judged * per_rollout
     # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
-    operations = 2 * parameters * (sampled + rollouts * per_rollout * (1 + 3 * trainer.epochs))
-    rate = _GPU_FLOPS if resolved_device(trainer.device) == "cuda" else _CORE_FLOPS * trainer.threads
+    sampling = 2 * parameters * (rollouts + judged) * per_rollout
+    training = 2 * parameters * rollouts * per_rollout * (1 + 3 * trainer.epochs)
+    sampling_rate, training_rate = _rates(config, parameters)
     # At a hundred thousand parameters the interpreter, not arithmetic, sets the pace: about 20 ms per update.
     overhead = 0.02 * trainer.steps * trainer.updates_per_step
-    return operations / rate + overhead
+    return sampling / sampling_rate + training / training_rate + overhead
+
+
+def _rates(config: RunConfig, parameters: int) -> tuple[float, float]:
+    """Operations per second in sampling and in updates."""
+    if resolved_device(config.trainer.device) == "cuda":
+        return _GPU_FLOPS, _GPU_FLOPS
+    threads = config.trainer.threads
+    if parameters < _SMALL_MODEL:
+        return _SMALL_CORE_FLOPS * threads, _SMALL_CORE_FLOPS * threads
+    return core_flops() * threads * _SAMPLING_SHARE, core_flops() * threads * _TRAINING_SHARE
+
+
+def disk_bytes(config: RunConfig) -> int | None:
+    """What a finished run keeps on disk, but for logs: float32 weights of the last and the best checkpoint, and the
+    optimizer's moments. None for a model of unknown size.
+    """
+    parameters = parameter_count(config)
+    return None if parameters is None else 4 * parameters * (2 + 2 * trained_networks(config))
 
 
 def step_times(output: Path) -> dict[str, float]:

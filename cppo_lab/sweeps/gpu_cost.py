@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import trained_networks
 from cppo_lab.models.config import PretrainedModel
+from cppo_lab.models.device import resolved_device
 from cppo_lab.models.shapes import ModelShape, known_shape
 
-# Models with fewer parameters are planned for the CPU.
-_GPU_SCALE = 100_000_000
+# Models with fewer parameters are planned for the CPU; without a GPU, those with fewer than the second number too.
+_GPU_SCALE, _CPU_SCALE = 100_000_000, 1_000_000_000
 _H100_FLOPS = 989e12
 """Dense bfloat16 rate of an H100 SXM5 (its data sheet), floating-point operations per second."""
 _TRAINING_UTILISATION = 0.35
@@ -87,7 +88,9 @@ def gpu_cost(config: RunConfig, prompt_tokens: int, rollouts: int) -> GpuCost | 
     shape = known_shape(model.path) if isinstance(model, PretrainedModel) else None
     if not isinstance(model, PretrainedModel) or shape is None or shape.parameters < _GPU_SCALE:
         return None
-    if config.trainer.device == "cpu":
+    if config.trainer.device == "cpu" or (
+        shape.parameters < _CPU_SCALE and resolved_device(config.trainer.device) == "cpu"
+    ):
         return None
     trainer = config.trainer
     per_response = prompt_tokens + config.task.response_limit

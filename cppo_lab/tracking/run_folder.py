@@ -8,7 +8,7 @@ profiles.jsonl  divergence and masking by position
 agreement.jsonl mask overlap: which of the same tokens other rules would mask
 masked_tokens.json  what the mask hit, over all steps up to the last checkpoint
 samples/        some graded training responses of every step
-checkpoints/    step_N (last, with trainer state) and best_step_N, in Hugging Face format
+checkpoints/    step_N (last, with trainer state) and best_step_N (N > 0), in Hugging Face format
 """
 
 from __future__ import annotations

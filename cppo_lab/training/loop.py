@@ -92,7 +92,7 @@ class TrainingLoop:
     def run(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
         if not self._resume():
-            self._log(0, self._evaluate_and_keep_best(), {})
+            self._log(0, self.held_out.evaluate(self.learner.updates).metrics("heldout"), {})
             self._checkpoint()
         while self.step < self.settings.steps:
             metrics, timings = self._train_step()

@@ -16,7 +16,8 @@ from cppo_lab.config.size import cost_key, parameter_count, state_bytes
 from cppo_lab.errors import UserError
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
-from cppo_lab.sweeps.cost import cost
+from cppo_lab.sweeps.core_rate import core_flops
+from cppo_lab.sweeps.cost import Cost, cost
 from cppo_lab.tasks.chain import VOCABULARY
 
 SETS_THE_TIME = [
@@ -56,6 +57,33 @@ def test_measured_times_are_those_of_runs_that_are_alike(tmp_path: Path) -> None
     assert cost(compose_run([output, "trainer.steps=20", "seed=4"])).time_s == pytest.approx(100.0)
     other = cost(compose_run([output, "trainer.steps=20", "trainer.group_size=4"]))
     assert other.time_basis == "FLOP model"
+
+
+def test_a_model_of_millions_is_planned_at_the_rate_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cppo_lab.sweeps.cost.parameter_count", lambda _config: 134_000_000)
+    run = ["task=gsm8k", "model=pretrained", "model.path=some/model", "trainer.device=cpu", "trainer.steps=2"]
+
+    def planned(rate: float) -> Cost:
+        monkeypatch.setattr("cppo_lab.sweeps.cost.core_flops", lambda: rate)
+        return cost(compose_run([*run, f"paths.output='{tmp_path}'"]))
+
+    slow, fast = planned(1e10), planned(1e11)
+    assert "measured rate of this machine" in fast.time_basis
+    assert slow.time_s is not None
+    assert fast.time_s is not None
+    assert fast.time_s > 3600, "a step of 256 responses of up to 192 tokens takes an hour on a core"
+    assert 9 < slow.time_s / fast.time_s <= 10
+    # Two checkpoints of float32 weights, one of them with two moments.
+    assert fast.disk_bytes == 134_000_000 * 16
+
+
+def test_the_rate_of_a_core_is_measured_once_and_leaves_the_threads_as_they_were() -> None:
+    threads = torch.get_num_threads()
+    assert 1e8 < core_flops() < 1e13
+    assert core_flops() == core_flops()
+    assert torch.get_num_threads() == threads
 
 
 def test_refilled_prompts_count_as_often_as_they_may_be_sampled() -> None:
