@@ -1,11 +1,12 @@
-"""The lab's decoder and transformers' Qwen3 in turns: sampling a rollout, and the passes of one update.
+"""The lab's decoder and that of transformers in turns: sampling a rollout, and the passes of one update.
 
     python benchmarks/decoder.py                          three sizes of the ladder
     python benchmarks/decoder.py --models s --json results.json
+    python benchmarks/decoder.py --models outputs/models/smollm2-135m --prompts 8 --repeats 3
 
-Random weights and prompts of the embedded task in float32: `--prompts` of them, `--group` responses to each. An update
-is forward, log-probabilities and backward of two groups, other ones each turn. Medians over `--repeats` turns after one
-that does not count.
+Random weights, or those of a model's folder, and prompts of the embedded task in float32: `--prompts` of them,
+`--group` responses to each. An update is forward, log-probabilities and backward of two groups, other ones each turn.
+Medians over `--repeats` turns after one that does not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +26,7 @@ from cppo_lab.config.compose import compose_run
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.implementation import implement
-from cppo_lab.models.loading import Policy
+from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.models.logprobs import token_statistics
 from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
@@ -40,7 +42,12 @@ Turn = Callable[[int], object]
 
 
 def policies(model: str, device: str) -> dict[str, Policy]:
-    """The same random weights by both implementations."""
+    """The same weights by both implementations."""
+    if Path(model).is_dir():
+        pretrained = load_policy(model, device=device)
+        ours = copy.deepcopy(pretrained.network)
+        implement(ours, "lab")
+        return {"transformers": pretrained, "lab": replace(pretrained, network=ours)}
     config = compose_run([f"model={model}", "model.implementation=transformers"]).model
     assert isinstance(config, ScratchModel)
     tokenizer = vocabulary_tokenizer(VOCABULARY)
@@ -84,7 +91,9 @@ def medians(turns: dict[str, Turn], repeats: int) -> dict[str, float]:
 def main() -> None:
     """Run the comparison and print it as a table."""
     parser = argparse.ArgumentParser(description="The lab's decoder against transformers.")
-    parser.add_argument("--models", nargs="+", default=["s", "m", "l"], help="rungs of the ladder")
+    parser.add_argument(
+        "--models", nargs="+", default=["s", "m", "l"], help="rungs of the ladder, or folders"
+    )
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=15)
@@ -94,10 +103,10 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(options.threads)
     device = resolved_device("auto")
-    print(f"{'model':6}{'what':12}{'transformers':>14}{'lab':>10}{'ratio':>8}")
+    print(f"{'model':13}{'what':12}{'transformers':>14}{'lab':>10}{'ratio':>8}")
     results = []
     for model in options.models:
-        config = compose_run([f"model={model}"])
+        config = compose_run([] if Path(model).is_dir() else [f"model={model}"])
         both = policies(model, device)
         problems = config.task.build().training_problems(0, options.prompts, 0)
         prompts = [both["lab"].prompt_ids(p.prompt) for p in problems for _ in range(options.group)]
@@ -111,11 +120,10 @@ def main() -> None:
         ):
             found = medians(turns, options.repeats)
             ratio = found["transformers"] / found["lab"]
-            print(
-                f"{model:6}{what:12}{1e3 * found['transformers']:11.1f} ms{1e3 * found['lab']:7.1f} ms{ratio:8.2f}",
-                flush=True,
-            )
-            results.append({"model": model, "what": what, "seconds": found, "ratio": ratio})
+            theirs_ms, ours_ms = 1e3 * found["transformers"], 1e3 * found["lab"]
+            name = Path(model).name
+            print(f"{name[:12]:13}{what:12}{theirs_ms:11.1f} ms{ours_ms:7.1f} ms{ratio:8.2f}", flush=True)
+            results.append({"model": name, "what": what, "seconds": found, "ratio": ratio})
     if options.json is not None:
         about = {"device": f"{device} ({device_name(device)})", "threads": options.threads}
         content = {**about, "versions": versions(), "results": results}

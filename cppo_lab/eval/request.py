@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.eval.lm_eval import LmEvalGsm8k, lm_eval_protocol
+from cppo_lab.models.config import Implementation
 from cppo_lab.models.folders import check_model_folder, is_local
 from cppo_lab.rollouts.engine_config import engines
 from cppo_lab.tasks.asking import QUESTION, AnswerForm, Asking, default_asking
@@ -32,10 +33,13 @@ _CHAIN_STEPS = 4
 
 @dataclass(frozen=True)
 class TrainedWith:
-    """How a run's problems were asked, None where they are prompts already, and its response length limit if known."""
+    """How a run's problems were asked, None where they are prompts already, its response length limit if known, and who
+    computed the model.
+    """
 
     asking: Asking | None
     response_limit: int | None
+    implementation: Implementation = "transformers"
 
 
 @dataclass(frozen=True)
@@ -327,7 +331,10 @@ def _trained_with(info: Mapping[str, Any], config: Mapping[str, Any]) -> Trained
     asked, is_pretrained = info.get("asked"), config["model"]["kind"] == "pretrained"
     # The record of an earlier version does not say; it asked every model alike.
     usual = default_asking(is_pretrained) if "asked" not in info else None
-    return TrainedWith(usual if asked is None else Asking(**asked), info.get("response_limit"))
+    implementation = config["model"].get("implementation", "transformers")
+    return TrainedWith(
+        usual if asked is None else Asking(**asked), info.get("response_limit"), implementation
+    )
 
 
 def model_identity(request: EvaluationRequest) -> dict[str, Any]:

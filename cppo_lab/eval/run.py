@@ -161,7 +161,9 @@ def _engine(request: EvaluationRequest) -> tuple[TextEngine, PreTrainedTokenizer
     from cppo_lab.models.loading import ModelSource
 
     config = engines[request.engine].for_evaluation(request.batch_size)
-    source = ModelSource(request.model, request.revision, resolved_device(request.device))
+    is_float32 = request.dtype == "float32"
+    implementation = request.trained.implementation if request.trained and is_float32 else "transformers"
+    source = ModelSource(request.model, request.revision, resolved_device(request.device), implementation)
     served = config.serve(source, cast(Dtype, request.dtype))
     return LocalTextEngine(request.engine, request.dtype, served), served.tokenizer
 

@@ -85,7 +85,15 @@ class PretrainedModel(Group):
     revision: str | None
     dtype: Dtype
     gradient_checkpointing: bool
-    implementation: Literal["transformers"] = "transformers"
+    implementation: Implementation = "transformers"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PretrainedModel:
+        if self.implementation == "lab" and self.dtype != "float32":
+            raise ValueError(f"dtype = {self.dtype}: must be float32 for model.implementation = lab")
+        if self.implementation == "lab" and self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing = true: must be false for model.implementation = lab")
+        return self
 
 
 ModelConfig = ScratchModel | PretrainedModel

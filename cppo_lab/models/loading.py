@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.errors import UserError, first_line
-from cppo_lab.models.config import Dtype, ModelConfig, PretrainedModel
+from cppo_lab.models.config import Dtype, Implementation, ModelConfig, PretrainedModel
 from cppo_lab.models.folders import check_model_folder, is_local
 from cppo_lab.tasks.asking import AskedModel
 
@@ -26,11 +26,12 @@ _HEAD_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A local folder or a hub id (at `revision`), and the device that its model is put on."""
+    """A local folder or a hub id (at `revision`), the device that its model is put on, and who computes it there."""
 
     path: str
     revision: str | None = None
     device: str = "cpu"
+    implementation: Implementation = "transformers"
 
 
 def end_tokens(generation_config: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.models.config import Dtype
 from cppo_lab.models.context import context_length
+from cppo_lab.models.implementation import implement
 from cppo_lab.models.loading import ModelSource, Policy, load_policy
 from cppo_lab.rollouts.rollout import Sampler
 
@@ -34,6 +35,7 @@ class ServedModel:
 def serve(config: EngineConfig, source: ModelSource, dtype: Dtype) -> ServedModel:
     """Load the policy at `source` and let an engine built by `config` sample from it. Raises UserError."""
     policy = load_policy(source.path, revision=source.revision, device=source.device)
+    implement(policy.network, source.implementation)
     return serve_policy(config, replace(policy, dtype=dtype), source)
 
 

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from cppo_lab.config.identity import starting_policy_id
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.errors import UserError
 from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.implementation import implement
@@ -90,7 +91,7 @@ def _untrained(config: RunConfig, task: Task) -> Policy:
     """The model before its warm-up, on the run's device."""
     model, device = config.model, resolved_device(config.trainer.device)
     if isinstance(model, PretrainedModel):
-        return replace(load_policy(model.path, revision=model.revision, device=device), dtype=model.dtype)
+        return _computed(load_policy(model.path, revision=model.revision, device=device), model)
     from cppo_lab.models.scratch import scratch_policy
 
     tokenizer = scratch_tokenizer(model, config.task, task)
@@ -117,8 +118,17 @@ def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: P
         implement(policy.network, config.model.implementation)
         return policy
     policy = load_policy(path, revision=start.revision if checkpoint is None else None, device=device)
-    if config.model.gradient_checkpointing:
+    return _computed(policy, config.model)
+
+
+def _computed(policy: Policy, model: PretrainedModel) -> Policy:
+    """A pretrained policy, computed as its configuration says. Raises UserError where the lab's decoder cannot."""
+    try:
+        implement(policy.network, model.implementation)
+    except ValueError as error:
+        raise UserError(f"model.implementation={model.implementation}: {error}.") from error
+    if model.gradient_checkpointing:
         network = policy.network
         # transformers 5.20 gave it the new name.
         getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()
-    return replace(policy, dtype=config.model.dtype)
+    return replace(policy, dtype=model.dtype)

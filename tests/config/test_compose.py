@@ -174,6 +174,10 @@ BAD = [
         ["task=dapo_math", "model=pretrained", "model.path=x", "warmup=cold_start"],
         ["warmup.steps=10", "warmup=none", "dapo_math"],
     ),
+    (
+        ["model=smollm2_135m", "task=gsm8k", "model.dtype=bfloat16"],
+        ["model.dtype=bfloat16", "float32 for model.implementation = lab"],
+    ),
     (["task=dapo_math"], ["model.kind=scratch", "pretrained", "dapo_math"]),
     (["recipe=qwen3"], ["recipe=qwen3", "qwen3_1.7b_base", "none"]),
     (["recipe=_paper"], ["recipe=_paper", "unknown"]),

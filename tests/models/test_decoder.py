@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import engine_for, tiny_config
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from cppo_lab.config.compose import compose_run
@@ -30,20 +32,38 @@ from cppo_lab.tasks.chain import VOCABULARY, ChainTask
 TOKENIZER = vocabulary_tokenizer(VOCABULARY)
 
 
-def exact_norm(module: Qwen3RMSNorm, x: Tensor) -> Tensor:
+def exact_norm(module: Qwen3RMSNorm | LlamaRMSNorm, x: Tensor) -> Tensor:
     scale = (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
     return module.weight * (x * scale)
 
 
+def llama_of(config: Any) -> nn.Module:
+    """A Llama model of the same shape, whose heads are not normed."""
+    shared = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    more = (
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "max_position_embeddings",
+    )
+    sizes = {key: getattr(config, key) for key in (*shared, *more)}
+    torch.manual_seed(1)
+    # A padding token that is the end token, as SmolLM2 has it.
+    return LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=1, eos_token_id=1, rope_theta=1e5)).eval()
+
+
 @functools.cache
 def pair(
-    model: str = "s", dtype: torch.dtype = torch.float64, kv_heads: int = 2
+    model: str = "s", dtype: torch.dtype = torch.float64, kv_heads: int = 2, is_llama: bool = False
 ) -> tuple[nn.Module, nn.Module]:
     """The same random weights, computed by transformers and by the lab. No norm's weight is 1."""
     theirs_alone = (f"model.kv_heads={kv_heads}", "model.implementation=transformers")
     config = compose_run([f"model={model}", *theirs_alone]).model
     assert isinstance(config, ScratchModel)
     theirs: nn.Module = scratch_policy(config, TOKENIZER, 1)
+    if is_llama:
+        theirs = llama_of(theirs.config)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -52,7 +72,7 @@ def pair(
     theirs = theirs.to(dtype)
     if dtype == torch.float64:
         for module in theirs.modules():
-            if isinstance(module, Qwen3RMSNorm):
+            if isinstance(module, Qwen3RMSNorm | LlamaRMSNorm):
                 # transformers norms in float32 whatever the dtype.
                 module.forward = functools.partial(exact_norm, module)  # type: ignore[method-assign]
     ours = copy.deepcopy(theirs)
@@ -106,11 +126,12 @@ SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=3).flatmap(
 )
 
 
-@given(SHAPES)
+@pytest.mark.parametrize("is_llama", [False, True], ids=["qwen3", "llama"])
+@given(shape=SHAPES)
 def test_states_and_gradients_are_those_of_transformers(
-    shape: tuple[list[int], list[int], list[int], int],
+    is_llama: bool, shape: tuple[list[int], list[int], list[int], int]
 ) -> None:
-    theirs, ours = pair()
+    theirs, ours = pair(is_llama=is_llama)
     inputs = batch(*shape)
     expected, expected_gradients = states_and_gradients(theirs, *inputs)
     found, gradients = states_and_gradients(ours, *inputs)
@@ -121,9 +142,10 @@ def test_states_and_gradients_are_those_of_transformers(
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-11 * scale)
 
 
+@pytest.mark.parametrize("is_llama", [False, True], ids=["qwen3", "llama"])
 @pytest.mark.parametrize("kv_heads", [1, 4])
-def test_heads_may_share_keys_in_any_number(kv_heads: int) -> None:
-    theirs, ours = pair(kv_heads=kv_heads)
+def test_heads_may_share_keys_in_any_number(kv_heads: int, is_llama: bool) -> None:
+    theirs, ours = pair(kv_heads=kv_heads, is_llama=is_llama)
     tokens, mask, width = batch([4, 2], [2, 3], [5, 1, 7], 3)
     expected, expected_gradients = states_and_gradients(theirs, tokens, mask, width)
     found, gradients = states_and_gradients(ours, tokens, mask, width)
@@ -197,6 +219,7 @@ def test_states_are_not_differentiated_twice() -> None:
         first.sum().backward()
 
 
+@pytest.mark.parametrize("is_llama", [False, True], ids=["qwen3", "llama"])
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     steps=st.integers(1, 6),
@@ -204,9 +227,9 @@ def test_states_are_not_differentiated_twice() -> None:
     data=st.data(),
 )
 def test_growing_sequences_have_the_logits_of_whole_ones(
-    lengths: list[int], steps: int, seed: int, data: st.DataObject
+    is_llama: bool, lengths: list[int], steps: int, seed: int, data: st.DataObject
 ) -> None:
-    theirs, ours = pair()
+    theirs, ours = pair(is_llama=is_llama)
     copies = [data.draw(st.integers(1, 3)) for _ in lengths]
     tokens, mask, width = batch(lengths, copies, [steps], seed)
     prompts, prompt_mask = tokens[:, :width], mask[:, :width]

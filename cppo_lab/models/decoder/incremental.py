@@ -1,4 +1,4 @@
-"""Sampling with a Qwen3 decoder: a static cache of keys and values, and every prompt computed once."""
+"""Sampling with a Qwen3 or Llama decoder: a static cache of keys and values, and every prompt computed once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cppo_lab.models.decoder.layers import attention, gated, product, rms_norm, rotated, rotation
 from cppo_lab.models.decoder.packing import packed, rounded_up
-from cppo_lab.models.decoder.trunk import Trunk
+from cppo_lab.models.decoder.trunk import Kept, Trunk
 from cppo_lab.models.decoder.weights import LayerWeights, layers_in, parameters_of, sizes_of
 
 
@@ -35,11 +35,13 @@ class IncrementalDecoder:
     def _prefill(self, prompts: Tensor, mask: Tensor, room: int) -> Tensor:
         batch = packed(prompts, mask, self._length)
         trunk = Trunk(batch, self._sizes, self._parameters[0].dtype)
-        states, layers, _ = trunk.forward(self._parameters)
-        for kept in layers:
+
+        def cache(kept: Kept) -> None:
             of_prompts = kept.attended[0]
             self._keys.append(self._grown(trunk.attention.repeated(of_prompts.key), room))
             self._values.append(self._grown(trunk.attention.repeated(of_prompts.value), room))
+
+        states, _ = trunk.forward(self._parameters, cache)
         return product(states[batch.source[:, 0]], self._head)
 
     def _grown(self, found: Tensor, room: int) -> Tensor:
@@ -76,8 +78,9 @@ class IncrementalDecoder:
         attention_input, *_ = rms_norm(x, weights.before_attention, sizes.eps)
         projected = product(attention_input, weights.query_key_value).view(len(x), -1, sizes.head_dim)
         heads, value = projected.split([sizes.heads + sizes.kv_heads, sizes.kv_heads], dim=1)
-        normed, *_ = rms_norm(heads, weights.head_norm, sizes.eps)
-        query, key = rotated(normed, *rotations).split([sizes.heads, sizes.kv_heads], dim=1)
+        if weights.head_norm is not None:
+            heads, *_ = rms_norm(heads, weights.head_norm, sizes.eps)
+        query, key = rotated(heads, *rotations).split([sizes.heads, sizes.kv_heads], dim=1)
         keys[:, self._length] = key.reshape(len(keys), -1)
         values[:, self._length] = value.reshape(len(values), -1)
         scaled = (query * sizes.scale).view(len(keys), -1, sizes.head_dim)

@@ -1,4 +1,4 @@
-"""The parts of a Qwen3 decoder layer, each a forward function with the backward function that undoes it.
+"""The parts of a Qwen3 or Llama decoder layer, each a forward function with the backward function that undoes it.
 
 N is the number of packed tokens, d a width. A backward function takes the gradient of the forward's result, what the
 forward kept, and returns gradients in the order of its arguments.

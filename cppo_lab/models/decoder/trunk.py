@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ class Kept:
 
     first: _Normed
     attention_input: Tensor
-    heads: _Normed
+    heads: _Normed | None
     attended: Sequence[Attended]
     mixed: Tensor
     second: _Normed
@@ -60,29 +60,33 @@ class Kept:
 
 
 class Trunk:
-    """The decoder of a Qwen3 model over one packed batch of N tokens, with states of width d."""
+    """The decoder of a Qwen3 or Llama model over one packed batch of N tokens, with states of width d."""
 
     def __init__(self, batch: Packed, sizes: Sizes, dtype: torch.dtype) -> None:
         self.batch, self.sizes = batch, sizes
         self.attention = Attention(batch, sizes, dtype)
         self._cos, self._sin = rotation(batch.positions, sizes.head_dim, sizes.rope_theta, dtype)
 
-    def forward(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Kept], _Normed]:
-        """The states [N, d] after the last norm, and what the backward pass needs."""
+    def forward(
+        self, parameters: Sequence[Tensor], on_layer: Callable[[Kept], None] = lambda _kept: None
+    ) -> tuple[Tensor, _Normed]:
+        """The states [N, d] after the last norm, and what that norm keeps; `on_layer` gets what each layer keeps."""
         x = parameters[0].index_select(0, self.batch.tokens)
-        layers = []
         for weights in layers_in(parameters, self.sizes):
             x, kept = self._layer(x, weights)
-            layers.append(kept)
+            on_layer(kept)
         states, *last = rms_norm(x, parameters[-1], self.sizes.eps)
-        return states, layers, _Normed(*last)
+        return states, _Normed(*last)
 
     def _layer(self, x: Tensor, weights: LayerWeights) -> tuple[Tensor, Kept]:
         sizes = self.sizes
         attention_input, *first = rms_norm(x, weights.before_attention, sizes.eps)
         projected = product(attention_input, weights.query_key_value).view(len(x), -1, sizes.head_dim)
         unnormed, value = projected.split([sizes.heads + sizes.kv_heads, sizes.kv_heads], dim=1)
-        normed, *heads = rms_norm(unnormed, weights.head_norm, sizes.eps)
+        normed, heads = unnormed, None
+        if weights.head_norm is not None:
+            normed, *norm = rms_norm(unnormed, weights.head_norm, sizes.eps)
+            heads = _Normed(*norm)
         query, key = rotated(normed, self._cos, self._sin).split([sizes.heads, sizes.kv_heads], dim=1)
         mixed, attended = self.attention.forward(query * sizes.scale, key, value)
         x = x + product(mixed, weights.output)
@@ -92,7 +96,7 @@ class Trunk:
         kept = Kept(
             _Normed(*first),
             attention_input,
-            _Normed(*heads),
+            heads,
             attended,
             mixed,
             _Normed(*second),
@@ -131,8 +135,9 @@ class Trunk:
             of_mixed.view(len(grad), -1, sizes.head_dim), kept.attended
         )
         of_rotated = torch.cat([query.mul_(sizes.scale), key], dim=1)
-        of_normed = rotated_backward(of_rotated, self._cos, self._sin)
-        of_unnormed, head_norm = kept.heads.backward(of_normed, weights.head_norm)
+        of_unnormed, head_norm = rotated_backward(of_rotated, self._cos, self._sin), None
+        if kept.heads is not None and weights.head_norm is not None:
+            of_unnormed, head_norm = kept.heads.backward(of_unnormed, weights.head_norm)
         of_projected = torch.cat([of_unnormed, value], dim=1).flatten(1)
         of_input, query_key_value = product_backward(
             of_projected, kept.attention_input, weights.query_key_value
@@ -148,8 +153,9 @@ class _States(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, trunk: Trunk, *parameters: Tensor) -> Tensor:
-        states, *ctx.kept = trunk.forward(parameters)
-        ctx.trunk = trunk
+        layers: list[Kept] = []
+        states, last = trunk.forward(parameters, layers.append)
+        ctx.trunk, ctx.kept = trunk, (layers, last)
         ctx.save_for_backward(*parameters)
         return states
 

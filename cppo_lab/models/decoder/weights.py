@@ -1,4 +1,4 @@
-"""The weights and sizes of a dense Qwen3 model of transformers, as the decoder reads them."""
+"""The weights and sizes of a dense Qwen3 or Llama model of transformers, as the decoder reads them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PER_LAYER = 11
-
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a Qwen3 configuration says besides the shapes of its weights."""
+    """What a configuration says besides the shapes of the weights. Qwen3 norms its heads, and Llama does not."""
 
     heads: int
     kv_heads: int
@@ -23,6 +21,7 @@ class Sizes:
     rope_theta: float
     padding: int | None
     """The token whose embedding gets no gradient as an input, as in transformers."""
+    norms_heads: bool
 
     @property
     def repeats(self) -> int:
@@ -39,12 +38,12 @@ class Sizes:
 class LayerWeights:
     """A decoder layer's weights: one matrix for the three projections of attention, and one for gate and up.
 
-    `head_norm` [heads + kv_heads, head_dim] weights the norm of each query and key head.
+    `head_norm` [heads + kv_heads, head_dim] weights the norm of each query and key head, where heads are normed.
     """
 
     before_attention: Tensor
     query_key_value: Tensor
-    head_norm: Tensor
+    head_norm: Tensor | None
     output: Tensor
     before_feed_forward: Tensor
     gate_up: Tensor
@@ -52,8 +51,9 @@ class LayerWeights:
 
 
 def sizes_of(network: nn.Module) -> Sizes:
-    """The sizes of a `Qwen3ForCausalLM`."""
+    """The sizes of a `Qwen3ForCausalLM` or a `LlamaForCausalLM`."""
     config: Any = network.config
+    model: Any = network.model
     return Sizes(
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
@@ -61,11 +61,12 @@ def sizes_of(network: nn.Module) -> Sizes:
         eps=config.rms_norm_eps,
         rope_theta=config.rope_parameters["rope_theta"],
         padding=config.pad_token_id,
+        norms_heads=hasattr(model.layers[0].self_attn, "q_norm"),
     )
 
 
 def parameters_of(network: nn.Module) -> list[Tensor]:
-    """The decoder's parameters: the embedding, eleven of each layer, and the last norm."""
+    """The decoder's parameters: the embedding, nine or (where heads are normed) eleven of each layer, the last norm."""
     model: Any = network.model
     found = [model.embed_tokens.weight]
     for layer in model.layers:
@@ -75,30 +76,32 @@ def parameters_of(network: nn.Module) -> list[Tensor]:
             attention.q_proj.weight,
             attention.k_proj.weight,
             attention.v_proj.weight,
-            attention.q_norm.weight,
-            attention.k_norm.weight,
             attention.o_proj.weight,
             layer.post_attention_layernorm.weight,
             mixer.gate_proj.weight,
             mixer.up_proj.weight,
             mixer.down_proj.weight,
         ]
+        if hasattr(attention, "q_norm"):
+            found += [attention.q_norm.weight, attention.k_norm.weight]
     return [*found, model.norm.weight]
 
 
 def layers_in(parameters: Sequence[Tensor], sizes: Sizes) -> list[LayerWeights]:
     """The layers' weights in `parameters`, as `parameters_of` lists them, joined."""
     layers = []
-    for start in range(1, len(parameters) - 1, _PER_LAYER):
-        of_layer = parameters[start : start + _PER_LAYER]
-        first, query, key, value, query_norm, key_norm, output, second, gate, up, down = of_layer
+    count = 11 if sizes.norms_heads else 9
+    for start in range(1, len(parameters) - 1, count):
+        first, query, key, value, output, second, gate, up, down, *norms = parameters[start : start + count]
+        head_norm = None
+        if sizes.norms_heads:
+            query_norm, key_norm = norms
+            head_norm = torch.cat([query_norm.expand(sizes.heads, -1), key_norm.expand(sizes.kv_heads, -1)])
         layers.append(
             LayerWeights(
                 before_attention=first,
                 query_key_value=torch.cat([query, key, value]),
-                head_norm=torch.cat(
-                    [query_norm.expand(sizes.heads, -1), key_norm.expand(sizes.kv_heads, -1)]
-                ),
+                head_norm=head_norm,
                 output=output,
                 before_feed_forward=second,
                 gate_up=torch.cat([gate, up]),
@@ -109,16 +112,17 @@ def layers_in(parameters: Sequence[Tensor], sizes: Sizes) -> list[LayerWeights]:
 
 
 def gradients_in(layer: LayerWeights, sizes: Sizes) -> list[Tensor]:
-    """The gradients of a layer's eleven parameters, from those of its joined weights."""
+    """The gradients of a layer's parameters, from those of its joined weights."""
     widths = [sizes.heads * sizes.head_dim, *[sizes.kv_heads * sizes.head_dim] * 2]
-    query_norm, key_norm = layer.head_norm.split([sizes.heads, sizes.kv_heads])
+    norms = ()
+    if layer.head_norm is not None:
+        norms = tuple(norm.sum(0) for norm in layer.head_norm.split([sizes.heads, sizes.kv_heads]))
     return [
         layer.before_attention,
         *layer.query_key_value.split(widths),
-        query_norm.sum(0),
-        key_norm.sum(0),
         layer.output,
         layer.before_feed_forward,
         *layer.gate_up.chunk(2),
         layer.down,
+        *norms,
     ]
