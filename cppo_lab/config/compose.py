@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cppo_lab.config.default_choices import CONFIG_NAME
+from cppo_lab.config.other_names import key_hint
 from cppo_lab.config.overrides import how_to_quote, parse, plugins_named, quoted
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.schema_errors import schema_sentence
-from cppo_lab.errors import UserError, near_miss, one_of
+from cppo_lab.errors import UserError, one_of
 from cppo_lab.objectives.named import BASE
 from cppo_lab.objectives.spec import neutral_tree
 from cppo_lab.paths import conf_dir
@@ -117,13 +118,21 @@ def _sorted_out(overrides: Sequence[str], config_dir: Path | None) -> tuple[list
         if key in known_groups and not override.is_delete():
             options = group_options(key, config_dir)
             if override.value() not in options:
-                raise one_of(key, text.partition("=")[2], options)
+                raise _unknown_choice(key, text.partition("=")[2], options)
         is_change = override.is_add() or override.is_force_add() or override.is_delete()
         if is_change or key in known_groups or "/" in key or "@" in text or key.startswith("hydra."):
             choices.append(text)
         else:
             values.append(override)
     return values, choices
+
+
+def _unknown_choice(group: str, value: str, options: Sequence[str]) -> UserError:
+    refused = one_of(group, value, options)
+    if group in ("model", "task") and ("/" in value or "." in value):
+        choice = "pretrained" if group == "model" else "custom"
+        return UserError(f"{refused} If it is yours, give {group}={choice} {group}.path={value}.")
+    return refused
 
 
 def _parsed(overrides: Sequence[str]) -> list[Any]:
@@ -151,7 +160,7 @@ def _set_value(config: DictConfig, override: Any) -> None:
             OmegaConf.update(config, key, override.value(), merge=True)
         except (ConfigAttributeError, ConfigKeyError) as error:
             known = [*(known for known, _ in _entries(OmegaConf.to_container(config))), *groups()]
-            raise UserError(f"{key}: unknown key.{near_miss(key, known)}") from error
+            raise UserError(f"{key}: unknown key.{key_hint(key, known)}") from error
 
 
 def _resolved(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

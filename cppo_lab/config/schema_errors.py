@@ -46,7 +46,17 @@ def schema_sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
         return f"{key}: needs a value; give {key}=…"
     if kind == "union_tag_invalid":
         return f"{key}.kind={detail['ctx']['tag']}: allowed are {detail['ctx']['expected_tags']}."
+    if kind in ("model_type", "model_attributes_type", "dict_type") and isinstance(value, int | float | str):
+        return _group_sentence(path, value, tree)
     return f"{key}={'null' if value is None else value}: {_requirement(detail)}."
+
+
+def _group_sentence(path: Sequence[str], value: float | str, tree: Mapping[str, Any]) -> str:
+    key = ".".join(path)
+    if key == "seeds":
+        streams = "is a group of keys, one per random stream"
+        return f"seeds={value}: {streams}; for several runs, sweep seed=range(0,{value})."
+    return f"{key}={value}: is a group of keys; set those within it, {key}.KEY=…"
 
 
 def _rule_sentence(path: Sequence[str], sentence: str, tree: Mapping[str, Any]) -> str:
