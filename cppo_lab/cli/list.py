@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cppo_lab.cli.console import console, count, print_json, seconds, table
+from cppo_lab.cli.console import console, count, print_json, table
+from cppo_lab.cli.list_runs import runs
 from cppo_lab.cli.options import AsJson, ConfigDir, Output, Plugins
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.paths import output_root
@@ -34,6 +35,13 @@ class Kind(StrEnum):
 
 def list_(
     what: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="runs: only those with these settings, `key=value`, such as `algo=grpo status=finished`.",
+            show_default=False,
+        ),
+    ] = None,
     diff: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -51,6 +59,7 @@ def list_(
 
     * `cppo-lab list methods`
     * `cppo-lab list methods --diff dppo_topk_tv cppo`
+    * `cppo-lab list runs algo=cppo trainer.lr=1e-4 status=finished`
     * `cppo-lab list runs --json`
     """
     load_plugins(plugins or [])
@@ -58,13 +67,15 @@ def list_(
         raise UserError(f"--config-dir {config_dir}: no such folder.")
     if diff is not None and what != Kind.methods:
         raise UserError(f"--diff {' '.join(diff)}: only methods can be compared (list methods --diff).")
+    if filters and what != Kind.runs:
+        raise UserError(f"{' '.join(filters)}: only runs can be filtered (list runs {' '.join(filters)}).")
     if diff is not None:
         _show_difference(*diff, config_dir, as_json)
         return
     if what == Kind.methods:
         rows = methods(config_dir)
     elif what == Kind.runs:
-        rows = runs(output or output_root())
+        rows = runs(output or output_root(), filters or [])
     elif what == Kind.models:
         rows = models(config_dir)
     else:
@@ -174,27 +185,3 @@ def models(config_dir: Path | None = None) -> list[dict[str, Any]]:
                 parameters = count(SHAPES[tree["path"]].parameters)
         rows.append({"name": name, "parameters": parameters, "about": about})
     return rows
-
-
-def runs(output: Path) -> list[dict[str, Any]]:
-    """The runs of an output folder, latest first."""
-    from cppo_lab.files import read_object
-    from cppo_lab.tracking.run_folder import RunFolder
-
-    rows = []
-    for path in sorted((output / "runs").glob("*/run.json")):
-        info = read_object(path)
-        rows.append(
-            {
-                "run": path.parent.name,
-                "status": str(RunFolder(path.parent).present_status).lower(),
-                "seed": info["seed"],
-                "steps": f"{info['steps_done']}/{info['steps']}",
-                "model": info.get("model", {}).get("name"),
-                "task": info["task"],
-                "time": seconds(info.get("duration_s")),
-                "started": info["started_at"],
-                "reason": info.get("reason"),
-            }
-        )
-    return sorted(rows, key=lambda row: str(row["started"]), reverse=True)

@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import TINY, UNTRAINED, one_run_folder, starting, tiny_config
 
 from cppo_lab.config.compose import group_options
-from cppo_lab.files import jsonable
+from cppo_lab.files import jsonable, read_log
 from cppo_lab.sweeps.sweep_file import sweep_names
 from cppo_lab.training.checkpoint import save_checkpoint
 
@@ -364,6 +364,39 @@ def test_train_makes_a_run_and_then_has_nothing_to_do(invoke: Invoke, output: Pa
     assert "nothing to do" in out
     runs = json.loads(invoke("list", "runs", "--json", "-o", str(output))[1])
     assert [(run["run"], run["status"], run["steps"]) for run in runs] == [(folder.name, "finished", "1/1")]
+
+
+def test_runs_are_listed_with_accuracy_and_what_they_differ_in(invoke: Invoke, output: Path) -> None:
+    tiny = ["train", *TINY, "trainer.steps=1", "-o", str(output)]
+    for settings in (
+        ["algo=grpo"],
+        ["algo=grpo", "trainer.lr=3e-4"],
+        ["algo=dppo_topk_tv", "algo.trust_region.delta=0.3"],
+    ):
+        assert invoke(*tiny, *settings)[0] == 0
+
+    def listed(*filters: str) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(
+            invoke("list", "runs", *filters, "--json", "-o", str(output))[1]
+        )
+        return found
+
+    assert {(run["method"], run["settings"]) for run in listed()} == {
+        ("grpo", "trainer.lr=0.0001"),
+        ("grpo", "trainer.lr=0.0003"),
+        ("dppo_topk_tv", "trainer.lr=0.0001"),
+    }
+    for run in listed():
+        rows = read_log(output / "runs" / run["run"] / "metrics.jsonl")
+        assert run["accuracy"] == f"{100 * rows[-1]['eval/heldout/accuracy']:.1f}%"
+    assert len(listed("algo=grpo")) == len(listed("trainer.lr=1e-4", "status=finished")) == 2
+    assert [run["settings"] for run in listed("algo=grpo", "trainer.lr=3e-4")] == [""]
+    assert listed("algo.trust_region.delta=0.3")[0]["method"] == "dppo_topk_tv"
+    for wrong, sentence in (("agol=grpo", "Did you mean 'algo'?"), ("grpo", "not a filter; give key=value")):
+        code, _, err = invoke("list", "runs", wrong, "-o", str(output))
+        assert code == 2
+        assert sentence in err
+    assert invoke("list", "tasks", "algo=grpo")[0] == 2
 
 
 def test_run_that_diverges_ends_with_one_and_says_why(invoke: Invoke, output: Path) -> None:
