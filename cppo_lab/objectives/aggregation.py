@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from cppo_lab.objectives.batch import bool_mask
 from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.rules import Rules
@@ -84,7 +85,7 @@ def denominator(response_mask: Tensor, aggregation: AggregationSpec) -> Tensor:
     Compute it once per minibatch, over all micro-batches, from the mask of response tokens [B, T] (never
     from a trust region's mask).
     """
-    shares: Normaliser = aggregation.rule()(response_mask)
+    shares: Normaliser = aggregation.rule()(bool_mask(response_mask))
     return shares.count.float().clamp(min=1)
 
 
@@ -95,8 +96,9 @@ def aggregate(
 
     `loss` [B, T] may be a micro-batch; `denominator` is that of the whole minibatch.
     """
-    inside = loss.masked_fill(~response_mask, 0.0)
-    shares: Normaliser = aggregation.rule()(response_mask)
+    mask = bool_mask(response_mask)
+    inside = loss.masked_fill(~mask, 0.0)
+    shares: Normaliser = aggregation.rule()(mask)
     if shares.lengths is None:
         return inside.sum() / denominator
     return (inside.sum(-1) / shares.lengths).sum() / denominator

@@ -9,6 +9,15 @@ ZERO_LOGP = -100.0
 """What log-probability minus infinity is read as: e^-100 is zero in float32, and sums stay finite."""
 
 
+def bool_mask(mask: Tensor) -> Tensor:
+    """A mask [B, T] of 0 and 1 as bool. Raises ValueError for one of floating-point numbers."""
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex():
+        raise ValueError(f"response_mask has dtype {mask.dtype}: must be torch.bool, or integers 0 and 1")
+    return mask != 0
+
+
 @dataclass(frozen=True)
 class TopK:
     """Log-probabilities of the K tokens that the rollout policy found likeliest at each position, detached.
@@ -24,6 +33,17 @@ class TopK:
     """[B, T, K] log pi of the same tokens."""
     contains_sampled: Tensor
     """[B, T] bool: the sampled token is one of the K."""
+
+    @classmethod
+    def of(cls, rollout_ids: Tensor, rollout_logp: Tensor, logits: Tensor, tokens: Tensor) -> "TopK":
+        """From what the sampler returned, and the policy's logits now.
+
+        `rollout_ids` and `rollout_logp` [B, T, K] are the tokens that the rollout policy found likeliest and their
+        log mu, `logits` [B, T, V] the policy's divided by the sampling temperature, `tokens` [B, T] what was sampled.
+        """
+        with torch.no_grad():
+            policy_logp = logits.float().log_softmax(-1).gather(-1, rollout_ids)
+        return cls(rollout_logp, policy_logp, (rollout_ids == tokens.unsqueeze(-1)).any(-1))
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class TokenBatch:
     advantages: Tensor
     """[B, T], or [B] for one value per response."""
     response_mask: Tensor
-    """[B, T] bool; True on tokens the policy emitted (end of sequence included). May have holes."""
+    """[B, T] bool, or integers 0 and 1; set on tokens the policy emitted (end of sequence included). May have holes."""
     old_logp: Tensor | None = None
     """[B, T] log pi_old(a_t): the trainer's own evaluation of the weights that sampled."""
     reference_logp: Tensor | None = None
@@ -80,8 +100,7 @@ class TokenBatch:
         shape = tuple(self.logp.shape)
         if len(shape) != 2 or shape[1] == 0:
             raise ValueError(f"logp has shape {shape}: must be [B, T] with at least one column")
-        if self.response_mask.dtype != torch.bool:
-            raise ValueError(f"response_mask has dtype {self.response_mask.dtype}: must be torch.bool")
+        object.__setattr__(self, "response_mask", bool_mask(self.response_mask))
         for name in (
             "rollout_logp", "response_mask", "old_logp", "reference_logp", "entropy", "weight_order",
             "rollout_entropy", "version_lag", "selection_order", "collision",

@@ -11,7 +11,7 @@ from typing import Any
 
 from cppo_lab.errors import near_miss
 from cppo_lab.method_files import BASE, leaves, method_files, method_tree
-from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.objectives.spec import AlgoSpec, neutral_tree
 
 OPEN = "???"
 """In a file: a value that whoever uses the method must give, since none is published."""
@@ -37,12 +37,14 @@ def method(
     max_response_length: int | None = None,
     config_dir: Path | None = None,
     given: Mapping[str, Any] | None = None,
+    **values: Any,
 ) -> AlgoSpec:
     """The named method with its paper's values, validated.
 
     `max_response_length` fills in the horizon H of methods that divide by it; `given` has values for the keys that the
-    method leaves open (`open_keys`). Raises ValueError for an unknown name and where one of these is missing,
-    ImportError without PyYAML.
+    method leaves open (`open_keys`). `values` set other keys, by their last part where only one key has it:
+    `method("cppo", delta=0.1)`; by `budget__size` for `trust_region.budget.size`. Raises ValueError for an unknown name
+    or key and where an open one is missing, ImportError without PyYAML.
     """
     files = method_files(config_dir)
     if name not in files or name.startswith("_"):
@@ -57,6 +59,8 @@ def method(
                 f"{key} = ???: {name} leaves it open, since no value is published; it must be given"
             )
         _set(tree, key, (given or {})[key])
+    for short, value in values.items():
+        _set(tree, _full_key(short, tree), value)
     algo = AlgoSpec.build(tree)
     return algo if max_response_length is None else algo.with_horizon(max_response_length)
 
@@ -65,8 +69,23 @@ def _names(files: Mapping[str, Path]) -> list[str]:
     return sorted(name for name in files if not name.startswith("_"))
 
 
+def _full_key(short: str, tree: Mapping[str, Any]) -> str:
+    wanted = short.replace("__", ".")
+    own = [key for key, _ in leaves(tree)]
+    # A key that the method's own file has comes before those that it leaves at their neutral values.
+    for known in (own, list(dict.fromkeys([*own, *(key for key, _ in leaves(neutral_tree()))]))):
+        found = [key for key in known if key == wanted or key.endswith(f".{wanted}")]
+        if len(found) == 1:
+            return found[0]
+    if found:
+        names = ", ".join(key.replace(".", "__") for key in found)
+        raise ValueError(f"{short}: several keys of {tree['name']} end so; give one of {names}")
+    last_parts = {key.rpartition(".")[2] for key in known}
+    raise ValueError(f"{short}: no key of {tree['name']} ends so.{near_miss(short, last_parts)}")
+
+
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     for group in groups:
-        tree = tree[group]
+        tree = tree.setdefault(group, {})
     tree[last] = value

@@ -48,3 +48,29 @@ def test_the_example_for_other_trainers_takes_a_step() -> None:
     # On-policy, so the update is A / (number of response tokens) at every token.
     want = names["advantages"].unsqueeze(-1).expand(4, 3) / 12
     torch.testing.assert_close(weights.detach(), want)
+
+
+def test_the_example_with_the_likeliest_tokens_takes_a_step() -> None:
+    example = next(block for block in blocks("objectives.md", "python") if "TopK.of" in block)
+    generator = torch.Generator().manual_seed(0)
+    rollout = torch.randn(3, 5, 40, generator=generator).log_softmax(-1)
+    tokens = torch.randint(40, (3, 5), generator=generator)
+    listed = rollout.topk(20, dim=-1)
+    names: dict[str, Any] = {
+        "logits": (rollout + 0.1 * torch.randn(rollout.shape, generator=generator)).requires_grad_(),
+        "rollout_ids": listed.indices,
+        "rollout_topk_logp": listed.values,
+        "tokens": tokens,
+        "rollout_logp": rollout.gather(-1, tokens.unsqueeze(-1)).squeeze(-1),
+        "advantages": torch.tensor([1.0, -1.0, 0.5]),
+        # As TRL has it: integers.
+        "completion_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]),
+    }
+    exec(example, names)
+    assert names["algo"].trust_region.delta == 0.1
+    assert names["algo"].trust_region.budget.size == 0.05
+    names["loss"].backward()
+    gradient = names["logits"].grad
+    assert gradient.isfinite().all()
+    assert (gradient[names["completion_mask"] == 0] == 0).all()
+    assert (gradient[names["completion_mask"] == 1] != 0).any()

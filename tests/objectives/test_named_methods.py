@@ -177,3 +177,36 @@ def test_horizon_is_filled_in_where_the_method_divides_by_it() -> None:
     assert method("dr_grpo", max_response_length=64).aggregation.horizon == 64
     assert method("grpo", max_response_length=64).aggregation.horizon is None
     assert math.isinf(method("cppo").surrogate.ratio_high)
+
+
+def test_values_are_set_by_the_last_part_of_their_key() -> None:
+    assert method("cppo", delta=0.1).trust_region.delta == 0.1
+    assert method("cppo", budget__size=0.5).trust_region.budget.size == 0.5
+    assert method("cppo", delta=method("cppo").trust_region.delta) == method("cppo")
+    assert method("grpo", entropy_coefficient=0.01).regulariser.entropy_coefficient == 0.01
+    with pytest.raises(
+        ValueError, match=r"kind: several keys of cppo end so; give one of .*trust_region__budget__kind"
+    ):
+        method("cppo", kind="none")
+    with pytest.raises(ValueError, match=r"delt: no key of cppo ends so\. Did you mean 'delta'"):
+        method("cppo", delt=0.1)
+    with pytest.raises(ValueError, match="delta"):
+        method("cppo", delta=-1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_masks_may_be_integers(dtype: torch.dtype) -> None:
+    algo = method("grpo")
+    batch = random_batch(algo)
+    mask = batch.response_mask
+    given = dataclasses.replace(batch, response_mask=mask.to(dtype))
+    expected, found = token_objective(batch, algo), token_objective(given, algo)
+    assert torch.equal(found.loss, expected.loss)
+    whole = denominator(mask.to(dtype), algo.aggregation)
+    assert whole == denominator(mask, algo.aggregation)
+    assert torch.equal(
+        aggregate(found.loss, mask.to(dtype), algo.aggregation, whole),
+        aggregate(expected.loss, mask, algo.aggregation, whole),
+    )
+    with pytest.raises(ValueError, match=r"response_mask has dtype torch\.float32"):
+        dataclasses.replace(batch, response_mask=mask.float())
