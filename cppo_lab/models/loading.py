@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cppo_lab.errors import UserError, first_line
-from cppo_lab.models.config import Dtype, Implementation, ModelConfig, PretrainedModel
+from cppo_lab.hub import offline_if_unreachable
+from cppo_lab.models.config import Dtype, Implementation
 from cppo_lab.models.folders import check_model_folder, is_local
-from cppo_lab.tasks.asking import AskedModel
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from cppo_lab.tasks.problem import Problem
 
 
 # Float32 rounding of log-probabilities is about 1e-5 in large vocabularies; a scale or a cap changes whole nats.
@@ -32,6 +29,17 @@ class ModelSource:
     revision: str | None = None
     device: str = "cpu"
     implementation: Implementation = "transformers"
+
+
+class Asked(Protocol):
+    """What a model is asked: a prompt, or a user's message behind a system message if there is one."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def is_chat(self) -> bool: ...
+    @property
+    def system(self) -> str | None: ...
 
 
 def end_tokens(generation_config: Any) -> tuple[int, ...]:
@@ -61,7 +69,7 @@ class Policy:
         ids: list[int] = self.tokenizer(prompt).input_ids
         return ids
 
-    def problem_ids(self, problem: Problem) -> list[int]:
+    def problem_ids(self, problem: Asked) -> list[int]:
         """The token ids of a problem's prompt, by the model's chat template if it is a chat prompt."""
         return problem_ids(self.tokenizer, problem)
 
@@ -83,7 +91,7 @@ class Policy:
         return tuple(end for end in ends if end != self.eos_token)
 
 
-def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Asked) -> list[int]:
     """See `Policy.problem_ids`."""
     text = problem.prompt
     if problem.is_chat:
@@ -107,19 +115,12 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     """The tokenizer of a local folder or a hub model. Raises UserError where it cannot be loaded."""
     from transformers import AutoTokenizer
 
+    if not is_local(path):
+        offline_if_unreachable()
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
     except Exception as error:
         raise _not_loaded(path, error) from error
-
-
-@functools.cache
-def asked_model(model: ModelConfig) -> AskedModel:
-    """What the way of asking a model depends on. Raises UserError where its tokenizer cannot be loaded."""
-    if not isinstance(model, PretrainedModel):
-        return AskedModel(is_pretrained=False)
-    template = getattr(load_tokenizer(model.path, model.revision), "chat_template", None)
-    return AskedModel(is_pretrained=True, has_chat_template=bool(template))
 
 
 def _not_loaded(path: str, error: Exception) -> UserError:

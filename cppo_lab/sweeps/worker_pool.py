@@ -268,7 +268,7 @@ def _do(connection: Connection, kind: str, config: RunConfig) -> None:
         if kind == "policy":
             import torch
 
-            from cppo_lab.models.loading import asked_model
+            from cppo_lab.training.asked_model import asked_model
             from cppo_lab.training.starting_policy import starting_policy
 
             torch.set_num_threads(config.trainer.threads)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import json_lines
+from cppo_lab.hub import offline_if_unreachable
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet"
 _GZIP = ".gz"
@@ -88,6 +89,7 @@ def hub_rows(hub_id: str, config: str | None, split: str, revision: str) -> list
     """The rows of a split of a hub data set. Raises UserError if the hub cannot supply them."""
     from datasets import load_dataset
 
+    offline_if_unreachable()
     try:
         return list(load_dataset(hub_id, config, split=split, revision=revision))
     except Exception as error:

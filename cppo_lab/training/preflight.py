@@ -21,7 +21,7 @@ def check_inputs(config: RunConfig) -> None:
     model = config.model
     config.engine.check(model, resolved_device(config.trainer.device))
     if isinstance(model, PretrainedModel) and is_local(model.path):
-        from cppo_lab.models.loading import asked_model
+        from cppo_lab.training.asked_model import asked_model
 
         check_model_folder(model.path)
         config.task.asked_of(asked_model(model))

@@ -152,8 +152,9 @@ def _train(
 ) -> None:
     import torch
 
-    from cppo_lab.models.loading import ModelSource, asked_model
+    from cppo_lab.models.loading import ModelSource
     from cppo_lab.rollouts.run_engines import open_engines
+    from cppo_lab.training.asked_model import asked_model
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
 
     torch.set_num_threads(config.trainer.threads)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.diagnostics.token_traces import token_texts
 from cppo_lab.models.config import PretrainedModel
-from cppo_lab.models.loading import asked_model, chat_text, load_tokenizer, problem_ids
+from cppo_lab.models.loading import chat_text, load_tokenizer, problem_ids
 from cppo_lab.tasks.asking import Asking
+from cppo_lab.training.asked_model import asked_model
 from cppo_lab.training.starting_policy import scratch_tokenizer
 
 

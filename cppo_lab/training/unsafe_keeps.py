@@ -25,7 +25,7 @@ from cppo_lab.diagnostics.unsafe_keeps import (
     true_divergence,
 )
 from cppo_lab.errors import UserError
-from cppo_lab.models.loading import ModelSource, asked_model
+from cppo_lab.models.loading import ModelSource
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.named import method, method_names
@@ -34,6 +34,7 @@ from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout, RolloutEngine, SamplingSettings
 from cppo_lab.rollouts.run_engines import open_engines
 from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.training.asked_model import asked_model
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.run import training_loop
 from cppo_lab.training.starting_policy import load_starting_policy, starting_policy

@@ -13,7 +13,7 @@ from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.run import evaluate_request
-from cppo_lab.models.loading import asked_model
+from cppo_lab.training.asked_model import asked_model
 from cppo_lab.training.checkpoint import save_checkpoint
 from cppo_lab.training.run import run
 from cppo_lab.training.sample_prompts import sample_prompts
