@@ -11,7 +11,7 @@ from cppo_lab.tasks.asking import AskedModel
 
 @functools.cache
 def asked_model(model: ModelConfig) -> AskedModel:
-    """Whether a model is pretrained, and has a chat template. Raises UserError for a tokenizer that cannot be loaded."""
+    """Whether a model is pretrained and has a chat template. Raises UserError for a tokenizer that cannot be loaded."""
     if not isinstance(model, PretrainedModel):
         return AskedModel(is_pretrained=False)
     template = getattr(load_tokenizer(model.path, model.revision), "chat_template", None)
