@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
 from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
-from cppo_lab.cli.tune import show_tuned
+from cppo_lab.cli.time_left import time_left_text
 from cppo_lab.files import free_bytes
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cppo_lab.sweeps.cost import Cost
     from cppo_lab.sweeps.gpu_cost import GpuCost
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
+    from cppo_lab.sweeps.tuned_points import TunedPoint
 
     PlanRow = tuple[PlannedRun, str, Cost]
     """A run, its state, and what it would cost."""
@@ -89,7 +90,7 @@ def _print_tables(sweep: Sweep, rows: Sequence[PlanRow], policies: int, jobs: in
     for method, verdict in {run.config.algo.name: admitted(run.config.algo) for run in sweep.runs}.items():
         if verdict:
             console().print(f"Position weights of {method}: {verdict} by CPPO's Theorem 1.")
-    show_tuned(sweep)
+    _show_tuned(sweep)
     _print_gpu_scale(rows)
     _print_total(rows, policies, jobs)
 
@@ -189,14 +190,27 @@ def _print_disk(waiting: Sequence[tuple[RunConfig, Cost]]) -> None:
         )
 
 
-def time_left_text(times: Sequence[float | None], workers: int) -> str:
-    """How long runs of `times` take with `workers` in parallel; None for a run of unknown time."""
-    known = [time for time in times if time is not None]
-    if len(known) == len(times):
-        return f"about {seconds(time_left(known, workers))}"
-    return f"at least {seconds(time_left(known, workers))}" if known else "an unknown time"
-
-
-def time_left(times: Sequence[float], workers: int) -> float:
-    """Seconds that runs of `times` take with `workers` in parallel: at least as long as the longest run."""
-    return max(sum(times) / workers, max(times, default=0.0))
+def _show_tuned(sweep: Sweep) -> None:
+    """Print the tuned settings of a sweep's runs, and what the sweep sets otherwise."""
+    if sweep.points is None:
+        return
+    used: dict[str, TunedPoint] = {run.point.place: run.point for run in sweep.runs if run.point is not None}
+    console().print(
+        f"\nTuned by {sweep.points.study}, {plural(len(sweep.points.seeds), 'seed')}:", markup=False
+    )
+    for place, point in used.items():
+        notes = f" ({'; '.join(point.notes)})" if point.notes else ""
+        console().print(f"  {place}: {' '.join(point.overrides) or 'as published'}{notes}", markup=False)
+    overruled = {
+        f"  {run.point.place}: {text} is not used, since the sweep sets {text.partition('=')[0]} itself"
+        for run in sweep.runs
+        if run.point is not None
+        for text in run.overruled
+    }
+    for line in sorted(overruled):
+        console().print(line, markup=False)
+    others = sorted({run.config.algo.name for run in sweep.runs if run.point is None})
+    if others:
+        console().print(
+            f"  not tuned, as the sweep sets the tuned keys itself: {', '.join(others)}", markup=False
+        )

@@ -170,7 +170,7 @@ def _has_result(sweep: Sweep, key: str) -> bool:
 def _show_trials(request: Request, committed: Rows, jobs: int | None) -> None:
     """What the first round would run; a sampler's trials after it are not known yet."""
     from cppo_lab.analysis.tuning import begin, plan_round
-    from cppo_lab.cli.plan import time_left_text
+    from cppo_lab.cli.time_left import time_left_text
     from cppo_lab.sweeps.cost import cost, step_times
     from cppo_lab.sweeps.trials import setting_text
     from cppo_lab.sweeps.worker_pool import default_jobs
@@ -229,29 +229,3 @@ def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return "not tried"
     return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
-def show_tuned(sweep: Sweep) -> None:
-    """Print the tuned settings of a sweep's runs, and what the sweep sets otherwise."""
-    if sweep.points is None:
-        return
-    used: dict[str, TunedPoint] = {run.point.place: run.point for run in sweep.runs if run.point is not None}
-    console().print(
-        f"\nTuned by {sweep.points.study}, {plural(len(sweep.points.seeds), 'seed')}:", markup=False
-    )
-    for place, point in used.items():
-        notes = f" ({'; '.join(point.notes)})" if point.notes else ""
-        console().print(f"  {place}: {' '.join(point.overrides) or 'as published'}{notes}", markup=False)
-    overruled = {
-        f"  {run.point.place}: {text} is not used, since the sweep sets {text.partition('=')[0]} itself"
-        for run in sweep.runs
-        if run.point is not None
-        for text in run.overruled
-    }
-    for line in sorted(overruled):
-        console().print(line, markup=False)
-    others = sorted({run.config.algo.name for run in sweep.runs if run.point is None})
-    if others:
-        console().print(
-            f"  not tuned, as the sweep sets the tuned keys itself: {', '.join(others)}", markup=False
-        )

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import loop_for, tiny_config
 
-from cppo_lab.cli.plan import time_left, time_left_text
+from cppo_lab.cli.time_left import time_left, time_left_text
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.size import cost_key, parameter_count, state_bytes
 from cppo_lab.errors import UserError
