@@ -12,7 +12,6 @@ import typer
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, table
-from cppo_lab.cli.list_runs import runs
 from cppo_lab.cli.options import AsJson, ConfigDir, Output, Plugins
 from cppo_lab.errors import UserError, one_of
 from cppo_lab.paths import output_root
@@ -75,6 +74,8 @@ def list_(
     if what == Kind.methods:
         rows = methods(config_dir)
     elif what == Kind.runs:
+        from cppo_lab.cli.list_runs import runs
+
         rows = runs(output or output_root(), filters or [])
     elif what == Kind.models:
         rows = models(config_dir)

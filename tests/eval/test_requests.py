@@ -53,7 +53,10 @@ Invoke = Callable[..., tuple[int, str, str]]
         (["gsm8k", "--model", "m", "--answer-format", "box"], ["--answer-format=box", "boxed, hashes"]),
         (["gsm8k", "--model", "m", "--grader", "exact"], ["--grader=exact", "number, symbolic, text"]),
         (["gsm8k", "--model", "m", "--system", "S", "--no-chat"], ["--system S", "--no-chat"]),
-        (["chain", "--model", "m", "--prompt", "{question}"], ["--prompt {question}", "prompts already"]),
+        (
+            ["chain", "--model", "m", "--prompt", "{question}"],
+            ["--prompt {question}", "prompts and a grader of its own"],
+        ),
         (["gsm8k", "--model", "m", "-p", "lm-eval:gsm8k@3.0", "--system", "S"], ["--system S", "prescribes"]),
         (["gsm8k", "--model", "m", "--data", "absent.jsonl"], ["absent.jsonl", "no such data file"]),
         (["gsm8k", "--model", "m", "--engine", "llama"], ["--engine=llama", "native, openai"]),

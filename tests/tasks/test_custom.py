@@ -22,6 +22,7 @@ from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.tasks.asking import AskedModel
 from cppo_lab.tasks.problem import Problem
 from cppo_lab.tasks.problem_set import ProblemSet, ProblemSetConfig
+from cppo_lab.tasks.reasoning_gym import ReasoningGymConfig
 from cppo_lab.training.run import run
 
 ROWS = [
@@ -279,5 +280,7 @@ def test_from_scratch_model_trains_on_a_file(tmp_path: Path) -> None:
 def test_the_examples_of_the_docs_name_real_keys() -> None:
     text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
     keys = set(re.findall(r"task\.(\w+)=", text))
-    known = config_of(Path("x.csv")).task.model_dump().keys() | {"words"}
+    known = (
+        config_of(Path("x.csv")).task.model_dump().keys() | ReasoningGymConfig.model_fields.keys() | {"words"}
+    )
     assert keys <= known
