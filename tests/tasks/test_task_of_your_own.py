@@ -59,4 +59,6 @@ def test_the_example_is_listed_and_its_keys_are_checked(folder: Path) -> None:
 def test_without_the_plug_in_the_task_is_unknown(folder: Path) -> None:
     refused = lab("config", "task=letters", cwd=folder)
     assert refused.returncode == 2
-    assert "task=letters: unknown; allowed are chain, custom, dapo_math, gsm8k, reasoning_gym." in refused.stderr
+    assert (
+        "task=letters: unknown; allowed are chain, custom, dapo_math, gsm8k, reasoning_gym." in refused.stderr
+    )
