@@ -40,6 +40,16 @@ class QuestionSetConfig(ProblemSetConfig):
             raise ValueError(f"prompt = {self.prompt[:60]}: must contain {QUESTION}")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_reward_file(self) -> Self:
+        if self.reward is None and self.reward_function != "reward":
+            raise ValueError(
+                f"reward_function = {self.reward_function}: needs its file; give task.reward=FILE.py"
+            )
+        if self.reward is None and self.reward_correct != 1.0:
+            raise ValueError(f"reward_correct = {self.reward_correct:g}: only applies to a task.reward")
+        return self
+
     def asked_of(self, model: AskedModel) -> Self:
         """See `TaskConfig.asked_of`."""
         if self.chat and not model.has_chat_template:

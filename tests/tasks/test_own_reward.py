@@ -127,3 +127,18 @@ def test_a_task_takes_it_from_a_file_whose_bytes_are_in_the_identity(tmp_path: P
     assert run_id(compose_run(overrides())) != before
     with pytest.raises(UserError, match=r"task\.reward_function=grade: .* Did you mean 'graded'"):
         compose_run(overrides("grade")).task.check_files()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "task.reward_function=graded",
+            r"task\.reward_function=graded: needs its file; give task\.reward=FILE",
+        ),
+        ("task.reward_correct=0.5", r"task\.reward_correct=0\.5: only applies to a task\.reward"),
+    ],
+)
+def test_settings_of_a_reward_that_is_not_given_are_refused(override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        compose_run(["task=gsm8k", override])
