@@ -13,7 +13,7 @@ from cppo_lab.eval.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.models.config import Implementation
 from cppo_lab.models.folders import check_model_folder, is_local
 from cppo_lab.rollouts.engine_config import engines
-from cppo_lab.tasks.asking import QUESTION, AnswerForm, Asking, default_asking
+from cppo_lab.tasks.asking import INSTRUCTION, QUESTION, AnswerForm, Asking, default_asking
 from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, benchmark, load_questions
 from cppo_lab.tasks.chain import ChainTask
 from cppo_lab.tasks.grading.answers import Comparison
@@ -258,8 +258,14 @@ class EvaluationRequest:
             raise UserError(
                 f"--system {self.system}: only applies to chat prompts, and this model's is plain."
             )
+        prompt = self.prompt or usual.prompt
+        # Unasked for, a form changes nothing but whether `Answer: …` is read.
+        if self.answer_format not in (None, "line") and INSTRUCTION not in prompt:
+            raise UserError(
+                f"--answer-format {self.answer_format}: has no effect on a prompt without {INSTRUCTION}; give --prompt."
+            )
         return Asking(
-            self.prompt or usual.prompt,
+            prompt,
             (self.system or usual.system) if is_chat else None,
             is_chat,
             usual.answer_format if self.answer_format is None else cast(AnswerForm, self.answer_format),

@@ -11,6 +11,7 @@ from text_models import byte_tokenizer, random_policy
 
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.errors import UserError
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.run import evaluate_request
 from cppo_lab.training.asked_model import asked_model
@@ -126,4 +127,8 @@ def test_a_run_s_way_of_asking_gives_way_to_options(tmp_path: Path) -> None:
     chat = EvaluationRequest("gsm8k", model, system="Be brief.").asking(has_chat_template=True)
     assert chat is not None
     assert (chat.is_chat, chat.system) == (True, "Be brief.")
+    with pytest.raises(
+        UserError, match=r"--answer-format boxed: has no effect on a prompt without {instruction}"
+    ):
+        EvaluationRequest("gsm8k", model, prompt="{question}", answer_format="boxed").asking(False)
     assert EvaluationRequest("chain", model).asking(has_chat_template=True) is None
