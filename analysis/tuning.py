@@ -290,9 +290,9 @@ def _notes(section: TuneSection, study: Study, here: Round, place: Place) -> lis
     return notes
 
 
-def rows_from_results(path: Path) -> Rows:
-    """The rows of a result file by run id; empty without the file."""
-    return {row["run_id"]: row for row in read_results(path).rows}
+def rows_from_results(*paths: Path) -> Rows:
+    """The rows of result files by run id, the first file's where several have a run; empty without the files."""
+    return {row["run_id"]: row for path in reversed(paths) for row in read_results(path).rows}
 
 
 def rows_from_folders(sweep: Sweep) -> Rows:

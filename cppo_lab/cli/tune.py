@@ -43,12 +43,13 @@ def tune(
         Source | None,
         typer.Option(
             "--from",
-            help="`results`: run nothing; choose from the rows of results/NAME.csv alone.",
+            help="`results`: run nothing; choose from the rows of the result files alone.",
             show_default=False,
         ),
     ] = None,
     results: Annotated[
-        Path, typer.Option(help="The folder of result files, whose runs are not run again.")
+        Path,
+        typer.Option(help="The folder of result files, the study's and other sweeps', whose runs are not run again."),
     ] = Path("results"),
     folder: Annotated[
         Path | None,
@@ -77,13 +78,12 @@ def tune(
     from cppo_lab.sweeps.tuned_points import tuned_file, write_tuned
 
     request = _request(name, all_overrides(overrides, output, plugins), config_dir)
-    path = results / f"{request.file.slug}.csv"
-    committed = rows_from_results(path)
+    committed = rows_from_results(results / f"{request.file.slug}.csv", *sorted(results.glob("*.csv")))
     if dry_run:
         _show_trials(request, committed, jobs)
         return
     if source is Source.results and not committed:
-        raise UserError(f"--from results: {path} has no rows; give --results, or run cppo-lab tune {name}.")
+        raise UserError(f"--from results: {results} has no rows; give --results, or run cppo-lab tune {name}.")
     runner = None if source is Source.results else _Runner(jobs)
     read = _Reader(committed, is_running=runner is not None)
     study, last = rounds(request, read, runner.run if runner else None)
@@ -117,7 +117,7 @@ def _request(name: str, given: Sequence[str], config_dir: Path | None) -> Reques
 
 
 class _Reader:
-    """The rows of the result file and, where runs are made, those of the output folder that the file lacks."""
+    """The rows of the result files and, where runs are made, those of the output folder that the files lack."""
 
     def __init__(self, committed: Rows, is_running: bool) -> None:
         self._committed, self._is_running = committed, is_running

@@ -53,6 +53,16 @@ def test_every_method_gets_its_own_best_in_every_panel(tmp_path: Path, invoke: I
     assert points.commits == ("0123456789ab",)
 
 
+def test_runs_of_other_sweeps_count(tmp_path: Path, invoke: Invoke) -> None:
+    study = written(tmp_path, GRID)
+    table = results(tmp_path / "results", study, peak)
+    own = table.read_text().splitlines(keepends=True)
+    table.with_name("another.csv").write_text("".join([own[0], *own[1::2]]))
+    table.write_text("".join([own[0], *own[2::2]]))
+    points, _ = chosen(invoke, study, table)
+    assert [dict(point.setting) for point in points.points] == [{"trainer.lr": 1e-4}, {"trainer.lr": 2e-4}]
+
+
 def test_the_same_rows_give_the_same_file_but_for_its_time(tmp_path: Path, invoke: Invoke) -> None:
     study = written(tmp_path, GRID)
     table = results(tmp_path / "results", study, peak)
