@@ -7,7 +7,7 @@ a sweep of algo x learning rate x seed the method is the algorithm and the panel
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cppo_lab.analysis.formatting import tidy
@@ -60,30 +60,43 @@ class Grouping:
 
 
 def group_runs(
-    axes: Mapping[str, Sequence[str]], run_axes: Mapping[str, Mapping[str, str]], methods: Mapping[str, str]
+    axes: Mapping[str, Sequence[str]],
+    run_axes: Mapping[str, Mapping[str, str]],
+    methods: Mapping[str, str],
+    of_methods: Mapping[str, Sequence[str]] | None = None,
 ) -> Grouping:
-    """Group runs by their axis values; `methods` names the algorithm where no axis does."""
+    """Group runs by their axis values; `methods` names the algorithm where no axis does.
+
+    `of_methods` are axes that single methods have: a value on one of them makes a method of its own, and no panel.
+    """
     names = list(axes) or list(dict.fromkeys(key for values in run_axes.values() for key in values))
     varying = [name for name in names if not is_seed_axis(name)]
     seeds = tuple(name for name in names if is_seed_axis(name))
     method_axis = next((name for name in METHOD_AXES if name in varying), None)
-    several_methods = method_axis is not None and len({v.get(method_axis) for v in run_axes.values()}) > 1
-    others = [
-        name for name in varying if name != method_axis and len({v.get(name) for v in run_axes.values()}) > 1
-    ]
-    short = short_names(others)
+    algorithms = {
+        run: values.get(method_axis, methods[run]) if method_axis else methods[run]
+        for run, values in run_axes.items()
+    }
+    several_methods = method_axis is not None and len(set(algorithms.values())) > 1
+    different = _different([name for name in varying if name != method_axis], run_axes.values())
+    own = _own_axes(different, run_axes, algorithms, of_methods or {})
+    others = [name for name in different if not any(name in owned for owned in own.values())]
+    short = short_names(different)
+
+    def told(names: Sequence[str], values: Mapping[str, str]) -> list[str]:
+        return [f"{short[name]}={label_of(tidy(values.get(name, '?')))}" for name in names]
 
     def place(run_id: str) -> tuple[Group, Member]:
-        values = run_axes[run_id]
-        algorithm = label_of(values.get(method_axis, methods[run_id]) if method_axis else methods[run_id])
-        rest = ", ".join(f"{short[name]}={label_of(tidy(values.get(name, '?')))}" for name in others)
+        values, plain = run_axes[run_id], algorithms[run_id]
+        algorithm = ", ".join([label_of(plain), *told(own[plain], values)])
+        rest = ", ".join(told(others, values))
         if several_methods or not others:
             method, panel = algorithm, rest
         else:
             method, panel = rest, ""
         label = ", ".join(part for part in (method, panel) if part)
-        kept = ([(method_axis, algorithm)] if method_axis else []) + [
-            (name, values.get(name, "?")) for name in others
+        kept = ([(method_axis, label_of(plain))] if method_axis else []) + [
+            (name, values.get(name, "?")) for name in different
         ]
         seed_text = ", ".join(f"{name}={values.get(name, '?')}" for name in seeds)
         return Group(method, panel, label, tuple(kept)), Member(method, panel, label, seed_text)
@@ -93,11 +106,37 @@ def group_runs(
 
     def rank(group: Group) -> tuple[int, ...]:
         values = dict(group.values)
-        order = [method_axis] if method_axis else []
-        return tuple(_index(axes.get(name, ()), values.get(name, "")) for name in [*others, *order])
+        order = [*others, *([method_axis] if method_axis else []), *different]
+        return tuple(_index(axes.get(name, ()), values.get(name, "")) for name in order)
 
     groups = tuple(sorted(found.values(), key=rank))
     return Grouping(groups, {run_id: member for run_id, (_, member) in placed.items()}, seeds)
+
+
+def _different(names: Sequence[str], runs: Collection[Mapping[str, str]]) -> list[str]:
+    """The axes on which runs differ."""
+    return [name for name in names if len({values.get(name) for values in runs}) > 1]
+
+
+def _own_axes(
+    different: Sequence[str],
+    run_axes: Mapping[str, Mapping[str, str]],
+    algorithms: Mapping[str, str],
+    of_methods: Mapping[str, Sequence[str]],
+) -> dict[str, list[str]]:
+    """For each algorithm, the axes that name its methods: its own, and others' own on which its runs differ, too."""
+    owned = {name for names in of_methods.values() for name in names}
+    found = {}
+    for algorithm in set(algorithms.values()):
+        varied = _different(
+            different, [run_axes[run] for run, each in algorithms.items() if each == algorithm]
+        )
+        found[algorithm] = [
+            name
+            for name in different
+            if name in of_methods.get(algorithm, ()) or (name in owned and name in varied)
+        ]
+    return found
 
 
 def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group | None:

@@ -25,6 +25,7 @@ DOCS = ROOT / "docs"
 COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
 SHOWN = [(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands(page)]
 TUTORIAL = commands(DOCS / "tutorial.md")
+ADHOC = [command for command in commands(DOCS / "runs.md") if command[0] == "sweep"]
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,10 @@ def test_shown_commands_and_their_options_exist(page: str, command: list[str]) -
     assert {word.split("=")[0] for word in command if word.startswith("-")} <= known | {"--help"}
 
 
-@pytest.mark.parametrize("command", [c for c in TUTORIAL if c[0] in ("list", "plan", "sweep")], ids=" ".join)
-def test_the_tutorials_plans_hold(
+@pytest.mark.parametrize(
+    "command", [c for c in [*TUTORIAL, *ADHOC] if c[0] in ("list", "plan", "sweep")], ids=" ".join
+)
+def test_the_plans_of_the_tutorial_and_of_ad_hoc_sweeps_hold(
     command: list[str], output: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -116,6 +116,7 @@ def sweep_source(
         claims=tuple(each for each in manifest.get("claims") or () if isinstance(each, dict)),
         tuned=manifest.get("tuned") or {},
         frozen=manifest.get("frozen") or {},
+        of_methods=manifest.get("of_methods") or {},
     )
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 
@@ -200,8 +201,17 @@ def _heading(sweeps: Sequence[SweepSource], selected: Source | None, count: int)
         window=windows[0] if windows else None,
         created_at=max((h.created_at for h in headings if h.created_at), default=None),
         source=", ".join(sources),
+        of_methods=_joined_axes([heading.of_methods for heading in headings]),
     )
     return heading, disagreements
+
+
+def _joined_axes(of_methods: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    joined: dict[str, list[str]] = {}
+    for each in of_methods:
+        for method, axes in each.items():
+            joined[method] = list(dict.fromkeys([*joined.get(method, ()), *axes]))
+    return joined
 
 
 def _joined_name(names: Sequence[str]) -> str:

@@ -43,6 +43,7 @@ class Heading:
     claims: the claims of the sweep's file; none where several sweeps are joined.
     tuned: the tuned points that the runs are at, as the sweep's manifest lists them; empty where they are not tuned.
     frozen: when its claims were frozen, and what has changed since, as its manifest says; empty where they were not.
+    of_methods: for each method with settings of its own, their axes.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Heading:
     claims: tuple[Mapping[str, Any], ...] = ()
     tuned: Mapping[str, Any] = field(default_factory=dict)
     frozen: Mapping[str, Any] = field(default_factory=dict)
+    of_methods: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,8 @@ def assemble(
 ) -> Study:
     """The study of `records`, grouped by their values on `axes`; their unreadable parts are added to the notes."""
     values = {record.run_id: axes.values[record.run_id] for record in records}
-    grouping = group_runs(axes.order, values, {record.run_id: _method(record) for record in records})
+    methods = {record.run_id: _method(record) for record in records}
+    grouping = group_runs(axes.order, values, methods, heading.of_methods)
     evaluated_alike = _panels_evaluated_alike(records, grouping)
     return Study(
         **vars(heading),

@@ -63,9 +63,12 @@ def check_baseline(place: str, sweep: Sweep) -> None:
         sweep.axes,
         {name: run.axes for name, run in runs.items()},
         {name: run.config.algo.name for name, run in runs.items()},
+        sweep.file.of_methods,
     )
     if wanted is None or has_baseline(planned, wanted):
         return
+    if sweep.file.typed:
+        raise one_of("--baseline", wanted, planned.methods)
     found = _runs_of(sweep.file)
     in_file = _grouped(found, _on_axes(found, axis_names(sweep.file, [each.run for each in found])))
     if OPEN not in in_file.methods and not has_baseline(in_file, wanted):

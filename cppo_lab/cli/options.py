@@ -16,9 +16,36 @@ SweepName = Annotated[
         show_default=False,
     ),
 ]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="The name of an ad-hoc sweep, by which `plan`, `sweep`, `results` and `report` know it afterwards.",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="METHOD",
+        help="The method of an ad-hoc sweep that the others are compared with.",
+        show_default=False,
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="TITLE", help="The title of an ad-hoc sweep's report.", show_default=False
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Hydra overrides: `key=value`, `group=choice`, `+key=value`.", show_default=False),
+    typer.Argument(
+        help="Hydra overrides: `key=value`, `group=choice`, `+key=value`; in an ad-hoc sweep also `METHOD:key=value`, "
+        "for one method.",
+        show_default=False,
+    ),
 ]
 ConfigDir = Annotated[
     Path | None,

@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
-from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
+from cppo_lab.cli.options import (
+    AsJson,
+    Baseline,
+    ConfigDir,
+    Label,
+    Name,
+    Output,
+    Overrides,
+    Plugins,
+    SweepName,
+    all_overrides,
+)
 from cppo_lab.cli.time_left import time_left_text
 from cppo_lab.files import free_bytes
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
+    from cppo_lab.sweeps.adhoc import Naming
     from cppo_lab.sweeps.cost import Cost
     from cppo_lab.sweeps.gpu_cost import GpuCost
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
@@ -34,23 +46,34 @@ def plan(
     plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
+    adhoc_name: Name = None,
+    baseline: Baseline = None,
+    label: Label = None,
 ) -> None:
     """Show the runs of a sweep: state, tokens, updates, and estimated time and memory.
 
     Example: `cppo-lab plan quickstart 'seed=range(0,5)'`
     """
-    show_plan(name, all_overrides(overrides, output, plugins), config_dir, as_json)
+    from cppo_lab.sweeps.adhoc import Naming
+
+    naming = Naming(adhoc_name, baseline, label)
+    show_plan(name, all_overrides(overrides, output, plugins), config_dir, as_json, naming=naming)
 
 
 def show_plan(
-    name: str, overrides: Sequence[str], config_dir: Path | None, as_json: bool, jobs: int | None = None
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    as_json: bool,
+    jobs: int | None = None,
+    naming: Naming | None = None,
 ) -> None:
     """Print the runs of a sweep, and how long they take with `jobs` in parallel."""
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.sweeps.cost import cost, step_times
     from cppo_lab.training.starting_policy import cache_folder, is_ready
 
-    sweep, _ = checked_sweep(name, overrides, config_dir)
+    sweep, _ = checked_sweep(name, overrides, config_dir, naming)
     times = step_times(sweep.output)
     rows = [(run, run.folder.present_status or "PENDING", cost(run.config, times)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]

@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cppo_lab.cli.console import console, plural
-from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, SweepName, all_overrides
+from cppo_lab.cli.options import (
+    Baseline,
+    ConfigDir,
+    Label,
+    Name,
+    Output,
+    Overrides,
+    Plugins,
+    SweepName,
+    all_overrides,
+)
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
+    from cppo_lab.sweeps.adhoc import Naming
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
     from cppo_lab.sweeps.worker_pool import Event, Outcome
     from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
@@ -39,6 +50,9 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    adhoc_name: Name = None,
+    baseline: Baseline = None,
+    label: Label = None,
     config_dir: ConfigDir = None,
     plugins: Plugins = None,
     output: Output = None,
@@ -49,22 +63,30 @@ def sweep(
 
     * `cppo-lab sweep quickstart`
     * `cppo-lab sweep quickstart regime=mismatch 'seed=range(0,5)'`
-    * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)'`
+    * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)' --name rates --baseline grpo`
+    * `cppo-lab sweep algo=grpo,cppo cppo:algo.trust_region.delta=0.1,0.2 'seed=range(0,3)'`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
     refuse_jobs(jobs, [name, *(overrides or [])])
-    given = all_overrides(overrides, output, plugins)
+    from cppo_lab.sweeps.adhoc import Naming
+
+    given, naming = all_overrides(overrides, output, plugins), Naming(adhoc_name, baseline, label)
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
-        show_plan(name, given, config_dir, as_json=False, jobs=jobs)
+        show_plan(name, given, config_dir, as_json=False, jobs=jobs, naming=naming)
         return
-    if not run_sweep(name, given, config_dir, jobs, report):
+    if not run_sweep(name, given, config_dir, jobs, report, naming):
         sys.exit(1)
 
 
 def run_sweep(
-    name: str, overrides: Sequence[str], config_dir: Path | None, jobs: int | None, report: bool
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    jobs: int | None,
+    report: bool,
+    naming: Naming | None = None,
 ) -> bool:
     """Run what is not finished, then write the report. False if a run or the report failed."""
     from cppo_lab.cli.checked_sweep import checked_sweep
@@ -73,7 +95,7 @@ def run_sweep(
     from cppo_lab.sweeps.frozen_claims import freeze
     from cppo_lab.sweeps.worker_pool import default_jobs
 
-    planned, grids = checked_sweep(name, overrides, config_dir)
+    planned, grids = checked_sweep(name, overrides, config_dir, naming)
     is_hydras = bool(hydra_settings(overrides))
     _refuse_hydra(planned, overrides)
     check_runs(planned, is_here=not is_hydras)

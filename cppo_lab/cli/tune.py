@@ -49,7 +49,9 @@ def tune(
     ] = None,
     results: Annotated[
         Path,
-        typer.Option(help="The folder of result files, the study's and other sweeps', whose runs are not run again."),
+        typer.Option(
+            help="The folder of result files, the study's and other sweeps', whose runs are not run again."
+        ),
     ] = Path("results"),
     folder: Annotated[
         Path | None,
@@ -83,7 +85,9 @@ def tune(
         _show_trials(request, committed, jobs)
         return
     if source is Source.results and not committed:
-        raise UserError(f"--from results: {results} has no rows; give --results, or run cppo-lab tune {name}.")
+        raise UserError(
+            f"--from results: {results} has no rows; give --results, or run cppo-lab tune {name}."
+        )
     runner = None if source is Source.results else _Runner(jobs)
     read = _Reader(committed, is_running=runner is not None)
     study, last = rounds(request, read, runner.run if runner else None)
@@ -97,8 +101,8 @@ def tune(
 def _request(name: str, given: Sequence[str], config_dir: Path | None) -> Request:
     from cppo_lab.analysis.tuning import Request
     from cppo_lab.config.overrides import with_plugins
+    from cppo_lab.sweeps.adhoc import distinguishing
     from cppo_lab.sweeps.samplers import check_sampler
-    from cppo_lab.sweeps.sweep import distinguishing
     from cppo_lab.sweeps.sweep_file import read_sweep, split_scale
 
     if "=" in name:

@@ -16,10 +16,19 @@ from cppo_lab.config.overrides import with_plugins
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
+from cppo_lab.sweeps.adhoc import (
+    Naming,
+    adhoc_sweep,
+    command_line,
+    distinguishing,
+    refuse_other,
+    saved_sweep,
+    split_methods,
+)
 from cppo_lab.sweeps.expansion import Combination, axis_names, hydra_settings, merged_grids, values_set
 from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
 from cppo_lab.sweeps.study import split_multiple, sweep_runs, threshold_overrides
-from cppo_lab.sweeps.sweep_file import SweepFile, adhoc_sweep, read_sweep, split_scale
+from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep, split_scale, sweep_path
 from cppo_lab.sweeps.trials import Trials
 from cppo_lab.sweeps.tuned_points import (
     TunedPoint,
@@ -115,6 +124,8 @@ class Sweep:
                 }
                 for run in self.runs
             ],
+            **({"typed": list(self.file.typed)} if self.file.typed else {}),
+            **({"of_methods": self.file.of_methods} if self.file.of_methods else {}),
             **tuned,
             **({"frozen": frozen} if (frozen := self._frozen()) else {}),
         }
@@ -182,8 +193,7 @@ def plan_sweep(
         refuse_tuning_seeds(file, points, [run.config.seed for run in runs])
         check_choices(file, points, [(run.point, run.config) for run in runs])
     named = sorted(distinguishing(overrides))
-    is_adhoc = not any(grid.axes for grid in file.grids)
-    name = file.slug if is_adhoc or not named else f"{file.slug}-{digest(named)[:6]}"
+    name = file.slug if file.typed or not named else f"{file.slug}-{digest(named)[:6]}"
     distinct = _without_repeats(runs)
     _refuse_same_place(file, distinct)
     return Sweep(file, name, distinct, runs[0].config.paths.output, points)
@@ -209,12 +219,6 @@ def _compose(
 ) -> None:
     new = list(dict.fromkeys(run.overrides for run in runs if run.overrides not in known))
     known.update(zip(new, compose_runs(new, config_dir), strict=True))
-
-
-def distinguishing(overrides: Sequence[str]) -> list[str]:
-    """The overrides that make it another sweep: not its output, tracking and plug-ins, nor Hydra's launchers."""
-    others = hydra_settings(overrides)
-    return [o for o in overrides if not o.startswith(("paths.", "tracking", "plugins=")) and o not in others]
 
 
 def _refuse_same_place(file: SweepFile, runs: Sequence[PlannedRun]) -> None:
@@ -269,22 +273,47 @@ def _at(key: str, config: RunConfig) -> Any:
     return found
 
 
-def find_sweep(name: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[Sweep, list[list[str]]]:
+def find_sweep(
+    name: str, overrides: Sequence[str], config_dir: Path | None, naming: Naming | None = None
+) -> tuple[Sweep, list[list[str]]]:
     """The planned sweep of a name, a file or a first override, and the merged overrides of each of its grids.
 
-    Raises UserError for whatever is wrong with the file, an override or a run.
+    Raises UserError for whatever is wrong with the file, an override or a run, and for a `naming` of anything but
+    overrides.
     """
     if "=" in name:
-        overrides = with_plugins([], [name, *overrides])
-        if split_scale(overrides)[1] != list(overrides):
-            raise UserError("scale: only sweep files have scales; name one, as in table1 scale=paper.")
-        file = adhoc_sweep(distinguishing(overrides))
-    else:
-        # A plug-in may bring the sweep along.
-        scale, overrides = split_scale(with_plugins([], overrides))
-        file = read_sweep(name, scale)
-        overrides = with_plugins(file.plugins, overrides)
+        return _find_adhoc(with_plugins([], [name, *overrides]), config_dir, naming)
+    # A plug-in may bring the sweep along.
+    scale, overrides = split_scale(with_plugins([], overrides))
+    if naming is not None and naming.given:
+        raise UserError(
+            f"{naming.given}: only applies to an ad-hoc sweep; {name} has its own name, baseline and title."
+        )
+    saved = saved_sweep(name, overrides) if sweep_path(name) is None else None
+    if saved is not None:
+        overrides = command_line(saved, overrides)
+        return plan_sweep(saved, overrides, config_dir), merged_grids(saved, overrides)
+    file = read_sweep(name, scale)
+    of_method = next(iter(split_methods(overrides)[1].items()), None)
+    if of_method is not None:
+        raise UserError(
+            f"{of_method[0]}:{of_method[1][0]}: only an ad-hoc sweep takes settings of one method; a sweep file has a "
+            "grid of its own for them."
+        )
+    overrides = with_plugins(file.plugins, overrides)
     return plan_sweep(file, overrides, config_dir), merged_grids(file, overrides)
+
+
+def _find_adhoc(
+    given: list[str], config_dir: Path | None, naming: Naming | None
+) -> tuple[Sweep, list[list[str]]]:
+    if split_scale(given)[1] != given:
+        raise UserError("scale: only sweep files have scales; name one, as in table1 scale=paper.")
+    file = adhoc_sweep(distinguishing(given), naming)
+    overrides = command_line(file, given)
+    sweep = plan_sweep(file, overrides, config_dir)
+    refuse_other(file, sweep.output)
+    return sweep, merged_grids(file, overrides)
 
 
 def _without_repeats(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:

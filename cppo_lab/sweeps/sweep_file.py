@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from cppo_lab.config.identity import digest
 from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.plugins import sweep_dirs
 from cppo_lab.sweeps.tune_section import TuneSection, read_tune
@@ -34,7 +33,8 @@ class SweepFile:
     `paper` is the figure or table that it reproduces, `figure` the report's figure that answers the question, and
     `claims` the paper's claims, in the form of analysis/claims.py. `window` is the number of training steps in which
     the report looks for the best accuracy (default: the steps of the shortest finished run). `tune` makes it a tuning
-    study; `tuned` names the study whose tuned points its runs have.
+    study; `tuned` names the study whose tuned points its runs have. `typed` are the overrides that define an ad-hoc
+    sweep, which has no file, and `of_methods` the axes that it gives to single methods.
     """
 
     name: str
@@ -53,6 +53,8 @@ class SweepFile:
     tune: TuneSection | None = None
     tuned: str | None = None
     path: Path | None = None
+    typed: tuple[str, ...] = ()
+    of_methods: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -92,12 +94,6 @@ def read_sweep(name_or_file: str, scale: str = DEFAULT_SCALE) -> SweepFile:
             f"{path}: not a readable YAML file ({' '.join(str(error).split())[:160]})."
         ) from error
     return _sweep_file(path, content, scale)
-
-
-def adhoc_sweep(overrides: Sequence[str]) -> SweepFile:
-    """A sweep defined by command-line overrides alone."""
-    name = f"adhoc-{digest(list(overrides))[:6]}"
-    return SweepFile(name, " ".join(overrides), "", (), (Grid({}),), None)
 
 
 def split_scale(overrides: Sequence[str]) -> tuple[str, list[str]]:

@@ -22,8 +22,8 @@ from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import NothingToReport, load_study
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.page.report import collect, write_report, write_study
+from cppo_lab.sweeps.adhoc import adhoc_sweep
 from cppo_lab.sweeps.sweep import PlannedRun, Sweep, plan_sweep
-from cppo_lab.sweeps.sweep_file import adhoc_sweep
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
 from cppo_lab.tracking.run_folder import RunFolder
 

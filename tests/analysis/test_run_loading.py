@@ -186,6 +186,40 @@ def test_a_sweep_of_one_algorithm_names_its_methods_by_the_other_axis() -> None:
     assert grouping.membership["linear0"].seeds == "seed=0"
 
 
+def test_settings_of_one_method_make_methods_and_no_panels() -> None:
+    lr, delta = "trainer.lr", "algo.trust_region.delta"
+    found = [
+        ("grpo", "none", "1e-4"),
+        ("cppo", "0.1", "1e-4"),
+        ("cppo", "0.2", "1e-4"),
+        ("cppo", "0.1", "2e-4"),
+    ]
+    runs = {str(n): {"algo": algo, delta: d, lr: rate} for n, (algo, d, rate) in enumerate(found)}
+    axes = {"algo": ["grpo", "cppo"], delta: ["none", "0.1", "0.2"], lr: ["1e-4", "2e-4"]}
+    methods = {run: values["algo"] for run, values in runs.items()}
+    grouping = group_runs(axes, runs, methods, {"cppo": [delta]})
+    assert [grouping.membership[run].label for run in runs] == [
+        "grpo, lr=1e-4",
+        "cppo, delta=0.1, lr=1e-4",
+        "cppo, delta=0.2, lr=1e-4",
+        "cppo, delta=0.1, lr=2e-4",
+    ]
+    assert grouping.panels == ("lr=1e-4", "lr=2e-4")
+    assert grouping.methods == ("grpo", "cppo, delta=0.1", "cppo, delta=0.2")
+
+
+def test_another_methods_own_axis_never_joins_different_runs() -> None:
+    lr = "trainer.lr"
+    runs = {
+        "a": {"algo": "grpo", lr: "1e-4"},
+        "b": {"algo": "grpo", lr: "2e-4"},
+        "c": {"algo": "cppo", lr: "4e-4"},
+    }
+    axes = {"algo": ["grpo", "cppo"], lr: ["1e-4", "2e-4", "4e-4"]}
+    grouping = group_runs(axes, runs, {run: values["algo"] for run, values in runs.items()}, {"cppo": [lr]})
+    assert grouping.methods == ("grpo, lr=1e-4", "grpo, lr=2e-4", "cppo, lr=4e-4")
+
+
 @pytest.mark.parametrize("name", ["seed", "warmup.seed", "seeds.prompts", "data_seed"])
 def test_axes_that_only_draw_other_numbers_are_seeds(name: str) -> None:
     assert is_seed_axis(name)

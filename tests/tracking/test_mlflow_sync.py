@@ -20,8 +20,8 @@ from cppo_lab.analysis.load.sources import load_study
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.sweeps.adhoc import adhoc_sweep
 from cppo_lab.sweeps.sweep import plan_sweep
-from cppo_lab.sweeps.sweep_file import adhoc_sweep
 from cppo_lab.tracking import mlflow_store as tracking
 from cppo_lab.tracking.mlflow_store import STARTING_POLICY_TAG, store_name, tracking_uri
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
