@@ -162,6 +162,13 @@ def has_baseline(grouping: Grouping, wanted: str) -> bool:
     return find_baseline(grouping.groups, wanted) is not None
 
 
+def distinct_panels(panels: Sequence[str]) -> dict[str, str]:
+    """Each panel without what all of several panels share: `regime=mismatch, epochs=4` is `regime=mismatch`."""
+    parts = {panel: panel.split(", ") for panel in panels}
+    shared = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
+    return {panel: ", ".join(part for part in each if part not in shared) for panel, each in parts.items()}
+
+
 def label_of(value: str) -> str:
     """A value as a label of a figure; a long one is cut and made unique by a checksum."""
     shown = visible(value).replace("\n", r"\n").replace("\t", r"\t")

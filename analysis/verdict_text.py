@@ -128,7 +128,7 @@ def _needed(test: ClaimTest) -> str:
     ]
     beyond = [purpose for to_hold, count, purpose in counts if count and test.needs_tuning(to_hold)]
     told = [f"{count}{'' if place else ' seeds'} {what}" for place, (count, what) in enumerate(known)]
-    return ", ".join([*told, *(f"{TUNE_MORE} {purpose}" for purpose in beyond)])
+    return ", ".join([*told, *([f"{TUNE_MORE} {' or '.join(beyond)}"] if beyond else [])])
 
 
 def panel_title(study: Study, panel: str) -> str:

@@ -18,6 +18,7 @@ from cppo_lab.analysis.figures.estimates import rows_of_panels
 from cppo_lab.analysis.figures.looks import INK, PAPER, RULE, SOFT_INK, Look
 from cppo_lab.analysis.formatting import points
 from cppo_lab.analysis.grids import value_text
+from cppo_lab.analysis.grouping import distinct_panels
 from cppo_lab.analysis.statistics import Estimate
 
 AT_ONE = "at_one"
@@ -47,9 +48,10 @@ def control_figure(controls: Sequence[Control], looks: Mapping[str, Look]) -> Fi
     ]
     low, high = max(-FURTHEST, min([*ends, -MARGIN])), min(FURTHEST, max([*ends, MARGIN]))
     air = 0.05 * (high - low)
+    titles = distinct_panels(panels)
     for axes, (panel, rows) in zip(grid, ranked.items(), strict=True):
         _panel(axes, rows, looks, kinds, (low - air, high + air))
-        style.panel_title(axes, panel)
+        style.panel_title(axes, titles[panel])
     axes.set_xlabel("final accuracy less plain policy gradient (points)")
     figure.legend(
         handles=_legend(kinds, controls),

@@ -13,7 +13,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cppo_lab.analysis.claim_tests import ClaimTest
+from cppo_lab.analysis.controls import AT_BEST
 from cppo_lab.analysis.figures.render import render
+from cppo_lab.analysis.grouping import distinct_panels
 from cppo_lab.analysis.reproductions.document import (
     MARGIN_POINTS,
     anchor,
@@ -36,10 +38,13 @@ README_START, README_END = "<!-- headline -->", "<!-- /headline -->"
 
 _CAPTION = """*Measured by this lab (`results/`): final held-out accuracy less that of plain policy gradient, in
 points, with 95% intervals over paired runs; a model of 0.1 million parameters, a starting policy for each seed.
-Hollow: both at the largest learning rate tried. Diamonds: each at its best one. Squares: plain policy gradient
-slowed down to the method's KL. A claim does not hold where its opposite is significant, or where an advantage
-of {margin} points (grey band) is excluded; verdicts are adjusted for all claims of the sweep:
-[{name}]({page}).*"""
+{marks}
+A claim does not hold where its opposite is significant, or where an advantage of {margin} points (grey band) is
+excluded; verdicts are adjusted for all claims of the sweep: [{name}]({page}).*"""
+_MARKS = """Hollow: both at the largest learning rate tried. Diamonds: each at its best one. Squares: plain policy
+gradient slowed down to the method's KL."""
+_TUNED_MARKS = """Diamonds: each at its best learning rate, [tuned](docs/tuning.md) on other seeds. Squares: plain
+policy gradient slowed down to the method's KL. Triangles: plain policy gradient with fewer epochs."""
 
 
 def headline_block(items: Sequence[Item], image: str) -> str:
@@ -60,16 +65,22 @@ def _credited(item: Item) -> list[ClaimTest]:
 
 def _at_their_best(item: Item) -> list[str]:
     name = f"{item.sweep.slug}-control"
+    shown = [*(test for test in item.tests if _is_headline(test)), *_credited(item)]
+    panels = distinct_panels([test.panel for test in shown])
+    marks = _MARKS if item.sweep.tuned is None else _TUNED_MARKS
     return [
-        f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient: both at one '
-        'learning rate, each at its best, and at the same KL">',
+        f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient, each '
+        'at its best and at the same KL">',
         "",
         _CAPTION.format(
-            margin=MARGIN_POINTS, page=f"docs/reproductions.md#{anchor(item)}", name=item.sweep.slug
+            marks=marks,
+            margin=MARGIN_POINTS,
+            page=f"docs/reproductions.md#{anchor(item)}",
+            name=item.sweep.slug,
         ),
         "",
         *head("each at its best", "measured here", "seeds", "verdict"),
-        *(line(*short_cells(item, test)) for test in _credited(item)),
+        *(line(*short_cells(item, test, panels[test.panel])) for test in shown),
         "",
     ]
 
@@ -95,6 +106,11 @@ def _at_one_rate(items: Sequence[Item], image: str, folded: bool) -> list[str]:
     return [*said, "<details>", f"<summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
+def _is_headline(test: ClaimTest) -> bool:
+    """Whether a measured claim of the paper is one of its headlines, for methods at their best."""
+    return test.claim.headline and test.claim.measure == AT_BEST and test.estimate is not None
+
+
 def _headlines(item: Item) -> list[ClaimTest]:
     """The headline claims of an item at laptop scale, for the model with most seeds, in every regime."""
     return [
@@ -102,6 +118,7 @@ def _headlines(item: Item) -> list[ClaimTest]:
         for test in item.tests
         if item.sweep.scale != PAPER_SCALE
         and test.claim.headline
+        and not _is_headline(test)
         and (not test.panel or test.panel.startswith(HEADLINE_PANELS))
     ]
 

@@ -15,11 +15,12 @@ from cppo_lab.analysis.frozen import broken_in_words, frozen_in_words
 from cppo_lab.analysis.page.tables import claims_table
 from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
-from cppo_lab.analysis.reproductions.items import Item, anchor, heading
+from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, anchor, heading
 from cppo_lab.analysis.reproductions.step_size_section import step_size_lines
 from cppo_lab.analysis.run_table import Run, RunTable
 from cppo_lab.analysis.verdict_text import FELL, claim_estimate, claim_measured, claim_seeds, claim_verdict
 from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
+from cppo_lab.sweeps.sweep_file import SweepFile
 from cppo_lab.sweeps.tuned_points import read_tuned
 
 MARGIN_POINTS = f"{100 * MARGIN:.0f}"
@@ -172,9 +173,10 @@ def _tests(title: str, pairs: Sequence[tuple[Item, ClaimTest]], kind: str = "cla
     return ["", f"### {title}", "", *head("item", kind, "measured", "seeds", "verdict"), *rows]
 
 
-def short_cells(item: Item, test: ClaimTest) -> tuple[str, str, str, str]:
-    """Claim, measured difference, seeds and verdict of a test."""
-    says = f"{test.claim.says} ({test.panel})" if test.panel else test.claim.says
+def short_cells(item: Item, test: ClaimTest, panel: str | None = None) -> tuple[str, str, str, str]:
+    """Claim, measured difference, seeds and verdict of a test; `panel` is how its panel is called, if not as it is."""
+    place = test.panel if panel is None else panel
+    says = f"{test.claim.says} ({place})" if place else test.claim.says
     return says, claim_measured(test, item.table), claim_seeds(test), verdict_in_bold(test)
 
 
@@ -197,12 +199,19 @@ def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _commands(sweep: SweepFile) -> str:
+    command = f"`make repro-{sweep.name}`"
+    if PAPER_SCALE not in sweep.scales:
+        return command
+    return f"{command}; at the paper's scale: `make repro-{sweep.name} SCALE=paper`"
+
+
 def _section(item: Item, images: str) -> str:
     sweep = item.sweep
     lines = [f"## {heading(item)}", "", sweep.question, ""]
     lines += [f"- In the paper: {sweep.paper}."] if sweep.paper else []
     lines += [
-        f"- Command: `make repro-{sweep.name}`; at the paper's scale: `make repro-{sweep.name} SCALE=paper`.",
+        f"- Command: {_commands(sweep)}.",
         f"- {_effort(item.table)}",
         *_tuned_and_frozen(item),
         "",

@@ -12,7 +12,7 @@ import yaml
 from run_folders import START, Fault, write_run, write_sweep
 
 from cppo_lab.analysis.formatting import tidy
-from cppo_lab.analysis.grouping import group_runs, is_seed_axis
+from cppo_lab.analysis.grouping import distinct_panels, group_runs, is_seed_axis
 from cppo_lab.analysis.load.axes import Source, study_axes
 from cppo_lab.analysis.load.run_record import RunRecord, read_json_lines
 from cppo_lab.analysis.load.sources import NothingToReport, known_sweeps, load_study
@@ -218,6 +218,12 @@ def test_another_methods_own_axis_never_joins_different_runs() -> None:
     axes = {"algo": ["grpo", "cppo"], lr: ["1e-4", "2e-4", "4e-4"]}
     grouping = group_runs(axes, runs, {run: values["algo"] for run, values in runs.items()}, {"cppo": [lr]})
     assert grouping.methods == ("grpo, lr=1e-4", "grpo, lr=2e-4", "cppo, lr=4e-4")
+
+
+def test_panels_are_told_apart_by_what_they_do_not_share() -> None:
+    panels = ["regime=mild, epochs=4", "regime=mismatch, epochs=4"]
+    assert distinct_panels(panels) == dict(zip(panels, ["regime=mild", "regime=mismatch"], strict=True))
+    assert distinct_panels(panels[:1] * 2) == {panels[0]: panels[0]}
 
 
 @pytest.mark.parametrize("name", ["seed", "warmup.seed", "seeds.prompts", "data_seed"])
