@@ -62,6 +62,8 @@ class Trainer(Group):
     that of the start of the training step.
     `length_decay`: halved every `lr_length_period_factor` times the step of a surge, down to `lr_length_floor`; a surge
     is a mean response length above `lr_length_multiple` times that of the first `lr_length_window` steps.
+
+    A `lora_rank` above 0 trains a LoRA adapter of the `lora_targets` alone, scaled by `lora_alpha` / `lora_rank`.
     """
 
     steps: Count
@@ -92,6 +94,9 @@ class Trainer(Group):
     samples_per_step: Annotated[int, Field(ge=0)]
     threads: Count
     device: Literal["cpu", "cuda", "auto"]
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    lora_alpha: Positive = 32.0
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Trainer:
@@ -127,6 +132,19 @@ class Trainer(Group):
         if self.lr_length_window is not None and self.lr_length_window >= self.steps:
             raise ValueError(
                 f"lr_length_window = {self.lr_length_window}: must be below steps = {self.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_adapter(self) -> Trainer:
+        for key in ("lora_alpha", "lora_targets"):
+            default, value = type(self).model_fields[key].default, getattr(self, key)
+            if not self.lora_rank and value != default:
+                told = f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+                raise ValueError(f"{key} = {told}: must be {default} unless lora_rank is above 0")
+        if self.lora_targets == ():
+            raise ValueError(
+                "lora_targets = []: must be all-linear, or names of modules such as [q_proj, v_proj]"
             )
         return self
 
@@ -203,6 +221,11 @@ class RunConfig(Group):
                 f"algo.dynamic_sampling.kind = {self.algo.dynamic_sampling.kind}, or every group would be dropped"
             )
         self._check_engine()
+        if self.trainer.lora_rank and self.model.implementation == "lab":
+            raise ValueError(
+                f"trainer.lora_rank = {self.trainer.lora_rank}: needs model.implementation = transformers; the lab's "
+                "decoder has no adapters"
+            )
         if self.model.is_pretrained and self.warmup.steps and not self.task.has_solutions:
             raise ValueError(
                 f"warmup.steps = {self.warmup.steps}: must be 0 (warmup=none) for a pretrained model on "

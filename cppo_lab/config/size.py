@@ -41,11 +41,12 @@ def trained_networks(config: RunConfig) -> int:
 
 def state_bytes(config: RunConfig) -> int | None:
     """Bytes that training always holds: float32 weights, gradients and AdamW's two moments of every trained network,
-    and the weights of a reference policy. None if the model's size is unknown.
+    and the weights of a reference policy; of networks with an adapter, which is small, the weights alone. None if the
+    model's size is unknown.
     """
     parameters = parameter_count(config)
-    reference = 4 * config.algo.requirements.needs_reference
-    return None if parameters is None else parameters * (16 * trained_networks(config) + reference)
+    trained, reference = 4 if config.trainer.lora_rank else 16, 4 * config.algo.requirements.needs_reference
+    return None if parameters is None else parameters * (trained * trained_networks(config) + reference)
 
 
 def cost_key(config: RunConfig) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cppo_lab.models.lora import plain_copy, plain_parameters
 from cppo_lab.rollouts.cached_decoder import cached_decoder
 from cppo_lab.rollouts.engine_config import WeightFormat
 from cppo_lab.rollouts.quantise import rounded
@@ -36,7 +36,7 @@ class NativeEngine:
     ) -> None:
         self._format: WeightFormat = weights
         self._pad, self._eos, self._batch_size = pad_token, eos_token, batch_size
-        self._policy = copy.deepcopy(policy).eval().requires_grad_(False)
+        self._policy = plain_copy(policy).eval().requires_grad_(False)
         if weights == "bfloat16":
             self._policy = self._policy.bfloat16()
         self._version = 0
@@ -45,7 +45,7 @@ class NativeEngine:
     def load_weights(self, policy: nn.Module, version: int) -> None:
         """See `RolloutEngine.load_weights`."""
         with torch.no_grad():
-            source = dict(policy.named_parameters())
+            source = dict(plain_parameters(policy))
             for name, parameter in self._policy.named_parameters():
                 parameter.copy_(rounded(source[name], self._format))
         self._version = version

@@ -7,13 +7,17 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import interrupts_held
 from cppo_lab.models.loading import Policy
+from cppo_lab.models.lora import ADAPTER_FOLDER, has_adapter, plain_copy, save_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STATE_FILE = "trainer.pt"
 
@@ -29,10 +33,16 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = None) -> None:
-    """Save the policy in Hugging Face format and, with `state`, the trainer state needed to resume."""
+    """Save the policy in Hugging Face format and, with `state`, the trainer state needed to resume.
+
+    A policy with an adapter is saved as the plain model that it amounts to, with the adapter alone in a folder of it.
+    """
 
     def fill(folder: Path) -> None:
-        policy.network.save_pretrained(folder)
+        plain = plain_copy(policy.network) if has_adapter(policy.network) else policy.network
+        cast("PreTrainedModel", plain).save_pretrained(folder)
+        if has_adapter(policy.network):
+            save_adapter(policy.network, folder / ADAPTER_FOLDER)
         policy.tokenizer.save_pretrained(folder)
         if state is not None:
             torch.save(state, folder / STATE_FILE)

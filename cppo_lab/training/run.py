@@ -156,6 +156,7 @@ def _train(
     from cppo_lab.rollouts.run_engines import open_engines
     from cppo_lab.training.asked_model import asked_model
     from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
+    from cppo_lab.training.update import trained
 
     torch.set_num_threads(config.trainer.threads)
     task_config = config.task.asked_of(asked_model(config.model))
@@ -176,6 +177,7 @@ def _train(
             "name": config.model.name,
             "parameters": parameters,
             "active_parameters": active_parameter_count(config) or parameters,
+            "trained_parameters": sum(each.numel() for each in trained(policy.network)),
         },
     )
     reference = None

@@ -16,6 +16,7 @@ from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.implementation import implement
 from cppo_lab.models.loading import Policy, load_policy
+from cppo_lab.models.lora import ADAPTER_FOLDER, Lora, add_adapter, load_adapter
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
 from cppo_lab.tasks.task import Task, TaskConfig
 from cppo_lab.training.checkpoint import save_checkpoint
@@ -106,11 +107,30 @@ def scratch_tokenizer(model: ScratchModel, config: TaskConfig, task: Task) -> Pr
 
 
 def load_starting_policy(config: RunConfig, start: StartingPolicy, checkpoint: Path | None = None) -> Policy:
-    """The starting policy, or a checkpoint of a run that started from it, on the run's device.
+    """The starting policy, or a checkpoint of a run that started from it, on the run's device, with its adapter if any.
 
     Weights are float32, whatever dtype a pretrained model computes in: an update of a millionth of a weight is
     lost in bfloat16.
     """
+    adapter = _adapter(config)
+    if adapter is not None:
+        policy = _whole(config, start, None)
+        add_adapter(policy.network, adapter)
+        if checkpoint is not None:
+            load_adapter(policy.network, checkpoint / ADAPTER_FOLDER)
+        return policy
+    return _whole(config, start, checkpoint)
+
+
+def _adapter(config: RunConfig) -> Lora | None:
+    trainer = config.trainer
+    if not trainer.lora_rank:
+        return None
+    return Lora(trainer.lora_rank, trainer.lora_alpha, trainer.lora_targets, config.seed)
+
+
+def _whole(config: RunConfig, start: StartingPolicy, checkpoint: Path | None) -> Policy:
+    """The starting policy or a checkpoint, all of whose weights are trained."""
     device = resolved_device(config.trainer.device)
     path = start.path if checkpoint is None else str(checkpoint)
     if not isinstance(config.model, PretrainedModel):

@@ -38,7 +38,7 @@ from cppo_lab.training.asked_model import asked_model
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.run import training_loop
 from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
-from cppo_lab.training.update import Learner
+from cppo_lab.training.update import Learner, trained
 
 MOST_TOKENS = 4096
 """The largest vocabulary whose whole distributions are held for every token of a rollout."""
@@ -169,7 +169,7 @@ class _Probe:
         self._divergence, self._delta, self._every, self._on_state = divergence, delta, every, on_state
         self.counts = {name: KeepCounts() for name in specs}
         self.states = self._seen = 0
-        self._parameters = list(learner.policy.network.parameters())
+        self._parameters = trained(learner.policy.network)
         needs = learner.algo.requirements
         self._needs = replace(
             needs,

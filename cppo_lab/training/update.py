@@ -67,7 +67,7 @@ class Learner:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
-        groups = [{"params": list(self.policy.network.parameters()), "base_lr": settings.lr}]
+        groups = [{"params": trained(self.policy.network), "base_lr": settings.lr}]
         if self.critic is not None:
             rate = self.algo.critic.learning_rate or settings.lr
             groups.append({"params": self.critic_parameters(), "base_lr": rate})
@@ -77,7 +77,7 @@ class Learner:
 
     def critic_parameters(self) -> list[torch.nn.Parameter]:
         """The critic's own parameters."""
-        return [] if self.critic is None else list(self.critic.parameters())
+        return [] if self.critic is None else trained(self.critic)
 
     def learn(
         self,
@@ -376,6 +376,11 @@ class _Updates:
             metrics["critic/loss"] = _mean([loss for loss, _ in self.critic])
             metrics["critic/grad_norm"] = _mean([norm for _, norm in self.critic])
         return metrics
+
+
+def trained(network: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _mean(values: Sequence[float]) -> float:

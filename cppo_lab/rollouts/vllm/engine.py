@@ -9,6 +9,7 @@ from torch import nn
 
 from cppo_lab.errors import UserError
 from cppo_lab.models.loading import Policy
+from cppo_lab.models.lora import plain_parameters
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 from cppo_lab.rollouts.vllm.offline import OfflineEngine, OfflineSettings
 from cppo_lab.rollouts.vllm.outputs import requests_for, rollout_of
@@ -73,7 +74,7 @@ class VllmEngine(VllmSampler):
 
     def load_weights(self, policy: nn.Module, version: int) -> None:
         """See `RolloutEngine.load_weights`. Raises UserError where vLLM then disagrees with the policy."""
-        self._offline.push((name, parameter.detach()) for name, parameter in policy.named_parameters())
+        self._offline.push((name, parameter.detach()) for name, parameter in plain_parameters(policy))
         self._probe.check(self._policy, policy, version)
         self._version = version
 
