@@ -106,8 +106,8 @@ def load_adapter(network: nn.Module, folder: Path) -> None:
 
     weights = load_file(folder / "adapter_model.safetensors")
     own = {name.removeprefix("base_model.model."): each for name, each in weights.items()}
-    unknown = set_peft_model_state_dict(network, own, _NAME)[1]
-    assert not unknown, unknown
+    found: Any = set_peft_model_state_dict(network, own, _NAME)
+    assert not found.unexpected_keys, found.unexpected_keys
 
 
 def _adapted(network: nn.Module) -> Iterator[tuple[str, Any]]:

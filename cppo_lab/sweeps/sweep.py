@@ -27,6 +27,7 @@ from cppo_lab.sweeps.adhoc import (
 )
 from cppo_lab.sweeps.expansion import Combination, axis_names, hydra_settings, merged_grids, values_set
 from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
+from cppo_lab.sweeps.launchers import check_launchers
 from cppo_lab.sweeps.study import split_multiple, sweep_runs, threshold_overrides
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep, split_scale, sweep_path
 from cppo_lab.sweeps.trials import Trials
@@ -281,6 +282,7 @@ def find_sweep(
     Raises UserError for whatever is wrong with the file, an override or a run, and for a `naming` of anything but
     overrides.
     """
+    check_launchers(overrides, config_dir)
     if "=" in name:
         return _find_adhoc(with_plugins([], [name, *overrides]), config_dir, naming)
     # A plug-in may bring the sweep along.

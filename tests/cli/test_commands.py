@@ -211,6 +211,15 @@ BAD = [
     (["train", "algo=3"], ["algo=3", "grpo"]),
     (["sweep", "quickstart", "-j", "4", "hydra/launcher=joblib"], ["--jobs 4", "hydra.launcher.n_jobs=4"]),
     (["sweep", "quickstart", "-j", "4", "--dry-run", "hydra/launcher=joblib"], ["--jobs 4"]),
+    (
+        ["sweep", "quickstart", "hydra/launcher=submitit_slurm"],
+        ["not installed; allowed are", "'cppo-lab[slurm]'"],
+    ),
+    (
+        ["sweep", "quickstart", "--dry-run", "hydra/launcher=jobli"],
+        ["not installed", "Did you mean 'joblib'?"],
+    ),
+    (["sweep", "quickstart", "hydra/sweeper=ax"], ["hydra/sweeper=ax: not installed; allowed are basic"]),
     (["config", "sed=1"], ["sed", "'seed'"]),
     (["eval", "gsm9k", "--model", "x"], ["task=gsm9k", "gsm8k", "chain"]),
     (["eval", "chain", "--model", "./absent"], ["./absent", "no such model folder"]),

@@ -43,6 +43,22 @@ def test_nothing_is_said_before_a_run_whose_region_can_act_or_that_has_none(
     assert warnings_before(tiny_config(output, *ONE_UPDATE, *overrides)) == []
 
 
+@pytest.mark.parametrize("algo", ["dppo_tv", "dppo_topk_tv", "cppo"])
+def test_a_threshold_that_no_divergence_exceeds_is_named_before_the_run(algo: str, output: Path) -> None:
+    (said,) = warnings_before(tiny_config(output, f"algo={algo}", "algo.trust_region.delta=1.5"))
+    assert "algo.trust_region.delta=1.5 masks nothing: " in said
+    assert "is at most 1." in said
+    assert warnings_before(tiny_config(output, f"algo={algo}", "algo.trust_region.delta=0.9")) == []
+    assert warnings_before(tiny_config(output, "algo=dppo_kl", "algo.trust_region.delta=1.5")) == []
+
+
+def test_a_ragged_last_minibatch_is_named_before_the_run(output: Path) -> None:
+    ragged = "trainer.prompts_per_minibatch=4"
+    (said,) = warnings_before(tiny_config(output, "algo=grpo", ragged))
+    assert "trainer.prompts_per_step=6: the last minibatch of every epoch has 2 prompts" in said
+    assert warnings_before(tiny_config(output, "algo=grpo", ragged, "algo.dynamic_sampling.kind=skip")) == []
+
+
 def test_infinite_thresholds_are_named_before_the_run(output: Path) -> None:
     (said,) = warnings_before(tiny_config(output, "algo=dppo_tv", "algo.trust_region.delta=inf"))
     assert "algo.trust_region.delta is infinite" in said
