@@ -21,6 +21,7 @@ Curve = tuple[Array, Array]
 """Steps or positions [n], and the values there [n]."""
 ACCURACY = "eval/heldout/accuracy"
 STDERR = "eval/heldout/stderr"
+GREEDY = "eval/heldout_greedy/accuracy"
 KL = "policy/k3_vs_rollout"
 CURVES = ("accuracy", "budget", "deviation")
 _EMPTY: Curve = (np.array([]), np.array([]))
@@ -32,6 +33,7 @@ class Scores:
 
     reached_at is the first evaluated step at the panel's threshold, NaN where the run never got there within the
     window. evaluation_stderr is the binomial standard error of its last evaluation, final_error that of `final`.
+    greedy_start and greedy_final are accuracies of the likeliest tokens, at the start and after the last step.
     """
 
     start: float = math.nan
@@ -49,9 +51,19 @@ class Scores:
     budget_share: float = math.nan
     deviation_early: float = math.nan
     deviation_late: float = math.nan
+    greedy_start: float = math.nan
+    greedy_final: float = math.nan
 
 
 SCORES = tuple(each.name for each in fields(Scores))
+OPTIONAL_SCORES = ("greedy_start", "greedy_final")
+"""Those that result files leave out where they were not measured."""
+
+
+def known_mean(values: Array) -> float:
+    """The mean of the finite ones; NaN where there are none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 
 from cppo_lab.analysis.load.result_sets import Added, Row, add_rows, one_per_run
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.run_table import CURVES, SCORES, Curve, Run, RunTable
+from cppo_lab.analysis.run_table import CURVES, OPTIONAL_SCORES, SCORES, Curve, Run, RunTable
 from cppo_lab.config.seed_axes import is_seed_axis
 from cppo_lab.errors import UserError
 from cppo_lab.files import write_atomically
@@ -65,7 +65,7 @@ def _row(study: Study, run: Run) -> Row:
         "method": run.method,
         **run.axes,
         "status": run.status,
-        **{name: getattr(run, name) for name in SCORES},
+        **{name: value for name in SCORES if _is_told(name, value := getattr(run, name))},
         **{name: _series(getattr(run, name), ".4g" if name == "deviation" else ".0f") for name in CURVES},
         "steps": about["steps_done"],
         "tokens_sampled": about["tokens_sampled"],
@@ -86,6 +86,10 @@ def _run(row: Row, axes: Sequence[str]) -> Run:
     }
     on_axes = {axis: row.get(axis, "") for axis in axes}
     return Run(seeds=seeds_of(row), policy=policy_of(row), axes=on_axes, **found)
+
+
+def _is_told(name: str, value: float) -> bool:
+    return name not in OPTIONAL_SCORES or not math.isnan(value)
 
 
 def _starting_policy(start: Mapping[str, Any]) -> str | None:
@@ -176,7 +180,7 @@ def read_results(path: Path) -> ResultFile:
             columns, *lines = csv.reader(file)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: is no result file ({error}).") from error
-    missing = [name for name in (*_NEEDED, *SCORES) if name not in columns]
+    missing = [name for name in (*_NEEDED, *SCORES) if name not in columns and name not in OPTIONAL_SCORES]
     if missing:
         raise UserError(f"{path}: is no result file: it lacks the column {missing[0]}.")
     for number, line in enumerate(lines, start=2):

@@ -12,7 +12,7 @@ import pandas as pd
 from cppo_lab.analysis import statistics
 from cppo_lab.analysis.grouping import Group
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.analysis.run_table import ACCURACY, KL, STDERR, Array, Curve, Run, RunTable
+from cppo_lab.analysis.run_table import ACCURACY, GREEDY, KL, STDERR, Array, Curve, Run, RunTable
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ def _run(
         budget_share=_mean(_curve(metrics, "mask/budget_share")[1]),
         deviation_early=_divergence(positions[positions["high"] <= 0.5]),
         deviation_late=_divergence(positions[positions["low"] >= 0.5]),
+        greedy_start=_at_start(_curve(metrics, GREEDY)),
+        greedy_final=_at_end(_curve(metrics, GREEDY)),
         accuracy=curve,
         budget=_curve(metrics, "budget/effective"),
         deviation=(
@@ -156,6 +158,18 @@ def _curve(rows: pd.DataFrame, key: str) -> Curve:
         return np.array([]), np.array([])
     known = rows.loc[rows[key].notna(), ["step", key]]
     return known["step"].to_numpy(dtype=np.float64), known[key].to_numpy(dtype=np.float64)
+
+
+def _at_start(curve: Curve) -> float:
+    """The value of the starting policy; NaN where there is none."""
+    values = curve[1][curve[0] == 0]
+    return float(values[0]) if len(values) else math.nan
+
+
+def _at_end(curve: Curve) -> float:
+    """The last value after the starting policy's; NaN where there is none."""
+    values = curve[1][curve[0] >= 1]
+    return float(values[-1]) if len(values) else math.nan
 
 
 def _float(value: Any) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from cppo_lab.analysis import statistics
@@ -26,7 +27,7 @@ from cppo_lab.analysis.formatting import (
     size_in_points,
 )
 from cppo_lab.analysis.method_notes import final_in_words, threshold_in_words, window_in_words
-from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.run_table import RunTable, known_mean
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.summary import MethodResult, Summary
 from cppo_lab.analysis.verdict_text import FELL, claim_measured, claim_seeds, claim_verdict
@@ -117,6 +118,12 @@ METHOD = Column[MethodResult](
 )
 
 
+_GREEDY = (
+    Column[MethodResult]("greedy start", lambda r: Cell.of(known_mean(r.values("greedy_start")), percent)),
+    Column[MethodResult]("greedy final", lambda r: Cell.of(known_mean(r.values("greedy_final")), percent)),
+)
+
+
 def results_table(summary: Summary) -> Table:
     """The table below the verdict."""
     contrasts = {contrast.treatment: contrast for contrast in summary.contrasts}
@@ -137,10 +144,13 @@ def results_table(summary: Summary) -> Table:
             return "baseline"
         return contrasts[result.label].verdict if result.label in contrasts else NONE
 
+    results = [result for panel in summary.panels for result in panel.results]
+    is_greedy = any(np.isfinite(result.values("greedy_final")).any() for result in results)
+    told = " Greedy: of the likeliest tokens; what samples gain and these do not is sharpening." * is_greedy
     return Table.of(
         "results",
         f"Held-out accuracy per method, highest first. Final: {final_in_words(summary)}; 95% Student t intervals "
-        "over n seeds. Differences are paired by seed and starting policy, in percentage points.",
+        f"over n seeds. Differences are paired by seed and starting policy, in percentage points.{told}",
         (
             METHOD,
             Column("n", lambda r: Cell(f"{r.n}" if r.n == r.shown else f"{r.n} of {r.shown}", r.n)),
@@ -154,6 +164,7 @@ def results_table(summary: Summary) -> Table:
             Column("against baseline", lambda r: Cell.mean(difference(r), points)),
             Column("95% interval of difference", lambda r: Cell.interval(difference(r), points_range)),
             Column("verdict", lambda r: Cell(verdict(r)), numeric=False),
+            *(_GREEDY if is_greedy else ()),
         ),
         (
             result

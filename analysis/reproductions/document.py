@@ -17,7 +17,7 @@ from cppo_lab.analysis.paper import reported_differences
 from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, anchor, heading
 from cppo_lab.analysis.reproductions.step_size_section import step_size_lines
-from cppo_lab.analysis.run_table import Run, RunTable
+from cppo_lab.analysis.run_table import Run, RunTable, known_mean
 from cppo_lab.analysis.verdict_text import FELL, claim_estimate, claim_measured, claim_seeds, claim_verdict
 from cppo_lab.sweeps.frozen_claims import frozen_for_manifest
 from cppo_lab.sweeps.sweep_file import SweepFile
@@ -264,11 +264,13 @@ def _effort(table: RunTable) -> str:
 def _methods(table: RunTable, baseline: str | None) -> list[str]:
     several = len(table.panels) > 1
     names = ["method", "runs", "start", "final", "95% interval", "best", "collapsed", "masked"]
+    is_greedy = any(np.isfinite(run.greedy_final) for run in table.runs)
+    names += ["greedy start", "greedy final"] * is_greedy
     names += [f"final − {baseline}"] if baseline else []
     lines = head(*(["panel", *names] if several else names))
     for panel in table.panels:
         for method in table.methods(panel):
-            cells = [method, *_method_cells(table.of(panel, method))]
+            cells = [method, *_method_cells(table.of(panel, method), is_greedy)]
             if baseline:
                 seen = (
                     difference(table.of(panel, method), table.of(panel, baseline))
@@ -280,11 +282,10 @@ def _methods(table: RunTable, baseline: str | None) -> list[str]:
     return lines
 
 
-def _method_cells(runs: Sequence[Run]) -> list[str]:
+def _method_cells(runs: Sequence[Run], is_greedy: bool) -> list[str]:
     def mean(name: str, show: Callable[[float], str] = percent) -> str:
-        values = np.array([run.score(name) for run in runs])
-        known = values[np.isfinite(values)]
-        return show(float(known.mean())) if len(known) else ""
+        found = known_mean(np.array([run.score(name) for run in runs]))
+        return "" if np.isnan(found) else show(found)
 
     final = estimate([run.final for run in runs])
     return [
@@ -295,6 +296,7 @@ def _method_cells(runs: Sequence[Run]) -> list[str]:
         mean("best"),
         f"{int(sum(run.collapsed for run in runs))} of {len(runs)}",
         mean("masked_share"),
+        *((mean("greedy_start"), mean("greedy_final")) if is_greedy else ()),
     ]
 
 

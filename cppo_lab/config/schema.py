@@ -90,6 +90,7 @@ class Trainer(Group):
     grad_clip: Positive | None
     evaluate_every: Count
     evaluation_problems: Count | None
+    evaluate_greedy: bool = False
     checkpoint_every: Count
     samples_per_step: Annotated[int, Field(ge=0)]
     threads: Count

@@ -65,6 +65,7 @@ def cost_key(config: RunConfig) -> str:
                 trainer.evaluate_every,
                 trainer.evaluation_problems or config.task.heldout_count,
                 *((samples,) if samples > 1 else ()),
+                *(("greedy",) if trainer.evaluate_greedy else ()),
             ),
             "sampled": (trainer.prompts_per_step, trainer.group_size, algo.dynamic_sampling.kind),
             "trained": (trainer.updates_per_step, trainer.epochs),

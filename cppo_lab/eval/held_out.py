@@ -99,8 +99,9 @@ def evaluate(
     samples: int = 1,
     grade: Grade = grade_responses,
     on_tokens: OnTokens | None = None,
+    greedy: bool = False,
 ) -> Evaluation:
-    """Sample `samples` responses to each problem with the engine's weights, and grade them.
+    """Sample `samples` responses to each problem with the engine's weights, or take the likeliest tokens; grade them.
 
     A response's draws depend only on the index of its problem and its own index, not on its batch; the first sample
     is the one that would be drawn with `samples` = 1.
@@ -109,6 +110,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
+        greedy=greedy,
         stop_tokens=policy.stop_tokens,
         row_seeds=tuple(
             evaluation_seed(_EVALUATION_SEED, number, sample)

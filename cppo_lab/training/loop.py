@@ -30,6 +30,7 @@ from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
 from cppo_lab.training.update import BeforeUpdate, Learner, Metrics, profile_rows
 
+GREEDY_ACCURACY, GREEDY_STDERR = "eval/heldout_greedy/accuracy", "eval/heldout_greedy/stderr"
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
 
@@ -48,6 +49,13 @@ class HeldOut:
 
     def evaluate(self, version: int) -> Evaluation:
         """Evaluate the policy's present weights, which are `version`."""
+        return self._evaluate(version, self.sampling.top_p, self.sampling.samples, greedy=False)
+
+    def evaluate_greedily(self, version: int) -> Evaluation:
+        """Evaluate one response to each problem, of the likeliest tokens."""
+        return self._evaluate(version, top_p=1.0, samples=1, greedy=True)
+
+    def _evaluate(self, version: int, top_p: float, samples: int, greedy: bool) -> Evaluation:
         self.engine.load_weights(self.policy.network, version)
         evaluation = evaluate(
             self.engine,
@@ -55,10 +63,11 @@ class HeldOut:
             self.problems,
             max_new_tokens=self.response_limit,
             temperature=self.temperature,
-            top_p=self.sampling.top_p,
-            samples=self.sampling.samples,
+            top_p=top_p,
+            samples=samples,
             grade=self.grade,
             on_tokens=self.on_tokens,
+            greedy=greedy,
         )
         self.engine.rest()
         return evaluation
@@ -92,7 +101,8 @@ class TrainingLoop:
     def run(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
         if not self._resume():
-            self._log(0, self.held_out.evaluate(self.learner.updates).metrics("heldout"), {})
+            metrics = self.held_out.evaluate(self.learner.updates).metrics("heldout")
+            self._log(0, metrics | self._greedy(), {})
             self._checkpoint()
         while self.step < self.settings.steps:
             metrics, timings = self._train_step()
@@ -128,6 +138,7 @@ class TrainingLoop:
                 self.folder.append("profiles.jsonl", row)
             self.folder.append("agreement.jsonl", {"step": self.step, **asdict(overlap.result())})
             metrics |= self._evaluate_and_keep_best()
+            metrics |= self._greedy() if self._is_last() else {}
             clock.lap("eval_s")
         self._write_samples(experience, recorder)
         tokens = float(experience.rollout.response_mask.sum())
@@ -165,6 +176,13 @@ class TrainingLoop:
             save_checkpoint(self.folder.path / "checkpoints" / f"best_step_{self.step:06d}", self.policy)
             self.folder.drop_checkpoints_before(self.step, "best_step_")
         return evaluation.metrics("heldout")
+
+    def _greedy(self) -> Metrics:
+        """Greedy accuracy where it is asked for: what samples gain and it does not is sharpening."""
+        if not self.settings.evaluate_greedy:
+            return {}
+        evaluation = self.held_out.evaluate_greedily(self.learner.updates)
+        return {GREEDY_ACCURACY: evaluation.accuracy, GREEDY_STDERR: evaluation.stderr}
 
     def _write_samples(self, experience: Experience, recorder: TokenRecorder | None) -> None:
         count = self.settings.samples_per_step
