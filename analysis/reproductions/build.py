@@ -28,6 +28,8 @@ from cppo_lab.analysis.reproductions.figure import headlines, reproduction
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, read_items
 from cppo_lab.analysis.reproductions.step_size_section import one_rate_note, step_size_figures
 from cppo_lab.errors import UserError
+from cppo_lab.sweeps.tune_section import THRESHOLD
+from cppo_lab.sweeps.tuned_points import read_tuned
 
 HEADLINE_PANELS = "model=s, "
 IMAGES = "docs/images/reproductions"
@@ -67,7 +69,7 @@ def _at_their_best(item: Item) -> list[str]:
     name = f"{item.sweep.slug}-control"
     shown = [*(test for test in item.tests if _is_headline(test)), *_credited(item)]
     panels = distinct_panels([test.panel for test in shown])
-    marks = _MARKS if item.sweep.tuned is None else _TUNED_MARKS
+    marks = _marks(item)
     return [
         f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient, each '
         'at its best and at the same KL">',
@@ -104,6 +106,14 @@ def _at_one_rate(items: Sequence[Item], image: str, folded: bool) -> list[str]:
         return [*said, *lines]
     summary = "The CPPO paper's claims at one learning rate for all methods"
     return [*said, "<details>", f"<summary>{summary}</summary>", "", *lines, "", "</details>"]
+
+
+def _marks(item: Item) -> str:
+    """What the figure's marks mean, and whether thresholds were tuned as well."""
+    if item.sweep.tuned is None:
+        return _MARKS
+    keys = read_tuned(item.sweep.tuned, item.sweep.path).keys
+    return _TUNED_MARKS if THRESHOLD in keys else f"{_TUNED_MARKS}\nThresholds are the published ones."
 
 
 def _is_headline(test: ClaimTest) -> bool:
