@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cppo_lab.config.identity import digest
 from cppo_lab.config.overrides import parse
@@ -115,7 +116,7 @@ def saved_sweep(name: str, overrides: Sequence[str]) -> SweepFile | None:
     """
     if not _NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
         return None
-    manifest = read_object(_output(overrides) / "sweeps" / name / "sweep.json")
+    manifest = _manifest(_output(overrides), name)
     typed = manifest.get("typed")
     if not isinstance(typed, list) or not all(isinstance(each, str) for each in typed):
         return None
@@ -143,12 +144,18 @@ def distinguishing(overrides: Sequence[str]) -> list[str]:
 
 def refuse_other(file: SweepFile, output: Path) -> None:
     """Raise UserError where the output folder has another ad-hoc sweep of the same name."""
-    typed = read_object(output / "sweeps" / file.name / "sweep.json").get("typed")
+    typed = _manifest(output, file.name).get("typed")
     if typed is not None and typed != list(file.typed):
         raise UserError(
             f"--name {file.name}: {output} has another sweep of this name ({' '.join(map(str, typed))}); "
             "give another name."
         )
+
+
+def _manifest(output: Path, name: str) -> dict[str, Any]:
+    """What sweep.json says; empty without one, also where `output` is no folder."""
+    path = output / "sweeps" / name / "sweep.json"
+    return read_object(path) if path.is_file() else {}
 
 
 def _output(overrides: Sequence[str]) -> Path:

@@ -37,8 +37,9 @@ def grouping_of(sweep: Sweep) -> Grouping:
     return group_runs(sweep.axes, {run_id: run.axes for run_id, run in runs.items()}, methods)
 
 
-def test_all_sweeps_but_the_quick_one_have_the_papers_scale() -> None:
-    assert {*SWEEPS} == {*sweep_names()} - {"quickstart"}
+def test_all_sweeps_but_the_quick_one_and_a_tuned_one_have_the_papers_scale() -> None:
+    # Nothing has been tuned at the paper's scale yet.
+    assert {*SWEEPS} == {*sweep_names()} - {"quickstart", "tuned_table1"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
