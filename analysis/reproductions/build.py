@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cppo_lab.analysis.claim_tests import ClaimTest
-from cppo_lab.analysis.controls import AT_BEST
+from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL
 from cppo_lab.analysis.figures.render import render
 from cppo_lab.analysis.grouping import distinct_panels
 from cppo_lab.analysis.reproductions.document import (
@@ -45,8 +45,11 @@ A claim does not hold where its opposite is significant, or where an advantage o
 excluded; verdicts are adjusted for all claims of the sweep: [{name}]({page}).*"""
 _MARKS = """Hollow: both at the largest learning rate tried. Diamonds: each at its best one. Squares: plain policy
 gradient slowed down to the method's KL."""
-_TUNED_MARKS = """Diamonds: each at its best learning rate, [tuned](docs/tuning.md) on other seeds. Squares: plain
-policy gradient slowed down to the method's KL. Triangles: plain policy gradient with fewer epochs."""
+_TUNED_MARKS = {
+    AT_BEST: "Diamonds: each at its best learning rate, [tuned](docs/tuning.md) on other seeds.",
+    SAME_KL: "Squares: plain policy gradient slowed down to the method's KL.",
+    FEWER_EPOCHS: "Triangles: plain policy gradient with fewer epochs.",
+}
 
 
 def headline_block(items: Sequence[Item], image: str) -> str:
@@ -72,7 +75,7 @@ def _at_their_best(item: Item) -> list[str]:
     marks = _marks(item)
     return [
         f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient, each '
-        'at its best and at the same KL">',
+        'at its best, and against slower ones">',
         "",
         _CAPTION.format(
             marks=marks,
@@ -112,8 +115,10 @@ def _marks(item: Item) -> str:
     """What the figure's marks mean, and whether thresholds were tuned as well."""
     if item.sweep.tuned is None:
         return _MARKS
+    controls = () if item.step_size is None else item.step_size.controls
+    told = [words for kind, words in _TUNED_MARKS.items() if any(kind in each.controls for each in controls)]
     keys = read_tuned(item.sweep.tuned, item.sweep.path).keys
-    return _TUNED_MARKS if THRESHOLD in keys else f"{_TUNED_MARKS}\nThresholds are the published ones."
+    return "\n".join([*told, *([] if THRESHOLD in keys else ["Thresholds are the published ones."])])
 
 
 def _is_headline(test: ClaimTest) -> bool:
