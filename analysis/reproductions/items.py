@@ -34,7 +34,15 @@ ORDER = (
     "equal_share",
     "aa",
 )
-OWN = ("tuned_table1", "tuned_controls", "lr_sensitivity", "delta_sensitivity", "long_runs", "direction", "rules_2026")
+OWN = (
+    "tuned_table1",
+    "tuned_controls",
+    "lr_sensitivity",
+    "delta_sensitivity",
+    "long_runs",
+    "direction",
+    "rules_2026",
+)
 """The lab's own sweeps, on the page once they have results."""
 PAPER_SCALE = "paper"
 

@@ -29,7 +29,7 @@ def method_names(config_dir: Path | None = None) -> list[str]:
 
 def open_keys(name: str, config_dir: Path | None = None) -> tuple[str, ...]:
     """The dotted keys that a method leaves to whoever uses it. `name` is that of a file."""
-    return tuple(key for key, value in leaves(method_tree(name, method_files(config_dir))) if value == OPEN)
+    return _open(method_tree(name, method_files(config_dir)))
 
 
 def method(
@@ -39,21 +39,28 @@ def method(
     given: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> AlgoSpec:
-    """The named method with its paper's values, validated.
+    """The named method with its paper's values, validated; `name` may also be the path of a method file.
 
-    `max_response_length` fills in the horizon H of methods that divide by it; `given` has values for the keys that the
-    method leaves open (`open_keys`). `values` set other keys, by their last part where only one key has it:
-    `method("cppo", delta=0.1)`; by `budget__size` for `trust_region.budget.size`. Raises ValueError for an unknown name
-    or key and where an open one is missing, ImportError without PyYAML.
+    A file can build on methods by their names (`defaults: [cppo, _self_]`). `max_response_length` fills in the horizon
+    H of methods that divide by it; `given` has values for the keys that the method leaves open (`open_keys`). `values`
+    set other keys, by their last part where only one key has it: `method("cppo", delta=0.1)`; by `budget__size` for
+    `trust_region.budget.size`. Raises ValueError for an unknown name or key and where an open one is missing,
+    ImportError without PyYAML.
     """
     files = method_files(config_dir)
+    if Path(name).suffix in (".yaml", ".yml"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"algo = {name!r}: no such method file.")
+        name = path.stem
+        files = {**files, name: path}
     if name not in files or name.startswith("_"):
         known = _names(files)
         raise ValueError(
             f"algo = {name!r}: unknown method; allowed are {', '.join(known)}.{near_miss(name, known)}"
         )
     tree = method_tree(name, files)
-    for key in open_keys(name, config_dir):
+    for key in _open(tree):
         if key not in (given or {}):
             raise ValueError(
                 f"{key} = ???: {name} leaves it open, since no value is published; it must be given"
@@ -63,6 +70,10 @@ def method(
         _set(tree, _full_key(short, tree), value)
     algo = AlgoSpec.build(tree)
     return algo if max_response_length is None else algo.with_horizon(max_response_length)
+
+
+def _open(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(key for key, value in leaves(tree) if value == OPEN)
 
 
 def _names(files: Mapping[str, Path]) -> list[str]:
