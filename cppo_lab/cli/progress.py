@@ -20,7 +20,7 @@ from rich.progress import (
 
 from cppo_lab.cli.pace import Pace, token_speed
 from cppo_lab.diagnostics.nothing_learnt import EARLY_STEPS, nothing_to_learn
-from cppo_lab.sweeps.worker_pool import Event
+from cppo_lab.sweeps.jobs import Event
 from cppo_lab.training.activity import Activity
 
 ACCURACY = "eval/heldout/accuracy"
@@ -91,6 +91,10 @@ class SweepProgress:
                     f"{self._label(event.job)}: step {step}/{self._steps[event.job]}, {_percent(metrics)}"
                 )
             self._warn_early(event.job, step, metrics)
+        elif event.kind == "lost":
+            self._console.print(
+                f"[yellow]lost[/] {self._label(event.job)}: {event.content}; it is started again."
+            )
         else:
             self._end(event)
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,9 +27,10 @@ from cppo_lab.cli.options import (
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
+    from cppo_lab.executors.settings import Local, Ray, Submitit
     from cppo_lab.sweeps.adhoc import Naming
+    from cppo_lab.sweeps.jobs import Event, Job, Outcome
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
-    from cppo_lab.sweeps.worker_pool import Event, Outcome
     from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
 
 _STOP_S = 20.0
@@ -50,6 +51,9 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background, and return once everything is checked.")
+    ] = False,
     adhoc_name: Name = None,
     baseline: Baseline = None,
     label: Label = None,
@@ -65,18 +69,26 @@ def sweep(
     * `cppo-lab sweep quickstart regime=mismatch 'seed=range(0,5)'`
     * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)' --name rates --baseline grpo`
     * `cppo-lab sweep algo=grpo,cppo cppo:algo.trust_region.delta=0.1,0.2 'seed=range(0,3)'`
+    * `cppo-lab sweep quickstart executor=submitit executor.partition=gpu executor.gpus=1 --detach`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
     refuse_jobs(jobs, [name, *(overrides or [])])
+    from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.adhoc import Naming
 
-    given, naming = all_overrides(overrides, output, plugins), Naming(adhoc_name, baseline, label)
+    own, given = split_executor(all_overrides(overrides, output, plugins))
+    executor, naming = executor_settings(own, config_dir), Naming(adhoc_name, baseline, label)
+    _refuse_two_starters(own, given)
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
         show_plan(name, given, config_dir, as_json=False, jobs=jobs, naming=naming)
+        _show_script(executor, name, given, config_dir, naming)
         return
-    if not run_sweep(name, given, config_dir, jobs, report, naming):
+    if detach:
+        _detach(name, given, config_dir, naming, executor)
+        return
+    if not run_sweep(name, given, config_dir, jobs, report, naming, executor):
         sys.exit(1)
 
 
@@ -87,6 +99,7 @@ def run_sweep(
     jobs: int | None,
     report: bool,
     naming: Naming | None = None,
+    executor: Local | Submitit | Ray | None = None,
 ) -> bool:
     """Run what is not finished, then write the report. False if a run or the report failed."""
     from cppo_lab.cli.checked_sweep import checked_sweep
@@ -98,7 +111,8 @@ def run_sweep(
     planned, grids = checked_sweep(name, overrides, config_dir, naming)
     is_hydras = bool(hydra_settings(overrides))
     _refuse_hydra(planned, overrides)
-    check_runs(planned, is_here=not is_hydras)
+    is_local = executor is None or executor.kind == "local"
+    check_runs(planned, is_here=is_local and not is_hydras)
     waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
     done = len(planned.runs) - len(waiting)
     if not waiting:
@@ -111,9 +125,11 @@ def run_sweep(
     if is_hydras:
         _through_hydra(planned, grids, config_dir)
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
-    else:
+    elif executor is None or executor.kind == "local":
         workers = jobs or default_jobs([run.config for run in waiting])
         failed = run_here(planned, waiting, workers).failed
+    else:
+        failed = _run_elsewhere(planned, waiting, executor, jobs).failed
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     warn_after(run.folder for run in waiting)
@@ -172,8 +188,31 @@ def check_runs(planned: Sweep, is_here: bool) -> None:
 
 def run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:
     """Train runs of a sweep in worker processes, with progress and tracking."""
+    from cppo_lab.sweeps.worker_pool import run_jobs
+
+    return _with_progress(planned, waiting, lambda todo, *told: run_jobs(todo, jobs, *told))
+
+
+def _run_elsewhere(
+    planned: Sweep, waiting: Sequence[PlannedRun], executor: Submitit | Ray, jobs: int | None
+) -> Outcome:
+    """The same by an executor; MLflow is written by this process alone."""
+    from cppo_lab.executors.run_elsewhere import open_workers, run_elsewhere
+
+    workers = open_workers(executor, planned.folder / executor.kind, planned.name)
+    return _with_progress(
+        planned, waiting, lambda todo, *told: run_elsewhere(todo, workers, executor, jobs, *told)
+    )
+
+
+def _with_progress(
+    planned: Sweep,
+    waiting: Sequence[PlannedRun],
+    do: Callable[[Sequence[Job], Callable[[Event], None], Callable[[], None]], Outcome],
+) -> Outcome:
+    """`do` the jobs of the runs, given what is to be called with events and several times a second."""
     from cppo_lab.cli.progress import SweepProgress
-    from cppo_lab.sweeps.worker_pool import jobs_for, run_jobs
+    from cppo_lab.sweeps.jobs import jobs_for
 
     mirror = _mirror(planned)
     labels = {run.folder.path.name: run.label for run in planned.runs}
@@ -185,7 +224,7 @@ def run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcom
             progress.show(event)
 
         try:
-            outcome = run_jobs(jobs_for([run.config for run in waiting]), jobs, on_event, mirror.poll)
+            outcome = do(jobs_for([run.config for run in waiting]), on_event, mirror.poll)
             succeeded = not outcome.failed
         except KeyboardInterrupt:
             progress.stop()
@@ -199,7 +238,85 @@ def run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcom
 
 
 def _command_line() -> str:
-    return shlex.join(["cppo-lab", *sys.argv[1:]])
+    return shlex.join(["cppo-lab", *_arguments()])
+
+
+def _arguments() -> list[str]:
+    return [each for each in sys.argv[1:] if each != "--detach"]
+
+
+def _refuse_two_starters(executor: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raise UserError for an executor together with one of Hydra's launchers."""
+    from cppo_lab.sweeps.expansion import hydra_settings
+
+    settings = hydra_settings(overrides)
+    if executor and settings:
+        raise UserError(
+            f"{executor[0]}: has no effect with {settings[0]}, since Hydra's launcher starts the runs; give one of "
+            "them."
+        )
+
+
+def _show_script(
+    executor: Local | Submitit | Ray,
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    naming: Naming,
+) -> None:
+    """The job script of a Slurm executor, for --dry-run."""
+    from cppo_lab.executors.settings import Submitit
+
+    if not isinstance(executor, Submitit):
+        return
+    from cppo_lab.executors.slurm import sbatch_script
+    from cppo_lab.sweeps.jobs import jobs_for
+    from cppo_lab.sweeps.sweep import find_sweep
+
+    planned, _ = find_sweep(name, overrides, config_dir, naming)
+    todo = jobs_for([run.config for run in planned.runs if run.folder.status != "FINISHED"])
+    first = [job for job in todo if job.needs is None]
+    what = "starting policy" if first and first[0].kind == "policy" else "run"
+    console().print(f"\nThe first array, {plural(len(first), what)}, is submitted with this script:\n")
+    script = sbatch_script(executor, planned.folder / executor.kind, planned.name, len(first))
+    console().print(script, markup=False, highlight=False, soft_wrap=True)
+
+
+def _detach(
+    name: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    naming: Naming,
+    executor: Local | Submitit | Ray,
+) -> None:
+    """Check everything, then run the same command in a process that outlives this one."""
+    from cppo_lab.cli.checked_sweep import checked_sweep
+
+    planned, _ = checked_sweep(name, overrides, config_dir, naming)
+    _refuse_hydra(planned, overrides)
+    check_runs(planned, is_here=executor.kind == "local")
+    log = planned.folder / "driver.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cppo_lab", *_arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    console().print(
+        f"Sweep [bold]{planned.name}[/] goes on in process {process.pid}; its output is in {log}.",
+        soft_wrap=True,
+    )
+    console().print("Watch it: cppo-lab list runs --watch" + _output_option(planned.output))
+    console().print(f"Stop it: kill {process.pid}. The same command resumes it.")
+
+
+def _output_option(output: Path) -> str:
+    from cppo_lab.paths import output_root
+
+    return "" if output == output_root() else f" -o {shlex.quote(str(output))}"
 
 
 def _mirror(planned: Sweep) -> SweepMirror | NoMirror:

@@ -57,7 +57,7 @@ def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
 def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
     from cppo_lab.cli.progress import SweepProgress
     from cppo_lab.quiet import quiet_libraries
-    from cppo_lab.sweeps.worker_pool import Event
+    from cppo_lab.sweeps.jobs import Event
     from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
     from cppo_lab.training.run import run
 

@@ -12,48 +12,20 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Literal
 
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import heed_one_interrupt
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import load_again, loaded
-from cppo_lab.quiet import quiet_libraries
-from cppo_lab.tracking.run_folder import run_folder
-from cppo_lab.training.activity import Activity
-from cppo_lab.training.starting_policy import cache_folder, is_ready
+from cppo_lab.sweeps.jobs import Event, Job, Outcome, do_job, fail_run
 
 # How often the parent polls for its own work (tracking, progress).
 _POLL_S = 0.2
-_TELL_S = 1.0
 _STOP_S = 20.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """A worker's message: the key of its job, and what happened.
-
-    `started`, `warmup` (done, planned), `activity` (what is being done within a step), `step` (step, metrics),
-    `finished`, `failed` (reason).
-    """
-
-    job: str
-    kind: Literal["started", "warmup", "activity", "step", "finished", "failed"]
-    content: Any = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A starting policy or a run to train; a run waits for its starting policy."""
-
-    key: str
-    kind: Literal["policy", "run"]
-    config: RunConfig
-    needs: str | None = None
 
 
 @dataclass
@@ -62,30 +34,6 @@ class _Worker:
     connection: Connection
     job: Job | None = None
     has_worked: bool = False
-
-
-@dataclass
-class Outcome:
-    """Keys of the jobs that finished, and of those that failed with their reasons."""
-
-    finished: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
-    """The runs in order, each missing starting policy once, just before the first run that needs it.
-
-    An interrupted sweep has thus finished whole seeds instead of only their starting policies.
-    """
-    jobs: dict[str, Job] = {}
-    for config in configs:
-        needs = None
-        if not is_ready(config):
-            needs = cache_folder(config).name
-            jobs.setdefault(needs, Job(needs, "policy", config))
-        key = run_folder(config).path.name
-        jobs[key] = Job(key, "run", config, needs)
-    return list(jobs.values())
 
 
 def default_jobs(configs: Sequence[RunConfig]) -> int:
@@ -197,10 +145,7 @@ class _Scheduler:
 
     def _fail(self, job: Job, reason: str) -> None:
         self.outcome.failed[job.key] = reason
-        if job.kind == "run":
-            folder = run_folder(job.config)
-            if folder.info:
-                folder.update_info(status="FAILED", reason=reason, diverged=False)
+        fail_run(job, reason)
         self._on_event(Event(job.key, "failed", reason))
 
     def stop(self) -> None:
@@ -241,48 +186,6 @@ def _work(connection: Connection, parent: int) -> None:
             except UserError as error:
                 connection.send(("failed", str(error)))
                 continue
-            _do(connection, kind, pickle.loads(content))
+            do_job(kind, pickle.loads(content), lambda *message: connection.send(message))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return
-
-
-def _do(connection: Connection, kind: str, config: RunConfig) -> None:
-    def on_warmup(done: int, planned: int, loss: float) -> None:
-        if done % 20 == 0 or done == planned:
-            connection.send(("warmup", (done, planned, loss)))
-
-    def on_step(step: int, metrics: Any) -> None:
-        connection.send(("step", (step, dict(metrics))))
-
-    told_at = 0.0
-
-    def on_activity(activity: Activity) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > _TELL_S:
-            told_at = time.monotonic()
-            connection.send(("activity", activity))
-
-    try:
-        connection.send(("started", None))
-        quiet_libraries()
-        if kind == "policy":
-            import torch
-
-            from cppo_lab.training.asked_model import asked_model
-            from cppo_lab.training.starting_policy import starting_policy
-
-            torch.set_num_threads(config.trainer.threads)
-            task = config.task.asked_of(asked_model(config.model)).build()
-            starting_policy(config, task, on_warmup)
-        else:
-            from cppo_lab.training.run import run
-
-            run(config, on_step, on_warmup, wait=True, on_activity=on_activity)
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        # Whatever stopped this job, the others continue; run.json has the reason.
-        first = (str(error).strip().splitlines() or [""])[0]
-        connection.send(("failed", first or type(error).__name__))
-    else:
-        connection.send(("finished", None))

@@ -12,7 +12,7 @@ from cppo_lab.cli.eval_progress import EvaluationProgress
 from cppo_lab.cli.pace import Pace, token_speed
 from cppo_lab.cli.progress import SweepProgress
 from cppo_lab.eval.sampling import Sampled
-from cppo_lab.sweeps.worker_pool import Event
+from cppo_lab.sweeps.jobs import Event
 from cppo_lab.training.activity import Activity
 
 Clock = Callable[[float], None]

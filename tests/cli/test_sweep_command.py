@@ -11,8 +11,8 @@ import pytest
 from cppo_lab.analysis.load.comparability import NotComparable
 from cppo_lab.analysis.page import report
 from cppo_lab.cli import sweep as sweep_command
+from cppo_lab.sweeps.jobs import Outcome
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
-from cppo_lab.sweeps.worker_pool import Outcome
 
 Invoke = Callable[..., tuple[int, str, str]]
 

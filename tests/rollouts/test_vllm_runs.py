@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from vllm_models import OneEngine
 from cppo_lab.errors import UserError
 from cppo_lab.models.loading import load_policy
 from cppo_lab.rollouts.vllm.offline import OfflineEngine
-from cppo_lab.sweeps.worker_pool import _do
+from cppo_lab.sweeps.jobs import do_job
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.preflight import check_inputs
 from cppo_lab.training.run import run
@@ -169,14 +168,11 @@ def test_a_breakdown_is_one_sentence_and_the_run_goes_on_afterwards(
 
 def test_the_sweep_goes_on_in_the_same_worker(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (tiny_config(output, *VLLM, f"seed={seed}", "trainer.steps=1") for seed in (0, 1))
-    ours, theirs = multiprocessing.Pipe()
+    told: list[tuple[str, Any]] = []
     with monkeypatch.context() as patch:
         failing_after(40, patch, RuntimeError("the engine core died"))
-        _do(theirs, "run", first)
-    _do(theirs, "run", second)
-    told = []
-    while ours.poll():
-        told.append(ours.recv())
+        do_job("run", first, lambda *message: told.append(message))
+    do_job("run", second, lambda *message: told.append(message))
     ends = [content for kind, content in told if kind in ("finished", "failed")]
     assert ends == ["vLLM failed while sampling (RuntimeError: the engine core died).", None]
     assert (run_folder(first).status, run_folder(second).status) == ("FAILED", "FINISHED")

@@ -19,8 +19,8 @@ from cppo_lab.sweeps.frozen_claims import (
     note_first_run,
     read_frozen,
 )
+from cppo_lab.sweeps.jobs import Outcome
 from cppo_lab.sweeps.sweep_file import SweepFile, read_sweep
-from cppo_lab.sweeps.worker_pool import Outcome
 
 CLAIM = "claims:\n  - {says: CPPO is above PG, contrast: cppo - pg, expect: above}\n"
 

@@ -12,7 +12,8 @@ import torch
 
 from cppo_lab.config.compose import compose_run
 from cppo_lab.sweeps import worker_pool
-from cppo_lab.sweeps.worker_pool import Event, Job, default_jobs, jobs_for, run_jobs
+from cppo_lab.sweeps.jobs import Event, Job, jobs_for
+from cppo_lab.sweeps.worker_pool import default_jobs, run_jobs
 from cppo_lab.tracking.run_folder import run_folder
 
 
