@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cppo_lab.errors import UserError
+
 SweepName = Annotated[
     str,
     typer.Argument(
@@ -85,5 +87,8 @@ def all_overrides(
     """The overrides of a command, with --output and --plugins among them. Loads the plug-ins."""
     from cppo_lab.config.overrides import quoted, with_plugins
 
+    for each in overrides or []:
+        if each.startswith(("executor=", "executor.")):
+            raise UserError(f"{each}: only sweep, tune and reproduce start runs elsewhere; leave it out.")
     extra = [] if output is None else [f"paths.output={quoted(output)}"]
     return with_plugins(plugins or [], [*(overrides or []), *extra])

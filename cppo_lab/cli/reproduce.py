@@ -76,9 +76,12 @@ def reproduce(
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.plan import show_plan
     from cppo_lab.cli.sweep import refuse_jobs, run_sweep
+    from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.fresh_seeds import seeds_override
 
-    given = all_overrides(overrides, output, plugins)
+    own, rest = split_executor(overrides or [])
+    given = all_overrides(rest, output, plugins)
+    executor = executor_settings(own, config_dir)
     _refuse_seeds(given)
     refuse_jobs(jobs, given)
     planned, _ = checked_sweep(name, given, config_dir)
@@ -92,7 +95,7 @@ def reproduce(
         _print_power(planned, committed, seeds, margin / 100)
         _print_left_out(planned)
         return
-    succeeded = run_sweep(name, fresh, config_dir, jobs, report=False)
+    succeeded = run_sweep(name, fresh, config_dir, jobs, report=False, executor=executor)
     sweep, _ = checked_sweep(name, fresh, config_dir)
     found = _compared(planned, committed, _measured(sweep, places), margin / 100)
     _print(found)

@@ -76,7 +76,8 @@ def sweep(
     from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.adhoc import Naming
 
-    own, given = split_executor(all_overrides(overrides, output, plugins))
+    own, rest = split_executor(overrides or [])
+    given = all_overrides(rest, output, plugins)
     executor, naming = executor_settings(own, config_dir), Naming(adhoc_name, baseline, label)
     _refuse_two_starters(own, given)
     if dry_run:
@@ -106,7 +107,6 @@ def run_sweep(
     from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.expansion import hydra_settings
     from cppo_lab.sweeps.frozen_claims import freeze
-    from cppo_lab.sweeps.worker_pool import default_jobs
 
     planned, grids = checked_sweep(name, overrides, config_dir, naming)
     is_hydras = bool(hydra_settings(overrides))
@@ -125,11 +125,8 @@ def run_sweep(
     if is_hydras:
         _through_hydra(planned, grids, config_dir)
         failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
-    elif executor is None or executor.kind == "local":
-        workers = jobs or default_jobs([run.config for run in waiting])
-        failed = run_here(planned, waiting, workers).failed
     else:
-        failed = _run_elsewhere(planned, waiting, executor, jobs).failed
+        failed = train_runs(planned, waiting, jobs, executor).failed
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     warn_after(run.folder for run in waiting)
@@ -184,6 +181,20 @@ def check_runs(planned: Sweep, is_here: bool) -> None:
         for config in {state_bytes(config): config for config in configs}.values():
             check_memory(config)
     writable(planned.output)
+
+
+def train_runs(
+    planned: Sweep,
+    waiting: Sequence[PlannedRun],
+    jobs: int | None,
+    executor: Local | Submitit | Ray | None = None,
+) -> Outcome:
+    """Train runs of a sweep by an executor, or else here, as many at a time as the cores allow unless `jobs` says."""
+    from cppo_lab.sweeps.worker_pool import default_jobs
+
+    if executor is None or executor.kind == "local":
+        return run_here(planned, waiting, jobs or default_jobs([run.config for run in waiting]))
+    return _run_elsewhere(planned, waiting, executor, jobs)
 
 
 def run_here(planned: Sweep, waiting: Sequence[PlannedRun], jobs: int) -> Outcome:

@@ -15,6 +15,7 @@ from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
     from cppo_lab.analysis.tuning import Request, Round, Rows
+    from cppo_lab.executors.settings import Local, Ray, Submitit
     from cppo_lab.sweeps.sweep import Sweep
     from cppo_lab.sweeps.tuned_points import TunedPoint, TunedPoints
 
@@ -77,9 +78,12 @@ def tune(
     * `cppo-lab tune lr_sensitivity --from results`
     """
     from cppo_lab.analysis.tuning import rounds, rows_from_results, tuned_points
+    from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.tuned_points import tuned_file, write_tuned
 
-    request = _request(name, all_overrides(overrides, output, plugins), config_dir)
+    own, rest = split_executor(overrides or [])
+    request = _request(name, all_overrides(rest, output, plugins), config_dir)
+    executor = executor_settings(own, config_dir)
     committed = rows_from_results(results / f"{request.file.slug}.csv", *sorted(results.glob("*.csv")))
     if dry_run:
         _show_trials(request, committed, jobs)
@@ -88,7 +92,7 @@ def tune(
         raise UserError(
             f"--from results: {results} has no rows; give --results, or run cppo-lab tune {name}."
         )
-    runner = None if source is Source.results else _Runner(jobs)
+    runner = None if source is Source.results else _Runner(jobs, executor)
     read = _Reader(committed, is_running=runner is not None)
     study, last = rounds(request, read, runner.run if runner else None)
     points = tuned_points(request, study, last)
@@ -137,23 +141,21 @@ class _Reader:
 class _Runner:
     """Trains the runs that a round lacks."""
 
-    def __init__(self, jobs: int | None) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: int | None, executor: Local | Submitit | Ray) -> None:
+        self._jobs, self._executor = jobs, executor
 
     def run(self, here: Round) -> None:
         """Train them. Raises UserError where one fails without a result and has not diverged: its setting could not be
         judged, and the same command resumes it.
         """
-        from cppo_lab.cli.sweep import check_runs, run_here
-        from cppo_lab.sweeps.worker_pool import default_jobs
+        from cppo_lab.cli.sweep import check_runs, train_runs
 
         waiting = [run for run in here.missing if run.folder.status != "FINISHED"]
         if not waiting:
             return
-        check_runs(here.sweep, is_here=True)
+        check_runs(here.sweep, is_here=self._executor.kind == "local")
         console().print(f"Study [bold]{here.sweep.name}[/]: {plural(len(waiting), 'run')} to do.")
-        jobs = self._jobs or default_jobs([run.config for run in waiting])
-        failed = run_here(here.sweep, waiting, jobs).failed
+        failed = train_runs(here.sweep, waiting, self._jobs, self._executor).failed
         without_result = [key for key in failed if not _has_result(here.sweep, key)]
         if without_result:
             key = without_result[0]

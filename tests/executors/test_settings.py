@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from cppo_lab.errors import UserError
 from cppo_lab.executors.settings import Local, Ray, Submitit, executor_settings, split_executor
 from cppo_lab.executors.slurm import parameters
 from cppo_lab.paths import conf_dir
+
+Invoke = Callable[..., tuple[int, str, str]]
 
 
 def test_overrides_of_the_executor_are_told_from_those_of_the_runs() -> None:
@@ -72,6 +75,13 @@ def test_what_is_wrong_is_one_sentence(given: str, told: str) -> None:
         executor_settings(given.split())
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [["train"], ["plan", "quickstart"], ["config"]])
+def test_commands_that_start_no_runs_elsewhere_say_so(command: list[str], invoke: Invoke) -> None:
+    code, _, said = invoke(*command, "executor=ray")
+    assert code == 2
+    assert "executor=ray: only sweep, tune and reproduce start runs elsewhere; leave it out." in said
 
 
 def test_every_executor_has_a_file() -> None:
