@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cppo_lab.executors.remote_job import RemoteJob
-from cppo_lab.files import read_log
 from cppo_lab.sweeps.jobs import Event, Job, Outcome, fail_run
-from cppo_lab.tracking.run_folder import run_folder
+from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.starting_policy import is_ready
 
+METRICS = "metrics.jsonl"
 _POLL_S = 0.2
 """Seconds between two calls of `poll`."""
 
@@ -50,7 +51,10 @@ class Workers(Protocol):
 class _Active:
     job: Job
     handle: Handle
-    rows: int = 0
+    folder: RunFolder
+    """Of the run; found once, since that takes its identity."""
+    read: int
+    """Bytes of metrics.jsonl that were told of, or were there before."""
     started: bool = False
 
 
@@ -105,34 +109,34 @@ class RemoteScheduler:
         handles = self._workers.submit([RemoteJob.of(job) for job in chosen])
         for job, handle in zip(chosen, handles, strict=True):
             self._waiting.remove(job)
-            self._active.append(_Active(job, handle))
+            folder = run_folder(job.config)
+            self._active.append(_Active(job, handle, folder, _size(folder.path / METRICS)))
 
     def _look_at(self, active: _Active) -> None:
         ended = active.handle.ended()
-        self._tell_progress(active)
+        self._tell_progress(active, has_ended=ended is not None)
         if ended is None:
             return
         self._active.remove(active)
         job = active.job
         if ended.failed is not None:
             self._fail(job, ended.failed)
-        elif _is_done(job):
+        elif is_ready(job.config) if job.kind == "policy" else active.folder.status == "FINISHED":
             self._end(Event(job.key, "finished"))
         else:
             self._retry(job, ended.lost or "it ended without finishing")
 
-    def _tell_progress(self, active: _Active) -> None:
+    def _tell_progress(self, active: _Active, has_ended: bool) -> None:
         """What is new in the run's folder."""
         job = active.job
-        if not active.started and (job.kind == "policy" or run_folder(job.config).status == "RUNNING"):
+        if not active.started and (has_ended or job.kind == "policy" or active.folder.status == "RUNNING"):
             active.started = True
             self._on_event(Event(job.key, "started"))
         if job.kind == "policy" or not active.started:
             return
-        rows = _metrics(run_folder(job.config).path)
-        for row in rows[active.rows :]:
+        rows, active.read = new_rows(active.folder.path / METRICS, active.read)
+        for row in rows:
             self._on_event(Event(job.key, "step", (row["step"], row)))
-        active.rows = max(active.rows, len(rows))
 
     def _retry(self, job: Job, why: str) -> None:
         lost = self._lost[job.key] = self._lost.get(job.key, 0) + 1
@@ -158,12 +162,32 @@ class RemoteScheduler:
             active.handle.cancel()
 
 
-def _is_done(job: Job) -> bool:
-    return is_ready(job.config) if job.kind == "policy" else run_folder(job.config).status == "FINISHED"
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    return read_log(folder / "metrics.jsonl")
+def new_rows(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The complete lines of a log from byte `start` on, and where to go on.
+
+    A resumed run may have shortened its log.
+    """
+    start = min(start, _size(path))
+    if start == _size(path):
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return [row for line in whole.splitlines() if (row := _row(line))], start + len(whole)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:
+        # The middle of a line, where the log was shortened and has grown again in between.
+        return None
+    return found
 
 
 def _times(count: int) -> str:

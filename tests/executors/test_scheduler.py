@@ -10,7 +10,7 @@ import pytest
 
 from cppo_lab.config.compose import compose_run
 from cppo_lab.executors.remote_job import RemoteJob
-from cppo_lab.executors.scheduler import Ended, Handle, RemoteScheduler
+from cppo_lab.executors.scheduler import Ended, Handle, RemoteScheduler, new_rows
 from cppo_lab.sweeps.jobs import Event, Job
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
 
@@ -151,3 +151,30 @@ def test_an_interrupt_cancels_what_runs(
         scheduler(jobs, workers, seen, parallel=2).run(interrupted(2), 0)
     assert workers.cancelled == [job.key for job in jobs[:2]]
     assert workers.closed
+
+
+def test_rows_are_read_once_and_a_shortened_log_is_survived(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    assert new_rows(log, 0) == ([], 0)
+    log.write_text('{"step": 0}\n{"step": 1}\n{"st', encoding="utf-8")
+    rows, at = new_rows(log, 0)
+    assert [row["step"] for row in rows] == [0, 1]
+    with log.open("a", encoding="utf-8") as file:
+        file.write('ep": 2}\n')
+    rows, at = new_rows(log, at)
+    assert [row["step"] for row in rows] == [2]
+    assert new_rows(log, at) == ([], at)
+    log.write_text('{"step": 0}\n', encoding="utf-8")
+    rows, at = new_rows(log, at)
+    assert rows == []
+    log.write_text('{"step": 0}\n{"step": 1}\n', encoding="utf-8")
+    assert new_rows(log, at)[0] == [{"step": 1}]
+    assert new_rows(log, 3)[0] == [{"step": 1}], "from within a line"
+
+
+def test_a_run_that_goes_on_tells_its_new_steps_alone(tmp_path: Path, seen: list[Event]) -> None:
+    (job,), workers = made(tmp_path, [DONE])
+    for step in range(3):
+        run_folder(job.config).append("metrics.jsonl", {"step": step})
+    scheduler([job], workers, seen).run(nothing, 0)
+    assert [event.content[0] for event in seen if event.kind == "step"] == [3]

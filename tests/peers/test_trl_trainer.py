@@ -19,6 +19,7 @@ pytestmark = [
 pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed: make test-trl")
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
+from peft import LoraConfig  # noqa: E402
 from transformers import Qwen3ForCausalLM  # noqa: E402
 from trl_runs import LENGTH, Finished, Settings, build, model_folder, run  # noqa: E402
 
@@ -159,6 +160,18 @@ def test_every_other_method_trains(name: str, tmp_path: Path) -> None:
     assert len(losses) == 4
     assert all(map(math.isfinite, losses))
     assert any(not torch.equal(start[key], each) for key, each in trainer.model.named_parameters())
+
+
+def test_an_adapter_of_peft_trains(tmp_path: Path) -> None:
+    settings = Settings(str(tmp_path), "cppo", steps=4)
+    trainer = build(settings, peft_config=LoraConfig(r=4, target_modules="all-linear"))
+    trainer.train()
+    log = trainer.state.log_history
+    assert max(row.get("mismatch/logp_absdiff_max", 0.0) for row in log) < 1e-4
+    trained = {name for name, each in trainer.model.named_parameters() if each.requires_grad}
+    assert trained
+    assert all("lora" in name for name in trained)
+    assert any(row.get("policy/k3_vs_rollout", 0.0) > 1e-6 for row in log)
 
 
 def test_evaluation_and_a_reference_model(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class Keeper(TrainerCallback):
         )
 
 
-def build(settings: Settings) -> GRPOTrainer:
+def build(settings: Settings, **further: Any) -> GRPOTrainer:
     keeper, start = Keeper(settings.kept), model_folder(Path(settings.output))
     options: dict[str, Any] = {
         "reward_funcs": repeats_first,
@@ -144,6 +144,7 @@ def build(settings: Settings) -> GRPOTrainer:
         "eval_dataset": prompts().select(range(8)),
         "processing_class": tokenizer(),
         "callbacks": [keeper],
+        **further,
     }
     if settings.algo is None:
         trainer = GRPOTrainer(start, **options)
