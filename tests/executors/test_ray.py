@@ -13,6 +13,7 @@ pytestmark = pytest.mark.ray
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
 from elsewhere import (  # noqa: E402
+    FEW,
     arguments,
     assert_every_run_once,
     end,
@@ -54,7 +55,7 @@ def test_a_driver_that_ends_takes_ray_with_it_and_is_started_again(
     how: signal.Signals, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = start(output, *HERE)
+    process = start(output, *HERE, FEW)
     below = processes_below(process.pid, lambda line: "ray" in line)
     assert below
     end(process, how)
@@ -65,8 +66,8 @@ def test_a_driver_that_ends_takes_ray_with_it_and_is_started_again(
     while holders(output):
         assert time.monotonic() < deadline, "a worker went on"
         time.sleep(0.2)
-    assert swept(output, *HERE).returncode == 0
-    assert_every_run_once(output, expected)
+    assert swept(output, *HERE, FEW).returncode == 0
+    assert_every_run_once(output, expected, 4)
 
 
 def test_what_ray_has_no_room_for_is_refused(tmp_path: Path) -> None:

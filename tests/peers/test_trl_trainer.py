@@ -185,6 +185,7 @@ def test_evaluation_and_a_reference_model(tmp_path: Path) -> None:
         str(tmp_path), "grpo", values={"kl_coefficient": 0.05}, steps=2, config=config, kept=2
     )
     trainer = build(settings)
+    assert "eval_mask/share" in trainer.evaluate()
     trainer.train()
     assert trainer.ref_model is not None
     assert any("eval_reward" in row for row in trainer.state.log_history)

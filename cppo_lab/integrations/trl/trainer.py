@@ -227,8 +227,10 @@ class TrustRegionGRPOTrainer(GRPOTrainer):
         if self.algo.requirements.needs_statistics:
             statistics = batch_statistics([batch], self.algo, **place)
         objective = token_objective(batch, self.algo, **place, statistics=statistics)
-        training, accumulation = self.model.training, self.current_gradient_accumulation_steps
-        at = self._step % accumulation if training else 0
+        training = self.model.training
+        # Before the first update there is no such number, and evaluation accumulates nothing.
+        accumulation = self._accumulated if training else 1
+        at = self._step % accumulation
         if at == 0:
             self._whole, self._diagnostics = self._denominator(batch.response_mask), Diagnostics()
         assert self._whole is not None, "the first micro-batch of an update sets it"
@@ -236,9 +238,9 @@ class TrustRegionGRPOTrainer(GRPOTrainer):
         # Processes average their gradients, and the denominator is that of all of them.
         loss = share * (self.accelerator.num_processes if training else 1)
         if auxiliary is not None:
-            loss = loss + self.router_aux_loss_coef * auxiliary / (accumulation if training else 1)
+            loss = loss + self.router_aux_loss_coef * auxiliary / accumulation
         self._diagnostics.update(batch, objective)
-        if not training or at == accumulation - 1:
+        if at == accumulation - 1:
             self._log_metrics(self._diagnostics.result())
         if training and self.state.global_step == self._sampled_at:
             self._log_metrics(mismatch(batch.logp.detach(), batch.rollout_logp, batch.response_mask))
