@@ -125,10 +125,10 @@ def same_kl(treatment: Grid, baseline: Grid) -> tuple[Contrast, str]:
 
 
 def matched_rate(treatment: Grid, baseline: Grid) -> float:
-    """The learning rate at which `baseline` moves the policy as far as `treatment` at its best; NaN where none does, or
-    where the baseline was tried on other axes as well.
+    """The learning rate at which `baseline` moves the policy as far as `treatment` at its best; NaN where none does,
+    where the baseline was tried on other axes as well, or where no seed has all of its rates.
     """
-    if baseline.axes != (RATE,):
+    if baseline.axes != (RATE,) or not baseline.n:
         return math.nan
     at = mean_kl(treatment)[[_best(treatment)]]
     return float(np.exp(interpolated(at, mean_kl(baseline), np.log(baseline.points[:, 0]))[0]))

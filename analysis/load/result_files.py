@@ -155,7 +155,7 @@ def merged(old: ResultFile, new: ResultFile, *, replace: bool = False) -> tuple[
 
 def _file(name: str, axes: tuple[str, ...], rows: Sequence[Row]) -> ResultFile:
     blocks = [f"{row['panel']} {seeds_of(row)}" for row in rows]
-    used, others = one_per_run(rows, blocks, [policy_of(row) for row in rows])
+    used, others = one_per_run(rows, blocks, [f"{policy_of(row)} {seeds_of(row)}" for row in rows])
     return ResultFile(name, axes, tuple(used), tuple(others))
 
 

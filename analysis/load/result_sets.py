@@ -6,6 +6,7 @@ file uses one row per run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -72,17 +73,25 @@ def one_per_run(
     """The row to use of each run, and all others.
 
     `block` names, for each row, the runs to be compared with it (a panel and its seeds), and `policies` its starting
-    policy. Of a block that several machines measured, the one with most runs is used, since runs pair only within a
-    machine; the first in the file among equals. Runs that it lacks have their first row.
+    policy and seeds, by which runs pair. Of a block that several machines measured, the one with most runs is used, since runs pair only within a
+    machine; among equals the one with whose policy and seeds the file has most rows, since other blocks may be compared
+    with it, and then the first. Runs that it lacks have their first row.
     """
     sets: list[Hashable] = []
+    shared = Counter(policies)
+    partners: dict[Hashable, int] = {}
     sizes: dict[Hashable, set[str]] = {}
     best: dict[str, Hashable] = {}
     for where, row, policy in zip(block, rows, policies, strict=True):
         sets.append((where, row.get("device"), row.get("torch"), policy))
         sizes.setdefault(sets[-1], set()).add(row["run_id"])
+        partners[sets[-1]] = shared[policy]
+
+    def rank(of: Hashable) -> tuple[int, int]:
+        return len(sizes[of]), partners[of]
+
     for where, each in zip(block, sets, strict=True):
-        if where not in best or len(sizes[each]) > len(sizes[best[where]]):
+        if where not in best or rank(each) > rank(best[where]):
             best[where] = each
     preferred = sorted(range(len(rows)), key=lambda place: (sets[place] != best[block[place]], place))
     used: dict[str, int] = {}

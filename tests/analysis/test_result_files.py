@@ -192,3 +192,14 @@ def test_a_policy_that_was_not_made_here_is_marked(tmp_path: Path) -> None:
     for row in rows_of(study, score_runs(study)[0]).rows:
         assert policy_of(row) == row["starting_policy"]
         assert row["starting_policy"].endswith(PRETRAINED)
+
+
+def test_among_equals_the_starting_policy_of_most_rows_is_used(tmp_path: Path) -> None:
+    """A panel that two machines measured alike is compared with another panel, which only the second has."""
+    results = measured(tmp_path, (0,))
+    again = elsewhere(results)
+    other = [{**row, "run_id": f"{row['run_id']}x", "panel": "lr=2e-4"} for row in again.rows]
+    joined, _ = merged(results, ResultFile(again.name, again.axes, (*again.rows, *other)))
+    assert {row["device"] for row in joined.rows} == {"cpu (other)"}
+    assert len(joined.rows) == 4
+    assert len(joined.set_aside) == 2

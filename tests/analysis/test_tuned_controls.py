@@ -156,3 +156,20 @@ def test_a_claim_about_a_measure_is_tested_in_every_regime(measure: str) -> None
     assert {test.planned for test in found} == {len(SEEDS)}
     # A doubtful choice is enough to leave it open.
     assert HOLDS not in {test.verdict for test in on_claims(0.1, claim)}
+
+
+def test_rates_of_another_machine_leave_the_control_out() -> None:
+    """Its starting policies are others, so that no seed has all rates."""
+    made = [
+        replace(run, policy=f"{run.policy} elsewhere")
+        if run.axes["trainer.lr"] in ("2.5e-05", "5e-05")
+        else run
+        for run in rows()
+    ]
+    found = step_size(at_tuned_points(RunTable(tuple(made)), points()), {"pg"})
+    assert found is not None
+    assert len(found.controls) == 2
+    for control in found.controls:
+        assert set(control.controls) == {AT_BEST, FEWER_EPOCHS}
+        assert control.why_not[SAME_KL] == "no run shares its seeds and starting policy"
+        assert math.isnan(control.matched)
