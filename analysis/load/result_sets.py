@@ -74,8 +74,8 @@ def one_per_run(
 
     `block` names, for each row, the runs to be compared with it (a panel and its seeds), and `policies` its starting
     policy and seeds, by which runs pair. Of a block that several machines measured, the one with most runs is used,
-    since runs pair only within a machine; among equals the one with whose policy and seeds the file has most rows, since
-    other blocks may be compared with it, and then the first. Runs that it lacks have their first row.
+    since runs pair only within a machine; among equals the one with whose policy and seeds the file has most rows,
+    since other blocks may be compared with it, and then the first. Runs that it lacks have their first row.
     """
     sets: list[Hashable] = []
     shared = Counter(policies)

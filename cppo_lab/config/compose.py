@@ -24,6 +24,9 @@ from cppo_lab.plugins import conf_dirs, load_plugins
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+NOT_OF_A_RUN = "executor"
+"""A folder of `conf` that says where runs are trained, and is no part of any."""
+
 
 def group_options(group: str, config_dir: Path | None = None) -> list[str]:
     """The choices of a configuration group, those of loaded plug-ins among them.
@@ -35,8 +38,9 @@ def group_options(group: str, config_dir: Path | None = None) -> list[str]:
 
 
 def groups(config_dir: Path | None = None) -> list[str]:
-    """The configuration groups, those of loaded plug-ins among them."""
-    return sorted({path.parent.name for folder in conf_dirs(config_dir) for path in folder.glob("*/*.yaml")})
+    """The configuration groups of a run, those of loaded plug-ins among them."""
+    found = {path.parent.name for folder in conf_dirs(config_dir) for path in folder.glob("*/*.yaml")}
+    return sorted(found - {NOT_OF_A_RUN})
 
 
 def search_path(overrides: Sequence[str], config_dir: Path | None) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from cppo_lab.config.compose import NOT_OF_A_RUN
 from cppo_lab.config.schema_errors import schema_sentence
 from cppo_lab.errors import UserError, near_miss, one_of
 from cppo_lab.plugins import conf_dirs
 
-GROUP = "executor"
+GROUP = NOT_OF_A_RUN
 
 
 class _Settings(BaseModel):
