@@ -73,21 +73,22 @@ def sweep(
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
     refuse_jobs(jobs, [name, *(overrides or [])])
+    from cppo_lab.cli.elsewhere import detach_sweep, refuse_two_starters, show_script
     from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.adhoc import Naming
 
     own, rest = split_executor(overrides or [])
     given = all_overrides(rest, output, plugins)
     executor, naming = executor_settings(own, config_dir), Naming(adhoc_name, baseline, label)
-    _refuse_two_starters(own, given)
+    refuse_two_starters(own, given)
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
         show_plan(name, given, config_dir, as_json=False, jobs=jobs, naming=naming)
-        _show_script(executor, name, given, config_dir, naming)
+        show_script(executor, name, given, config_dir, naming)
         return
     if detach:
-        _detach(name, given, config_dir, naming, executor)
+        detach_sweep(name, given, config_dir, naming, executor)
         return
     if not run_sweep(name, given, config_dir, jobs, report, naming, executor):
         sys.exit(1)
@@ -110,7 +111,7 @@ def run_sweep(
 
     planned, grids = checked_sweep(name, overrides, config_dir, naming)
     is_hydras = bool(hydra_settings(overrides))
-    _refuse_hydra(planned, overrides)
+    refuse_hydra(planned, overrides)
     is_local = executor is None or executor.kind == "local"
     check_runs(planned, is_here=is_local and not is_hydras)
     waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
@@ -156,7 +157,7 @@ def refuse_jobs(jobs: int | None, overrides: Sequence[str]) -> None:
         )
 
 
-def _refuse_hydra(planned: Sweep, overrides: Sequence[str]) -> None:
+def refuse_hydra(planned: Sweep, overrides: Sequence[str]) -> None:
     """Raise UserError where Hydra would start the runs, and cannot know what each is given."""
     from cppo_lab.sweeps.expansion import hydra_settings
 
@@ -249,85 +250,9 @@ def _with_progress(
 
 
 def _command_line() -> str:
-    return shlex.join(["cppo-lab", *_arguments()])
+    from cppo_lab.cli.elsewhere import own_arguments
 
-
-def _arguments() -> list[str]:
-    return [each for each in sys.argv[1:] if each != "--detach"]
-
-
-def _refuse_two_starters(executor: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raise UserError for an executor together with one of Hydra's launchers."""
-    from cppo_lab.sweeps.expansion import hydra_settings
-
-    settings = hydra_settings(overrides)
-    if executor and settings:
-        raise UserError(
-            f"{executor[0]}: has no effect with {settings[0]}, since Hydra's launcher starts the runs; give one of "
-            "them."
-        )
-
-
-def _show_script(
-    executor: Local | Submitit | Ray,
-    name: str,
-    overrides: Sequence[str],
-    config_dir: Path | None,
-    naming: Naming,
-) -> None:
-    """The job script of a Slurm executor, for --dry-run."""
-    from cppo_lab.executors.settings import Submitit
-
-    if not isinstance(executor, Submitit):
-        return
-    from cppo_lab.executors.slurm import sbatch_script
-    from cppo_lab.sweeps.jobs import jobs_for
-    from cppo_lab.sweeps.sweep import find_sweep
-
-    planned, _ = find_sweep(name, overrides, config_dir, naming)
-    todo = jobs_for([run.config for run in planned.runs if run.folder.status != "FINISHED"])
-    first = [job for job in todo if job.needs is None]
-    what = "starting policy" if first and first[0].kind == "policy" else "run"
-    console().print(f"\nThe first array, {plural(len(first), what)}, is submitted with this script:\n")
-    script = sbatch_script(executor, planned.folder / executor.kind, planned.name, len(first))
-    console().print(script, markup=False, highlight=False, soft_wrap=True)
-
-
-def _detach(
-    name: str,
-    overrides: Sequence[str],
-    config_dir: Path | None,
-    naming: Naming,
-    executor: Local | Submitit | Ray,
-) -> None:
-    """Check everything, then run the same command in a process that outlives this one."""
-    from cppo_lab.cli.checked_sweep import checked_sweep
-
-    planned, _ = checked_sweep(name, overrides, config_dir, naming)
-    _refuse_hydra(planned, overrides)
-    check_runs(planned, is_here=executor.kind == "local")
-    log = planned.folder / "driver.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cppo_lab", *_arguments()],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    console().print(
-        f"Sweep [bold]{planned.name}[/] goes on in process {process.pid}; its output is in {log}.",
-        soft_wrap=True,
-    )
-    console().print("Watch it: cppo-lab list runs --watch" + _output_option(planned.output))
-    console().print(f"Stop it: kill {process.pid}. The same command resumes it.")
-
-
-def _output_option(output: Path) -> str:
-    from cppo_lab.paths import output_root
-
-    return "" if output == output_root() else f" -o {shlex.quote(str(output))}"
+    return shlex.join(["cppo-lab", *own_arguments()])
 
 
 def _mirror(planned: Sweep) -> SweepMirror | NoMirror:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cppo_lab.config.compose import NOT_OF_A_RUN
 from cppo_lab.config.schema_errors import schema_sentence
@@ -57,6 +57,19 @@ class Submitit(_Elsewhere):
     """Commands of the job script before Python starts."""
     sbatch: dict[str, str | int | float | bool] = {}
     """Further options of sbatch, by their long names."""
+
+    @model_validator(mode="after")
+    def _nothing_that_is_ignored(self) -> Self:
+        given = [name for name in _OF_SLURM if getattr(self, name) != type(self).model_fields[name].default]
+        if self.cluster == "local" and given:
+            raise ValueError(
+                f"{given[0]} = {getattr(self, given[0])}: has no effect with executor.cluster=local, which starts "
+                "plain processes; leave it out"
+            )
+        return self
+
+
+_OF_SLURM = ("cpus", "memory_gb", "partition", "account", "qos", "constraint", "sbatch")
 
 
 class Ray(_Elsewhere):
@@ -127,6 +140,8 @@ def _sentence(error: ValidationError, tree: Mapping[str, Any]) -> str:
     """The schema's sentence; pydantic names the kind of executor first, which is no key."""
     detail = error.errors(include_url=False)[0]
     key = ".".join([GROUP, *(str(part) for part in detail["loc"][1:])])
+    if detail["type"] == "value_error":
+        return f"{GROUP}.{str(detail['ctx']['error']).replace(' = ', '=', 1)}."
     if detail["type"] == "extra_forbidden":
         known = sorted(_FIELDS[tree["kind"]].keys() - {"kind"})
         hint = near_miss(str(detail["loc"][-1]), known)

@@ -96,6 +96,7 @@ def _executor(settings: Submitit, folder: Path, name: str) -> Any:
             timeout_min=settings.timeout_min,
             signal_delay_s=settings.signal_delay_s,
             gpus_per_node=settings.gpus,
+            setup=settings.setup,
         )
         return local
     try:

@@ -19,7 +19,6 @@ from elsewhere import (  # noqa: E402
     end,
     folders,
     holders,
-    logs,
     processes_below,
     start,
     swept,
@@ -27,15 +26,6 @@ from elsewhere import (  # noqa: E402
 from tiny_runs import lab  # noqa: E402
 
 HERE = ("executor=ray", "executor.poll_s=0.2")
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What the runs measure in the lab's own worker processes."""
-    output = tmp_path_factory.mktemp("local") / "out"
-    done = swept(output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return logs(output)
 
 
 def test_a_killed_worker_is_replaced(expected: dict[str, bytes], tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ def test_a_file_of_the_users_own_and_the_command_line(tmp_path: Path) -> None:
         ),
         ("executor=submitit executor.partion=x", "Did you mean 'partition'?"),
         ("executor.cluster=local", "executor.cluster: unknown key of executor=local; allowed are none."),
+        (
+            "executor=submitit executor.cluster=local executor.partition=gpu",
+            "executor.partition=gpu: has no effect",
+        ),
         ("executor=ray executor.cpus=zero", "executor.cpus=zero: must be a whole number."),
         ("executor=submitit executor.gpus=0.5", "executor.gpus=0.5: must be a whole number."),
         ("executor=submitit executor.timeout_min=0", "executor.timeout_min=0: must be"),

@@ -18,7 +18,6 @@ from elsewhere import (
     end,
     folders,
     holders,
-    logs,
     processes_below,
     start,
     swept,
@@ -31,15 +30,6 @@ from cppo_lab.executors.slurm import sbatch_script
 from cppo_lab.sweeps.jobs import jobs_for
 
 HERE = ("executor=submitit", "executor.cluster=local", "executor.poll_s=0.2")
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What the runs measure in the lab's own worker processes."""
-    output = tmp_path_factory.mktemp("local") / "out"
-    done = swept(output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return logs(output)
 
 
 @pytest.mark.slow

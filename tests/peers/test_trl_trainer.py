@@ -202,6 +202,8 @@ def test_evaluation_and_a_reference_model(tmp_path: Path) -> None:
         ("cppo", {"loss_type": "grpo"}, "loss_type='grpo': cppo decides it by its surrogate and aggregation"),
         ("cppo", {"beta": 0.04}, "GRPOConfig.beta=0.04: cppo decides it by its regulariser.kl_coefficient"),
         ("cppo", {"top_p": 0.9}, "GRPOConfig.top_p=0.9: must be 1.0, since a trust region compares the policy with"),
+        ("cppo", {"generation_kwargs": {"top_p": 0.9}}, "GRPOConfig.generation_kwargs={'top_p': …}: must leave"),
+        ("grpo", {"epsilon_high": 0.2}, "GRPOConfig.epsilon_high=0.2: grpo decides it by its trust_region.clip_high"),
         ("cppo", {"steps_per_generation": 3}, "steps_per_generation=3: must be a multiple of"),
         ("clip_cov", {}, "clip_cov reads statistics of the whole minibatch: needs gradient_accumulation_steps=1"),
     ],

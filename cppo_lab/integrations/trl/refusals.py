@@ -35,6 +35,18 @@ _OF_THE_METHOD = {
 """Settings of GRPOConfig that would be ignored, with the part of a method that decides instead."""
 _OF_THE_SAMPLER = {"top_p": (1.0,), "top_k": (0, None), "min_p": (None, 0.0), "repetition_penalty": (1.0,)}
 """Settings under which tokens are drawn from another distribution than the policy's, with their neutral values."""
+_OF_GENERATION = _OF_THE_SAMPLER.keys() | {
+    *("temperature", "do_sample", "num_beams", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
+    *(
+        "frequency_penalty",
+        "presence_penalty",
+        "bad_words_ids",
+        "logit_bias",
+        "sequence_bias",
+        "guidance_scale",
+    ),
+}
+"""The same among the arguments of transformers' or vLLM's own sampling."""
 _UNREPORTED = {
     "use_liger_kernel": "which computes TRL's own loss",
     "use_transformers_continuous_batching": "",
@@ -94,8 +106,7 @@ def _settings(algo: AlgoSpec, settings: Any) -> Iterator[str]:
     defaults = {each.name: each.default for each in dataclasses.fields(settings)}
     for name, part in _OF_THE_METHOD.items():
         default, value = defaults[name], getattr(settings, name)
-        # GRPOConfig fills in epsilon_high by itself.
-        if value != default and not (name == "epsilon_high" and value == settings.epsilon):
+        if value != default:
             yield (
                 f"GRPOConfig.{name}={value!r}: {algo.name} decides it by its {part}; "
                 f"must be left at TRL's default, {default!r}."
@@ -106,6 +117,11 @@ def _settings(algo: AlgoSpec, settings: Any) -> Iterator[str]:
                 f"GRPOConfig.{name}={getattr(settings, name)!r}: must be {neutral[0]!r}, since a trust region compares "
                 "the policy with the distribution that tokens are drawn from."
             )
+    for name in sorted(_OF_GENERATION & (settings.generation_kwargs or {}).keys()):
+        yield (
+            f"GRPOConfig.generation_kwargs={{{name!r}: …}}: must leave the distribution that tokens are drawn from to "
+            "temperature alone, since a trust region compares the policy with it."
+        )
     for name in _UNREPORTED:
         if getattr(settings, name):
             why = _UNREPORTED[name] or "which returns no log-probabilities"
