@@ -17,6 +17,12 @@ def _data_dir(name: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
+def checkout() -> Path | None:
+    """The root of the checkout that the lab runs from; None where it is installed."""
+    root = _PACKAGE.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "conf").is_dir() else None
+
+
 def conf_dir() -> Path:
     """The folder of Hydra's configuration groups (`algo/`, `model/`, `task/`, …)."""
     return _data_dir("conf")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from cppo_lab.backends.settings import VerlBackend
 from cppo_lab.files import file_sha256
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
@@ -30,7 +31,13 @@ RESULT_VERSION = 3
 """Raised whenever the same configuration would no longer give the same bits."""
 
 # Keys that say where and how often something is written, never what is computed.
-_INERT = ("paths", "tracking", "trainer.checkpoint_every", "trainer.samples_per_step")
+_INERT = (
+    "paths",
+    "tracking",
+    "trainer.checkpoint_every",
+    "trainer.samples_per_step",
+    *(f"backend.{name}" for name in VerlBackend.model_fields if name != "kind"),
+)
 
 # Groups whose class, and so whose keys, their `kind` chooses.
 _CHOICES = ("model", "task", "engine")
@@ -172,8 +179,8 @@ def run_id(config: RunConfig) -> str:
         *groups, last = path.split(".")
         holder = content
         for key in groups:
-            holder = holder[key]
-        holder.pop(last)
+            holder = holder.get(key, {})
+        holder.pop(last, None)
     content["trainer"]["device"] = resolved_device(config.trainer.device)
     if "plugins" in content:
         # The bytes that are executed, wherever they are.

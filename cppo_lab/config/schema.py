@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, SerializeAsAny, model_validator
 
+from cppo_lab.backends.settings import Backend, NativeBackend
 from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
 from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.spec import AlgoSpec
@@ -208,6 +209,7 @@ class RunConfig(Group):
     tracking: Tracking
     paths: Paths
     plugins: tuple[str, ...] = ()
+    backend: Backend = NativeBackend()
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RunConfig:

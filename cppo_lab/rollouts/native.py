@@ -120,7 +120,9 @@ def _uniforms(rows: int, settings: SamplingSettings) -> Tensor:
     """Uniform numbers [rows, T], float64, drawn before sampling: no row's draws depend on another row."""
     shape, generator = (rows, settings.max_new_tokens), torch.Generator()
     if settings.row_seeds is None:
-        return torch.rand(shape, generator=generator.manual_seed(settings.seed), dtype=torch.float64)
+        before = settings.rows_before
+        whole = (before + rows, settings.max_new_tokens)
+        return torch.rand(whole, generator=generator.manual_seed(settings.seed), dtype=torch.float64)[before:]
     uniforms = torch.empty(shape, dtype=torch.float64)
     for row, seed in zip(uniforms, settings.row_seeds, strict=True):
         torch.rand(settings.max_new_tokens, generator=generator.manual_seed(seed), out=row)

@@ -24,7 +24,8 @@ class SamplingSettings:
     `greedy` takes the most likely token. `seed` fixes all draws; `row_seeds`, one per prompt, fix each row's draws
     separately instead. `top_p` below 1 is nucleus sampling; `stop_tokens` end a response as the end token does. For
     evaluation only: `repetition_penalty` is that of transformers, and after a string of `stops` an engine may stop (a
-    response can go on for some tokens after it). An engine that knows how far it is calls `on_tokens`.
+    response can go on for some tokens after it). An engine that knows how far it is calls `on_tokens`. Where several
+    engines share a rollout, `rows_before` prompts come before this one's, and `seed` fixes the draws of the whole.
     """
 
     max_new_tokens: int
@@ -40,6 +41,7 @@ class SamplingSettings:
     stop_tokens: tuple[int, ...] = ()
     stops: StopStrings | None = None
     on_tokens: OnTokens | None = None
+    rows_before: int = 0
 
 
 @dataclass(frozen=True)

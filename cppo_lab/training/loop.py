@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -173,7 +174,7 @@ class TrainingLoop:
         evaluation = self.held_out.evaluate(self.learner.updates)
         if evaluation.accuracy > self.best_accuracy:
             self.best_accuracy = evaluation.accuracy
-            save_checkpoint(self.folder.path / "checkpoints" / f"best_step_{self.step:06d}", self.policy)
+            self._save(self.folder.path / "checkpoints" / f"best_step_{self.step:06d}")
             self.folder.drop_checkpoints_before(self.step, "best_step_")
         return evaluation.metrics("heldout")
 
@@ -216,10 +217,14 @@ class TrainingLoop:
             "masked_tokens": self.masked_tokens.state_dict(),
             "pending": [experience.state_dict() for experience in self.pending],
         }
-        save_checkpoint(self.folder.path / "checkpoints" / f"step_{self.step:06d}", self.policy, state)
+        self._save(self.folder.path / "checkpoints" / f"step_{self.step:06d}", state)
         if self.masked_tokens.steps:
             self.folder.write_object(MASKED_TOKENS, self.masked_tokens.content(self.policy.tokenizer))
         self.folder.drop_checkpoints_before(self.step)
+
+    def _save(self, path: Path, state: dict[str, Any] | None = None) -> None:
+        """Save the policy's present weights, with the trainer state needed to resume if it is given."""
+        save_checkpoint(path, self.policy, state)
 
     def _resume(self) -> bool:
         """Restore the last checkpoint, whose weights the policy already has. False if there is none."""

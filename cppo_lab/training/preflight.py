@@ -19,7 +19,12 @@ def check_inputs(config: RunConfig) -> None:
     """
     check_device("trainer.device", config.trainer.device)
     model = config.model
-    config.engine.check(model, resolved_device(config.trainer.device))
+    if config.backend.kind == "verl":
+        from cppo_lab.backends.verl.launch import check
+
+        check(config)
+    else:
+        config.engine.check(model, resolved_device(config.trainer.device))
     if isinstance(model, PretrainedModel) and is_local(model.path):
         from cppo_lab.training.asked_model import asked_model
 
@@ -35,6 +40,9 @@ _SMALL_BYTES = 4 << 30
 def check_memory(config: RunConfig) -> None:
     """Raise UserError if weights, gradients and optimizer moments alone exceed the memory of the device."""
     needed = state_bytes(config)
+    if config.backend.kind == "verl":
+        # Its devices are elsewhere, and each holds a share.
+        return
     if needed is None or needed < _SMALL_BYTES:
         return
     device = resolved_device(config.trainer.device)

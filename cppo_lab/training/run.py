@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cppo_lab.tasks.task import Task
     from cppo_lab.training.activity import OnActivity
     from cppo_lab.training.loop import OnStep, TrainingLoop
+    from cppo_lab.training.starting_policy import StartingPolicy
     from cppo_lab.training.warmup import Progress
 
 
@@ -152,11 +153,8 @@ def _train(
 ) -> None:
     import torch
 
-    from cppo_lab.models.loading import ModelSource
-    from cppo_lab.rollouts.run_engines import open_engines
     from cppo_lab.training.asked_model import asked_model
-    from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
-    from cppo_lab.training.update import trained
+    from cppo_lab.training.starting_policy import starting_policy
 
     torch.set_num_threads(config.trainer.threads)
     task_config = config.task.asked_of(asked_model(config.model))
@@ -168,11 +166,34 @@ def _train(
         asked=None if asking is None else asdict(asking), response_limit=task_config.response_limit
     )
     start = starting_policy(config, task, on_warmup)
+    folder.update_info(
+        starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy}
+    )
+    if config.backend.kind == "verl":
+        from cppo_lab.backends.verl.launch import train_by_verl
+
+        train_by_verl(config, folder, start.path, on_step)
+    else:
+        _train_here(config, folder, task, start, on_step, on_activity)
+
+
+def _train_here(
+    config: RunConfig,
+    folder: RunFolder,
+    task: Task,
+    start: StartingPolicy,
+    on_step: OnStep | None,
+    on_activity: OnActivity | None,
+) -> None:
+    from cppo_lab.models.loading import ModelSource
+    from cppo_lab.rollouts.run_engines import open_engines
+    from cppo_lab.training.starting_policy import load_starting_policy
+    from cppo_lab.training.update import trained
+
     checkpoints = folder.checkpoints()
     policy = load_starting_policy(config, start, checkpoints[-1][1] if checkpoints else None)
     parameters = sum(parameter.numel() for parameter in policy.network.parameters())
     folder.update_info(
-        starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy},
         model={
             "name": config.model.name,
             "parameters": parameters,

@@ -23,11 +23,12 @@ from cppo_lab.objectives.advantages import zero_variance
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import value_loss
-from cppo_lab.objectives.objective import batch_statistics, token_objective
+from cppo_lab.objectives.objective import TokenObjective, batch_statistics, token_objective
 from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, Requirements
 from cppo_lab.objectives.thresholds import controller_of
 from cppo_lab.rng import Stream, torch_stream
+from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
 from cppo_lab.training.recompute import recompute_logp
@@ -38,7 +39,9 @@ BeforeUpdate = Callable[[Experience, Tensor], None]
 _TOKEN_MEAN = AggregationSpec(kind="token_mean")
 
 
-class _Place(TypedDict):
+class Place(TypedDict):
+    """Where the schedules of thresholds are."""
+
     progress: float
     step: int
     threshold_factor: float
@@ -96,7 +99,7 @@ class Learner:
         """
         log_weights = self._log_weights(experience)
         network = self.policy.network.train()
-        taken = _Updates(Diagnostics(), profiler, recorder, masked_tokens)
+        taken = StepRecord(Diagnostics(), profiler, recorder, masked_tokens)
         self._learning_rate.begin_step(step, experience.metrics["rollout/length_mean"])
         live = experience.live.nonzero().flatten().tolist()
         for epoch in range(self.settings.epochs):
@@ -123,17 +126,21 @@ class Learner:
             return None
         rollout, logp = experience.rollout, experience.old_logp
         if rollout.policy_version != self.updates:
-            logp = recompute_logp(
-                self.policy.network,
-                self.policy,
-                rollout,
-                temperature=self.settings.temperature,
-                batch_size=self.settings.microbatch_sequences,
-            )
+            logp = self._reread(rollout)
         return row_log_weights(logp, rollout.logp, experience.loss_mask)
 
+    def _reread(self, rollout: Rollout) -> Tensor:
+        """log pi of a rollout's tokens [B, T] under the present weights."""
+        return recompute_logp(
+            self.policy.network,
+            self.policy,
+            rollout,
+            temperature=self.settings.temperature,
+            batch_size=self.settings.microbatch_sequences,
+        )
+
     def _update(
-        self, experience: Experience, rows: Tensor, step: int, factor: float, taken: _Updates
+        self, experience: Experience, rows: Tensor, step: int, factor: float, taken: StepRecord
     ) -> None:
         """One optimizer update on the responses `rows` [N], at `factor` times the learning rate.
 
@@ -184,22 +191,13 @@ class Learner:
         policy_whole: Tensor,
         value_whole: Tensor,
         statistics: Statistics,
-        taken: _Updates,
+        taken: StepRecord,
     ) -> tuple[Tensor, Tensor | None]:
         """The policy's and the critic's share of the minibatch's losses, from the responses `rows` [N]."""
         with self.policy.computing():
             batch, values = self.token_batch(experience, rows, alone=self._critic_alone(step))
-        objective = token_objective(batch, self.algo, **self._place(step), statistics=statistics)
-        taken.diagnostics.update(batch, objective)
-        if taken.profiler is not None:
-            taken.profiler.update(batch, objective)
-        if taken.recorder is not None:
-            taken.recorder.update(rows, batch, objective)
-        if taken.overlap is not None:
-            taken.overlap.update(batch, objective)
-        if taken.masked_tokens is not None:
-            width = batch.logp.shape[1]
-            taken.masked_tokens.update(experience.rollout.responses[rows, :width], batch, objective)
+        objective = token_objective(batch, self.algo, **self.place(step), statistics=statistics)
+        taken.observe(experience, rows, batch, objective)
         loss = aggregate(objective.loss, batch.response_mask, self.algo.aggregation, policy_whole)
         if values is None or experience.values is None or experience.returns is None:
             return loss, None
@@ -225,10 +223,10 @@ class Learner:
                     batch, _ = self.token_batch(experience, rows)
                 yield batch
 
-        return batch_statistics(batches(), self.algo, **self._place(step))
+        return batch_statistics(batches(), self.algo, **self.place(step))
 
-    def _place(self, step: int) -> _Place:
-        """Where the schedules of thresholds are."""
+    def place(self, step: int) -> Place:
+        """Where the schedules of thresholds are at training step `step` (from 0)."""
         progress = step / max(1, self.settings.steps - 1)
         return {"progress": progress, "step": step, "threshold_factor": self._controller.factor}
 
@@ -334,8 +332,8 @@ class Learner:
 
 
 @dataclass
-class _Updates:
-    """Records of the updates of one step."""
+class StepRecord:
+    """What is recorded of the updates of one step."""
 
     diagnostics: Diagnostics
     profiler: PositionProfiler | None
@@ -347,6 +345,21 @@ class _Updates:
     critic: list[tuple[float, float]] = field(default_factory=list)
     statistics: dict[str, list[float]] = field(default_factory=dict)
     lr: float = math.nan
+
+    def observe(
+        self, experience: Experience, rows: Tensor, batch: TokenBatch, objective: TokenObjective
+    ) -> None:
+        """Record the responses `rows` [N] of an update."""
+        self.diagnostics.update(batch, objective)
+        if self.profiler is not None:
+            self.profiler.update(batch, objective)
+        if self.recorder is not None:
+            self.recorder.update(rows, batch, objective)
+        if self.overlap is not None:
+            self.overlap.update(batch, objective)
+        if self.masked_tokens is not None:
+            width = batch.logp.shape[1]
+            self.masked_tokens.update(experience.rollout.responses[rows, :width], batch, objective)
 
     def add_statistics(self, statistics: Statistics) -> None:
         """Record the finite scalars among the statistics of one minibatch."""

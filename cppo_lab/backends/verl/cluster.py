@@ -1,0 +1,195 @@
+"""verl's workers and rollout servers, as the lab's loop asks them: update, reread, sample, save. Imports verl."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from tensordict import TensorDict
+from tensordict.tensorclass import NonTensorData
+from torch import Tensor
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.errors import UserError
+from cppo_lab.integrations.verl import TrustRegionWorker
+from cppo_lab.integrations.verl.rollout import server_name
+from cppo_lab.integrations.verl.updates import Update, model_inputs, with_metadata
+from cppo_lab.objectives.spec import AlgoSpec
+from cppo_lab.rollouts.rollout import Rollout, SamplingSettings, joined
+
+SHARDS = "verl"
+"""The folder of a checkpoint that holds what verl resumes from."""
+_FILLER = -1
+"""The number of rows that only make minibatches divisible."""
+
+
+class Cluster(PPOTrainerSync):
+    """The parts of verl's trainer without its loop: no data loader, no replay buffer, no agents.
+
+    `config` is verl's whole configuration. `passes` is the number of sequences of a forward pass on one device; None
+    where verl packs them by tokens.
+    """
+
+    def __init__(self, config: Any, backend: VerlBackend, passes: int | None) -> None:
+        super().__init__(config)
+        self.backend, self._passes = backend, passes
+        self._synced: int | None = None
+
+    def _build_replay_buffer(self) -> None:
+        """The lab's loop samples whole steps."""
+
+    def _init_dataloader(self) -> None:
+        """The lab's task gives the prompts."""
+
+    def _load_checkpoint(self) -> None:
+        """The lab's loop says which."""
+        self.global_steps = 0
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            self.role_worker_mapping[role] = ray.remote(TrustRegionWorker)
+
+    def start(self, algo: AlgoSpec, plugins: Sequence[str]) -> None:
+        """Start workers and servers, with the method (its horizon filled in) of all updates."""
+        self._setup()
+        self.actor_rollout_wg.set_method(algo, list(plugins))
+
+    # Weights
+
+    def sync(self, version: int) -> None:
+        """Let the servers sample from the present weights, which are `version`."""
+        if version != self._synced:
+            self.checkpoint_manager.update_weights(version)
+            self._synced = version
+
+    def rest(self) -> None:
+        """Let the servers give back the memory that updates need, where they hold any."""
+        if self.config.actor_rollout_ref.rollout.free_cache_engine:
+            self.checkpoint_manager.sleep_replicas()
+            self._synced = None
+
+    def save(self, folder: Path, *, to_resume: bool) -> None:
+        """Write the weights in Hugging Face format, and what verl resumes from in a folder of it."""
+        shards = folder / SHARDS
+        self.actor_rollout_wg.save_checkpoint(str(shards))
+        for path in (shards / "huggingface").iterdir():
+            path.rename(folder / path.name)
+        (shards / "huggingface").rmdir()
+        if not to_resume:
+            shutil.rmtree(shards)
+
+    def load(self, folder: Path) -> None:
+        """Continue from a checkpoint. Raises UserError if other workers than these wrote it."""
+        size = self.backend.world_size
+        if not list((folder / SHARDS).glob(f"model_world_size_{size}_rank_*.pt")):
+            found = sorted((folder / SHARDS).glob("model_world_size_*_rank_0.pt"))
+            others = found[0].name.split("_")[3] if found else "no"
+            raise UserError(
+                f"{folder}: was written by {others} workers of verl, and the run has {size} now; resume it with as "
+                "many, or train it anew in another output folder."
+            )
+        self.actor_rollout_wg.load_checkpoint(str(folder / SHARDS))
+
+    # Passes through the model
+
+    def update(
+        self, rollout: Rollout, columns: Mapping[str, Tensor], update: Update, metadata: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """One optimizer update on a rollout's rows [n]; what the policy said of them before it, [n, T, ...]."""
+        rows = {"row": torch.arange(len(rollout.logp)), **columns}
+        data = self._passed(rollout, rows, {"update": update, "calculate_entropy": True, **metadata})
+        found: TensorDict = self.actor_rollout_wg.update_policy(data)
+        kept = data["row"] != _FILLER
+        return {name: values[kept] for name, values in found.items()}
+
+    def logp(self, rollout: Rollout, *, temperature: float, reference: bool = False) -> Tensor:
+        """log pi of a rollout's tokens [B, T], 0 at padding; under the frozen reference if asked."""
+        data = self._passed(
+            rollout,
+            {"row": torch.arange(len(rollout.logp))},
+            {"temperature": temperature, "compute_loss": False, "calculate_entropy": False},
+        )
+        group = self.actor_rollout_wg
+        found = group.reference_logp(data) if reference else group.policy_logp(data)
+        logp: Tensor = found["logp"][: len(rollout.logp), : rollout.logp.shape[1]]
+        return logp * rollout.response_mask
+
+    def _passed(
+        self, rollout: Rollout, columns: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> TensorDict:
+        """Rows as verl takes them, filled up to a number that all devices share in whole passes."""
+        count, size = len(rollout.logp), self.backend.world_size
+        share = math.ceil(count / size)
+        passes = None if self._passes is None else min(self._passes, share)
+        if passes is not None:
+            share = math.ceil(share / passes) * passes
+        order = torch.arange(share * size).clamp(max=count - 1)
+        filler = torch.arange(share * size) >= count
+        prompts = [
+            row[mask]
+            for row, mask in zip(
+                rollout.tokens[:, : rollout.prompt_width],
+                rollout.attention_mask[:, : rollout.prompt_width],
+                strict=True,
+            )
+        ]
+        responses = [
+            row[mask] for row, mask in zip(rollout.responses, rollout.response_mask, strict=True)
+        ]
+        picked = {name: values[order] for name, values in columns.items()}
+        picked["row"] = picked["row"].masked_fill(filler, _FILLER)
+        if "token_mask" in picked:
+            picked["token_mask"] = picked["token_mask"] & ~filler.unsqueeze(-1)
+        tensors = picked | model_inputs([prompts[i] for i in order], [responses[i] for i in order])
+        tensors["loss_mask"] = rollout.response_mask[order].long()
+        told: dict[str, Any] = {"max_response_len": rollout.response_mask.shape[1], **metadata}
+        if passes is not None:
+            told |= {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": passes}
+        data = with_metadata(tensors, len(order), told)
+        data["global_token_num"] = NonTensorData(None)
+        return data
+
+
+class RemoteEngine:
+    """The lab's engine interface over the servers of a cluster, one per device, which run the lab's own engine.
+
+    Rows are dealt out in order, and no response's draws depend on where it is sampled. `exact`: from the weights as
+    they are, whatever format rollouts are sampled in.
+    """
+
+    def __init__(self, cluster: Cluster, pad: int, exact: bool) -> None:
+        self._cluster, self._pad, self._exact = cluster, pad, exact
+        count = len(cluster.llm_server_manager.get_replicas())
+        self._servers = [ray.get_actor(server_name(rank)) for rank in range(count)]
+
+    def load_weights(self, policy: torch.nn.Module, version: int) -> None:
+        """See `RolloutEngine.load_weights`; the weights come from the workers."""
+        self._cluster.sync(version)
+
+    def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
+        """See `Sampler.sample`."""
+        share = math.ceil(len(prompts) / len(self._servers))
+        calls = []
+        for server, first in zip(self._servers, range(0, len(prompts), share), strict=False):
+            last = first + share
+            seeds = settings.row_seeds
+            own = replace(
+                settings, on_tokens=None, row_seeds=None if seeds is None else seeds[first:last]
+            )
+            calls.append(server.sample.remote(prompts[first:last], own, self._exact, first))
+        return joined(ray.get(calls), self._pad)
+
+    def rest(self) -> None:
+        """See `RolloutEngine.rest`."""
+        self._cluster.rest()
+
+    def close(self) -> None:
+        """See `Sampler.close`; Ray ends the servers."""

@@ -1,0 +1,210 @@
+"""The process that trains one run by verl, in verl's own environment: `python -m cppo_lab.backends.verl.driver FOLDER`.
+
+Its folder is the run's, locked by the process that started it. It writes the run's logs and checkpoints as the lab's
+own process does, and how it ended in `verl/outcome.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from cppo_lab.config.schema import RunConfig
+
+JOB, OUTCOME = "verl/job.json", "verl/outcome.json"
+PLUGIN = "cppo_lab.integrations.verl"
+"""What every process of verl imports."""
+_OBJECT_STORE_BYTES = 500_000_000
+
+
+def main(folder: Path) -> int:
+    """Train the run in `folder`; the exit code."""
+    from cppo_lab.training.update import Diverged
+
+    try:
+        train(folder)
+        outcome: dict[str, Any] = {"status": "FINISHED", "reason": None}
+    except KeyboardInterrupt:
+        outcome = {"status": "INTERRUPTED", "reason": None}
+    except (UserError, Diverged) as error:
+        outcome = {"status": "FAILED", "reason": str(error), "diverged": isinstance(error, Diverged)}
+    except Exception as error:
+        traceback.print_exc()
+        outcome = {"status": "FAILED", "reason": sentence(error)}
+    (folder / OUTCOME).write_text(json.dumps(outcome) + "\n", encoding="utf-8")
+    return 0 if outcome["status"] == "FINISHED" else 1
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, in one line; Ray's errors hold the whole traceback of the process that died."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    kind = type(error).__name__
+    if "ActorDied" in kind or "ActorUnavailable" in kind or "WorkerCrashed" in kind:
+        return "a process of verl died; the run resumes from its last checkpoint"
+    lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def train(folder: Path) -> None:
+    """Start Ray and verl's workers, and run the lab's loop over them."""
+    import ray
+    import yaml
+
+    from cppo_lab.config.compose import validate
+    from cppo_lab.integrations.verl.private import TESTED, changed
+    from cppo_lab.interrupts import termination_as_interrupt
+
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    found = changed()
+    if found:
+        raise UserError(f"backend=verl: {found[0]} The lab is tested with verl {TESTED}.")
+    with termination_as_interrupt():
+        _start_ray(config)
+        try:
+            _loop(config, folder, job).run()
+        finally:
+            ray.shutdown()
+
+
+def verl_config(overrides: list[str]) -> Any:
+    """verl's whole configuration, as its own loader composes it from overrides."""
+    import verl
+    from hydra import compose, initialize_config_dir
+
+    folder = Path(verl.__file__).parent / "trainer" / "config"
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose("ppo_trainer", overrides=overrides)
+
+
+def _start_ray(config: RunConfig) -> None:
+    import ray
+
+    backend = config.backend
+    assert isinstance(backend, VerlBackend), "the process was started for verl"
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("VERL_", "CPPO_LAB_", "OMP_", "HF_", "NCCL_", "VLLM_")) or name == "PYTHONPATH"
+    }
+    runtime = {"env_vars": passed}
+    if backend.address is not None:
+        ray.init(address=backend.address, runtime_env=runtime, log_to_driver=True)
+        return
+    # Logical devices on a CPU, where verl counts processes as GPUs; the CPUs are logical too.
+    devices = {"num_gpus": backend.world_size} if backend.device == "cpu" else {}
+    ray.init(
+        num_cpus=max(8, 4 * backend.world_size),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES if backend.device == "cpu" else None,
+        runtime_env=runtime,
+        **devices,
+    )
+
+
+def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
+    from omegaconf import OmegaConf, open_dict
+
+    from cppo_lab.backends.verl.cluster import Cluster, RemoteEngine
+    from cppo_lab.backends.verl.training import RemoteLearner, RemoteLoop, RemoteRollouts
+    from cppo_lab.tracking.run_folder import RunFolder
+    from cppo_lab.training.asked_model import asked_model
+    from cppo_lab.training.loop import HeldOut
+
+    backend = config.backend
+    assert isinstance(backend, VerlBackend), "the process was started for verl"
+    task = config.task.asked_of(asked_model(config.model)).build()
+    policy = _described(job["start"], config)
+    told = verl_config(job["overrides"])
+    with open_dict(told):
+        told.actor_rollout_ref.actor.optim.total_training_steps = config.trainer.planned_updates
+    OmegaConf.resolve(told)
+    packs = backend.device == "cuda" and backend.tokens_per_pass is not None
+    passes = None if packs else config.trainer.microbatch_sequences or sys.maxsize
+    cluster = Cluster(told, backend, passes)
+    limit = config.task.response_limit
+    algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
+    cluster.start(algo, config.plugins)
+    learner = RemoteLearner(policy, algo, config.trainer, config.seeds.minibatches, cluster)
+    trainer = config.trainer
+    rollouts = RemoteRollouts(
+        settings=trainer,
+        seeds=config.seeds,
+        response_limit=limit,
+        top_p=config.engine.sampling_top_p,
+        algo=algo,
+        task=task,
+        policy=policy,
+        engine=RemoteEngine(cluster, policy.pad_token, exact=False),
+        reference=_reference(config, job, policy),
+        cluster=cluster,
+    )
+    held_out = HeldOut(
+        engine=RemoteEngine(cluster, policy.pad_token, exact=True),
+        policy=policy,
+        problems=task.heldout_problems()[: trainer.evaluation_problems],
+        response_limit=limit,
+        temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
+        sampling=sampling,
+        grade=task.grade,
+    )
+    run = RunFolder(folder)
+    run.update_info(backend=_backend_info(backend), **_model_info(config, policy))
+    return RemoteLoop(trainer, learner, rollouts, held_out, run)
+
+
+def _backend_info(backend: VerlBackend) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("verl", "ray", "torch", "transformers", "tensordict")
+    return {
+        "kind": "verl",
+        "device": backend.device,
+        "workers": backend.world_size,
+        "nodes": backend.nodes,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _model_info(config: RunConfig, policy: Any) -> dict[str, Any]:
+    from cppo_lab.config.size import active_parameter_count
+
+    count = sum(parameter.numel() for parameter in policy.network.parameters())
+    active = active_parameter_count(config) or count
+    sizes = {"parameters": count, "active_parameters": active, "trained_parameters": count}
+    return {"model": {"name": config.model.name, **sizes}}
+
+
+def _described(path: str, config: RunConfig) -> Any:
+    """The policy without its weights: the architecture, for its sizes, and the tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    from cppo_lab.models.loading import Policy, load_tokenizer
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+    if (Path(path) / "generation_config.json").is_file():
+        network.generation_config = GenerationConfig.from_pretrained(path)
+    return Policy(network, load_tokenizer(path), config.model.dtype)
+
+
+def _reference(config: RunConfig, job: dict[str, Any], policy: Any) -> Any:
+    """A network that stands for the frozen reference, which verl's workers hold."""
+    if not config.algo.requirements.needs_reference:
+        return None
+    return _described(job["start"], config).network
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

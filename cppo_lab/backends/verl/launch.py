@@ -1,0 +1,186 @@
+"""Starts the process that trains a run by verl, watches it, and ends whatever is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.backends.verl.driver import JOB, OUTCOME, PLUGIN
+from cppo_lab.backends.verl.translate import translate
+from cppo_lab.errors import UserError
+from cppo_lab.paths import checkout
+from cppo_lab.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from cppo_lab.config.schema import RunConfig
+
+MARK = "CPPO_LAB_VERL_RUN"
+"""The environment variable by which every process of a run is known."""
+LOG = "verl/verl.log"
+_POLL_S = 0.5
+_GRACE_S = 60.0
+"""How long the driver may take to end its workers after it was told to."""
+
+
+def environment_python(backend: VerlBackend) -> Path:
+    """The Python of verl's environment. Raises UserError where there is none."""
+    given = backend.python or os.environ.get("CPPO_LAB_VERL_PYTHON")
+    path = Path(given) if given else (checkout() or Path()) / ".venv-verl" / "bin" / "python"
+    if path.is_file():
+        return path
+    if given:
+        key = "backend.python" if backend.python else "CPPO_LAB_VERL_PYTHON"
+        raise UserError(f"{key}={given}: no such Python.")
+    raise UserError(
+        f"backend=verl: verl has no environment yet ({path}); run make backend-verl, or give backend.python."
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Raise UserError, before any work starts, where verl cannot train the run."""
+    assert isinstance(config.backend, VerlBackend), "the caller checked it"
+    refusals = translate(config, "START").refusals
+    if refusals:
+        raise UserError(refusals[0])
+    environment_python(config.backend)
+
+
+def train_by_verl(
+    config: RunConfig,
+    folder: RunFolder,
+    start: str,
+    on_step: Callable[[int, Mapping[str, Any]], None] | None,
+) -> None:
+    """Train the run from the starting policy at `start` in a process of its own, until it ends.
+
+    Raises what stopped it: UserError for what went wrong, Diverged, or KeyboardInterrupt; no process is left then.
+    """
+    from cppo_lab.training.update import Diverged
+
+    backend = config.backend
+    assert isinstance(backend, VerlBackend), "the caller checked it"
+    _write_job(folder, config, start)
+    process = _started(backend, folder)
+    try:
+        _watch(process, backend, folder, on_step)
+    finally:
+        _end(process, folder)
+    outcome = _outcome(process, folder)
+    if outcome["status"] == "INTERRUPTED":
+        raise KeyboardInterrupt
+    if outcome["status"] == "FAILED":
+        raise (Diverged if outcome.get("diverged") else UserError)(outcome["reason"])
+
+
+def command(backend: VerlBackend, folder: Path) -> list[str]:
+    """The command line of the driver."""
+    return [str(environment_python(backend)), "-m", "cppo_lab.backends.verl.driver", str(folder)]
+
+
+def _write_job(folder: RunFolder, config: RunConfig, start: str) -> None:
+    path = folder.path / JOB
+    path.parent.mkdir(exist_ok=True)
+    job = {"start": start, "overrides": list(translate(config, start).overrides)}
+    path.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
+    (folder.path / OUTCOME).unlink(missing_ok=True)
+
+
+def driver_environment(backend: VerlBackend, run: str) -> dict[str, str]:
+    """The environment of the driver; Ray gives it on to every process of the run."""
+    # An installed lab lies among other packages, which verl's environment has in versions of its own.
+    given, own = os.environ.get("PYTHONPATH", ""), checkout()
+    told = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(own or ""), given))),
+        "VERL_USE_EXTERNAL_MODULES": PLUGIN,
+        MARK: run,
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HYDRA_FULL_ERROR": "1",
+    }
+    if backend.device == "cpu":
+        # Ray kills workers when a machine's memory fills up, which says nothing about these small ones.
+        told |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "RAY_memory_monitor_refresh_ms": "0"}
+    return os.environ | told
+
+
+def _started(backend: VerlBackend, folder: RunFolder) -> subprocess.Popen[bytes]:
+    with (folder.path / LOG).open("ab") as log:
+        return subprocess.Popen(
+            command(backend, folder.path),
+            env=driver_environment(backend, folder.path.name),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A terminal's Ctrl-C reaches this process alone, which tells the driver.
+            start_new_session=True,
+        )
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    backend: VerlBackend,
+    folder: RunFolder,
+    on_step: Callable[[int, Mapping[str, Any]], None] | None,
+) -> None:
+    """Until the driver ends. Raises UserError where it gives no sign of life for too long."""
+    told, heard, allowed = len(folder.rows("metrics.jsonl")), time.monotonic(), backend.startup_s
+    while process.poll() is None:
+        time.sleep(_POLL_S)
+        rows = folder.rows("metrics.jsonl")
+        # A resumed driver first removes what came after its checkpoint.
+        told = min(told, len(rows))
+        for row in rows[told:]:
+            heard, allowed = time.monotonic(), backend.silence_s
+            if on_step is not None:
+                on_step(row["step"], row)
+        told = len(rows)
+        if time.monotonic() - heard > allowed:
+            key = "startup_s" if allowed == backend.startup_s else "silence_s"
+            raise UserError(
+                f"verl gave no sign of life for {allowed:g} s (backend.{key}); {folder.path / LOG} has what it said."
+            )
+
+
+def _end(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
+    """End the driver if it runs, and every process that it started."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for each in list(left_over(folder.path.name)):
+        each.kill()
+
+
+def left_over(run: str) -> Iterator[Any]:
+    """The processes of a run that still live on this machine, as psutil knows them."""
+    import psutil
+
+    for each in psutil.process_iter():
+        try:
+            if each.pid != os.getpid() and each.environ().get(MARK) == run:
+                yield each
+        except psutil.Error:
+            # It ended, or belongs to somebody else.
+            continue
+
+
+def _outcome(process: subprocess.Popen[bytes], folder: RunFolder) -> dict[str, Any]:
+    path = folder.path / OUTCOME
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found["status"] == "FAILED":
+            found["reason"] += f"; {folder.path / LOG} has what verl said."
+        return found
+    how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+    reason = f"verl's driver ended with {how}; {folder.path / LOG} has what it said."
+    return {"status": "FAILED", "reason": reason}
+

@@ -1,0 +1,117 @@
+"""A rollout of verl that samples by the lab's own engine: `actor_rollout_ref.rollout.name=cppo_lab`.
+
+One actor per replica holds the weights in the format that the run asks for, and once more as they are, for evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from verl.workers.rollout.base import BaseRollout
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+
+from cppo_lab.integrations.verl.private import register_rollout_adapter
+from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
+
+NAME = "cppo_lab"
+
+
+def server_name(rank: int) -> str:
+    """The name of a replica's actor."""
+    return f"{NAME}_server_{rank}"
+
+
+class Server:
+    """The lab's engines over one copy of the policy, `settings` being the configuration's `rollout.custom`."""
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        from cppo_lab.models.implementation import implement
+        from cppo_lab.models.loading import load_policy
+        from cppo_lab.rollouts.native import NativeEngine
+
+        torch.set_num_threads(1)
+        self.policy = load_policy(path, device=settings["device"])
+        implement(self.policy.network, settings["implementation"])
+        common = {"pad_token": self.policy.pad_token, "eos_token": self.policy.eos_token}
+        size, weights = settings["batch_size"], settings["weights"]
+        self.exact = NativeEngine(self.policy.network, **common, batch_size=size)
+        self.engine = self.exact
+        if weights != "same":
+            self.engine = NativeEngine(self.policy.network, **common, weights=weights, batch_size=size)
+
+    def ready(self) -> bool:
+        """True once the actor exists."""
+        return True
+
+    def load(self, state: dict[str, Any], version: int) -> int:
+        """Take over weights by their names; the number of those known here."""
+        known = dict(self.policy.network.named_parameters())
+        taken = 0
+        with torch.no_grad():
+            for name, value in state.items():
+                if name in known:
+                    known[name].copy_(value)
+                    taken += 1
+        if taken < len(known):
+            raise ValueError(f"{len(known) - taken} of {len(known)} weights did not come with the update")
+        for engine in {id(each): each for each in (self.engine, self.exact)}.values():
+            engine.load_weights(self.policy.network, version)
+        return taken
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, exact: bool, first: int
+    ) -> Rollout:
+        """One response to each prompt; `first` prompts come before these in the whole rollout."""
+        engine = self.exact if exact else self.engine
+        return engine.sample(prompts, replace(settings, rows_before=first))
+
+    def nothing(self) -> None:
+        """There is nothing to wake, to put to sleep or to abort."""
+
+    wake_up = sleep = clear_kv_cache = release_kv_cache = resume_kv_cache = nothing
+    abort_all_requests = resume_generation = nothing
+
+
+class Replica(RolloutReplica):
+    """Starts the server of one replica beside the workers."""
+
+    async def launch_servers(self) -> None:
+        """See `RolloutReplica`."""
+        settings = dict(self.config.custom or {})
+        actor = ray.remote(Server).options(name=server_name(self.replica_rank), num_cpus=0)
+        server = actor.remote(self.model_config.path, settings)
+        await server.ready.remote()
+        self.servers.append(server)
+        self._server_handle, self._server_address = server, server_name(self.replica_rank)
+
+
+class Adapter(BaseRollout):
+    """The worker's side: the first worker of a replica pushes the weights to its server."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
+        super().__init__(config, model_config, device_mesh)
+        self.replica_rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
+        self.sleep_level = 1
+
+    async def resume(self, tags: list[str]) -> None:
+        """See `BaseRollout`; the server never rests."""
+
+    async def release(self) -> None:
+        """See `BaseRollout`; the server never rests."""
+
+    async def update_weights(
+        self, weights: Any, wire_format: str = "named_tensors", global_steps: int | None = None, **_: Any
+    ) -> None:
+        """See `BaseRollout`."""
+        state = {name: value.detach().float().cpu() for name, value in weights}
+        server = ray.get_actor(server_name(self.replica_rank))
+        await server.load.remote(state, global_steps or 0)
+
+
+register_rollout_adapter(NAME, f"{Adapter.__module__}.{Adapter.__qualname__}")
+RolloutReplicaRegistry.register(NAME, lambda: Replica)
