@@ -7,7 +7,11 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.cli.options import AsJson, Output, Plugins
@@ -38,14 +42,33 @@ Finding = tuple[str, str, str]
 """What was checked; `ok`, `missing` or `problem`; and details with the remedy."""
 
 
-def doctor(plugins: Plugins = None, output: Output = None, as_json: AsJson = False) -> None:
+class _Backend(StrEnum):
+    native = "native"
+    verl = "verl"
+
+
+def doctor(
+    plugins: Plugins = None,
+    output: Output = None,
+    as_json: AsJson = False,
+    backend: Annotated[
+        _Backend, typer.Option("--backend", help="Also check the environment of this backend.")
+    ] = _Backend.native,
+) -> None:
     """Check the installation: versions, device, extras, plug-ins, folders and the tracking store.
 
-    Example: `cppo-lab doctor`
+    Examples:
+
+    * `cppo-lab doctor`
+    * `cppo-lab doctor --backend verl`
     """
     root = output or output_root()
     findings = [*_python(), *_packages(), _device(), *_extras(), *_plugins(plugins or [])]
     findings += [*_folders(root), _store(root)]
+    if backend is _Backend.verl:
+        from cppo_lab.cli.verl_commands import environment_findings
+
+        findings += environment_findings()
     if as_json:
         print_json([dict(zip(("what", "state", "details"), finding, strict=True)) for finding in findings])
     else:

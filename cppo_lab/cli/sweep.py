@@ -27,6 +27,7 @@ from cppo_lab.cli.options import (
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
+    from cppo_lab.config.schema import RunConfig
     from cppo_lab.executors.settings import Local, Ray, Submitit
     from cppo_lab.sweeps.adhoc import Naming
     from cppo_lab.sweeps.jobs import Event, Job, Outcome
@@ -86,12 +87,24 @@ def sweep(
 
         show_plan(name, given, config_dir, as_json=False, jobs=jobs, naming=naming)
         show_script(executor, name, given, config_dir, naming)
+        _show_backend(name, given, config_dir, naming)
         return
     if detach:
         detach_sweep(name, given, config_dir, naming, executor)
         return
     if not run_sweep(name, given, config_dir, jobs, report, naming, executor):
         sys.exit(1)
+
+
+def _show_backend(
+    name: str, overrides: Sequence[str], config_dir: Path | None, naming: Naming
+) -> None:
+    """What verl would be told, for --dry-run; nothing where the lab's own process trains."""
+    from cppo_lab.cli.verl_commands import show_commands
+    from cppo_lab.sweeps.sweep import find_sweep
+
+    planned, _ = find_sweep(name, overrides, config_dir, naming)
+    show_commands([run.config for run in planned.runs])
 
 
 def run_sweep(
@@ -175,13 +188,20 @@ def check_runs(planned: Sweep, is_here: bool) -> None:
     from cppo_lab.training.preflight import check_inputs, check_memory, writable
 
     configs = [run.config for run in planned.runs]
-    for config in {tuple(map(repr, (c.task, c.model, c.engine))): c for c in configs}.values():
+    for config in {tuple(map(repr, _inputs(config))): config for config in configs}.values():
         check_inputs(config)
     # A launcher may start the runs on other machines.
     if is_here:
         for config in {state_bytes(config): config for config in configs}.values():
             check_memory(config)
     writable(planned.output)
+
+
+def _inputs(config: RunConfig) -> tuple[object, ...]:
+    """What the checks of a run's inputs read."""
+    # What verl refuses depends on the method and the trainer as well.
+    others = (config.algo, config.trainer) if config.backend.kind == "verl" else ()
+    return (config.task, config.model, config.engine, config.backend, *others)
 
 
 def train_runs(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from cppo_lab.cli.console import console
 from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, all_overrides
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 def train(
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what verl would be told (backend=verl), and stop.")
+    ] = False,
     config_dir: ConfigDir = None,
     plugins: Plugins = None,
     output: Output = None,
@@ -30,8 +35,24 @@ def train(
     * `cppo-lab train task=gsm8k task.path=train.jsonl trainer.steps=3`
     * `cppo-lab train recipe=qwen3_1.7b_base algo=dppo_topk_tv`
     * `cppo-lab train algo=mine --plugins my_rules/`
+    * `cppo-lab train recipe=qwen3_8b_base algo=cppo backend=verl backend.nodes=1 backend.gpus_per_node=8`
     """
-    _train(all_overrides(overrides, output, plugins), config_dir)
+    given = all_overrides(overrides, output, plugins)
+    if dry_run:
+        _dry_run(given, config_dir)
+    else:
+        _train(given, config_dir)
+
+
+def _dry_run(overrides: Sequence[str], config_dir: Path | None) -> None:
+    from cppo_lab.cli.verl_commands import print_command
+    from cppo_lab.config.compose import compose_run
+    from cppo_lab.errors import UserError
+
+    config = compose_run(overrides, config_dir)
+    if config.backend.kind != "verl":
+        raise UserError("--dry-run: only applies to backend=verl; cppo-lab config shows what a run would be.")
+    print_command(config)
 
 
 def _train(overrides: Sequence[str], config_dir: Path | None) -> None:

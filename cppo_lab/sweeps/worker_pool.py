@@ -37,7 +37,12 @@ class _Worker:
 
 
 def default_jobs(configs: Sequence[RunConfig]) -> int:
-    """How many of these runs to train in parallel: one on a GPU, else as many as there are cores for their threads."""
+    """How many of these runs to train in parallel: as many as there are cores for their threads.
+
+    One on a GPU, and by verl, whose workers have the devices to themselves.
+    """
+    if any(config.backend.kind == "verl" for config in configs):
+        return 1
     if any(resolved_device(config.trainer.device) == "cuda" for config in configs):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
