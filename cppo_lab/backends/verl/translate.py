@@ -77,7 +77,8 @@ def _settings(config: RunConfig, backend: VerlBackend, start: str) -> Mapping[st
         "data.train_batch_size": trainer.prompts_per_step,
         "data.max_prompt_length": _PROMPT_TOKENS,
         "data.max_response_length": limit,
-        "actor_rollout_ref.model.path": start,
+        # verl refuses a path that ends in a slash.
+        "actor_rollout_ref.model.path": start.rstrip("/"),
         "actor_rollout_ref.model.use_remove_padding": not on_cpu,
         "actor_rollout_ref.model.enable_gradient_checkpointing": _checkpoints(config),
         f"{actor}.strategy": "fsdp2",
