@@ -11,7 +11,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or ray or lmeval or rliable or testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed docs lint contract types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify backend-verl test-backend-verl test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed docs lint contract types check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -75,6 +75,11 @@ test-math-verify: $(SUITE)/PKG-INFO ## Run math-verify's test suite on the lab's
 
 test-vllm: .venv-vllm/.installed ## Test rollouts by vLLM's CPU build (own environment)
 	$(<D)/bin/python -m pytest -q -n 2 --dist loadfile -m vllm tests/rollouts tests/eval
+
+backend-verl: .venv-verl/.installed ## Build the environment in which backend=verl trains
+
+test-backend-verl: $(INSTALLED) .venv-verl/.installed ## Train by verl on two CPU workers (own environment)
+	$(BIN)/python -m pytest -q -m verl tests/backends
 
 test-verl: .venv-verl/.installed ## Compare losses with verl's (own environment)
 	$(<D)/bin/python -m pytest -q -m verl tests/peers

@@ -96,9 +96,7 @@ def sweep(
         sys.exit(1)
 
 
-def _show_backend(
-    name: str, overrides: Sequence[str], config_dir: Path | None, naming: Naming
-) -> None:
+def _show_backend(name: str, overrides: Sequence[str], config_dir: Path | None, naming: Naming) -> None:
     """What verl would be told, for --dry-run; nothing where the lab's own process trains."""
     from cppo_lab.cli.verl_commands import show_commands
     from cppo_lab.sweeps.sweep import find_sweep

@@ -88,7 +88,11 @@ def environment_findings() -> list[Finding]:
     findings += [("verl: parts", "problem", each) for each in found["changed"]]
     gpus = found["gpus"]
     findings.append(
-        ("verl: devices", "ok", f"{gpus} GPUs" if gpus else "no GPU here; backend.device=cpu trains small models")
+        (
+            "verl: devices",
+            "ok",
+            f"{gpus} GPUs" if gpus else "no GPU here; backend.device=cpu trains small models",
+        )
     )
     return findings
 

@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from cppo_lab.backends.settings import VerlBackend
 from cppo_lab.errors import UserError
 from cppo_lab.integrations.verl import TrustRegionWorker
-from cppo_lab.integrations.verl.rollout import server_name
+from cppo_lab.integrations.verl.rollout import Share
 from cppo_lab.integrations.verl.updates import Update, model_inputs, with_metadata
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings, joined
@@ -141,9 +141,7 @@ class Cluster(PPOTrainerSync):
                 strict=True,
             )
         ]
-        responses = [
-            row[mask] for row, mask in zip(rollout.responses, rollout.response_mask, strict=True)
-        ]
+        responses = [row[mask] for row, mask in zip(rollout.responses, rollout.response_mask, strict=True)]
         picked = {name: values[order] for name, values in columns.items()}
         picked["row"] = picked["row"].masked_fill(filler, _FILLER)
         if "token_mask" in picked:
@@ -159,16 +157,15 @@ class Cluster(PPOTrainerSync):
 
 
 class RemoteEngine:
-    """The lab's engine interface over the servers of a cluster, one per device, which run the lab's own engine.
+    """The lab's engine interface over the rollout servers of a cluster.
 
     Rows are dealt out in order, and no response's draws depend on where it is sampled. `exact`: from the weights as
     they are, whatever format rollouts are sampled in.
     """
 
-    def __init__(self, cluster: Cluster, pad: int, exact: bool) -> None:
-        self._cluster, self._pad, self._exact = cluster, pad, exact
-        count = len(cluster.llm_server_manager.get_replicas())
-        self._servers = [ray.get_actor(server_name(rank)) for rank in range(count)]
+    def __init__(self, cluster: Cluster, *, end: int, pad: int, exact: bool) -> None:
+        self._cluster, self._share = cluster, Share(0, exact, end, pad)
+        self._servers = [each.server_handle for each in cluster.llm_server_manager.get_replicas()]
 
     def load_weights(self, policy: torch.nn.Module, version: int) -> None:
         """See `RolloutEngine.load_weights`; the weights come from the workers."""
@@ -176,16 +173,13 @@ class RemoteEngine:
 
     def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
         """See `Sampler.sample`."""
-        share = math.ceil(len(prompts) / len(self._servers))
+        size = math.ceil(len(prompts) / len(self._servers))
         calls = []
-        for server, first in zip(self._servers, range(0, len(prompts), share), strict=False):
-            last = first + share
-            seeds = settings.row_seeds
-            own = replace(
-                settings, on_tokens=None, row_seeds=None if seeds is None else seeds[first:last]
-            )
-            calls.append(server.sample.remote(prompts[first:last], own, self._exact, first))
-        return joined(ray.get(calls), self._pad)
+        for server, first in zip(self._servers, range(0, len(prompts), size), strict=False):
+            part, seeds = slice(first, first + size), settings.row_seeds
+            own = replace(settings, on_tokens=None, row_seeds=None if seeds is None else seeds[part])
+            calls.append(server.sample.remote(prompts[part], own, replace(self._share, first=first)))
+        return joined(ray.get(calls), self._share.pad)
 
     def rest(self) -> None:
         """See `RolloutEngine.rest`."""

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ JOB, OUTCOME = "verl/job.json", "verl/outcome.json"
 PLUGIN = "cppo_lab.integrations.verl"
 """What every process of verl imports."""
 _OBJECT_STORE_BYTES = 500_000_000
+_CPUS_PER_WORKER = 3
+"""What verl reserves of Ray for each device."""
 
 
 def main(folder: Path) -> int:
@@ -66,9 +69,11 @@ def train(folder: Path) -> None:
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    found = changed()
-    if found:
-        raise UserError(f"backend=verl: {found[0]} The lab is tested with verl {TESTED}.")
+    installed = version("verl")
+    if installed != TESTED:
+        raise UserError(f"verl {installed} is installed; the lab needs {TESTED}, which make backend-verl installs")
+    if found := changed():
+        raise UserError(f"backend=verl: {found[0]}")
     with termination_as_interrupt():
         _start_ray(config)
         try:
@@ -100,16 +105,37 @@ def _start_ray(config: RunConfig) -> None:
     runtime = {"env_vars": passed}
     if backend.address is not None:
         ray.init(address=backend.address, runtime_env=runtime, log_to_driver=True)
+        _check_resources(backend)
         return
+    if backend.device == "cuda":
+        import torch
+
+        found = torch.cuda.device_count()
+        if found < backend.world_size:
+            raise UserError(f"backend.gpus_per_node={backend.gpus_per_node}: this machine has {found} GPUs")
     # Logical devices on a CPU, where verl counts processes as GPUs; the CPUs are logical too.
     devices = {"num_gpus": backend.world_size} if backend.device == "cpu" else {}
     ray.init(
-        num_cpus=max(8, 4 * backend.world_size),
+        num_cpus=max(8, (_CPUS_PER_WORKER + 1) * backend.world_size),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES if backend.device == "cpu" else None,
         runtime_env=runtime,
         **devices,
     )
+
+
+def _check_resources(backend: VerlBackend) -> None:
+    """Raise UserError for a cluster that is too small: verl would wait for ever, and say nothing."""
+    import ray
+
+    there = ray.cluster_resources()
+    needed = {"GPU": backend.world_size, "CPU": _CPUS_PER_WORKER * backend.world_size}
+    for name, count in needed.items():
+        if there.get(name, 0) < count:
+            raise UserError(
+                f"backend.address={backend.address}: the Ray cluster has {there.get(name, 0):g} {name}s, and the run "
+                f"needs {count}"
+            )
 
 
 def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
@@ -136,7 +162,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
     cluster.start(algo, config.plugins)
     learner = RemoteLearner(policy, algo, config.trainer, config.seeds.minibatches, cluster)
-    trainer = config.trainer
+    trainer, tokens = config.trainer, {"end": policy.eos_token, "pad": policy.pad_token}
     rollouts = RemoteRollouts(
         settings=trainer,
         seeds=config.seeds,
@@ -145,12 +171,12 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
         algo=algo,
         task=task,
         policy=policy,
-        engine=RemoteEngine(cluster, policy.pad_token, exact=False),
+        engine=RemoteEngine(cluster, **tokens, exact=False),
         reference=_reference(config, job, policy),
         cluster=cluster,
     )
     held_out = HeldOut(
-        engine=RemoteEngine(cluster, policy.pad_token, exact=True),
+        engine=RemoteEngine(cluster, **tokens, exact=True),
         policy=policy,
         problems=task.heldout_problems()[: trainer.evaluation_problems],
         response_limit=limit,
@@ -164,8 +190,6 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
 
 
 def _backend_info(backend: VerlBackend) -> dict[str, Any]:
-    from importlib.metadata import version
-
     packages = ("verl", "ray", "torch", "transformers", "tensordict")
     return {
         "kind": "verl",

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ MARK = "CPPO_LAB_VERL_RUN"
 """The environment variable by which every process of a run is known."""
 LOG = "verl/verl.log"
 _POLL_S = 0.5
+_KILLED_S = 5.0
+_ROUNDS = 10
 _GRACE_S = 60.0
 """How long the driver may take to end its workers after it was told to."""
 
@@ -45,10 +48,15 @@ def environment_python(backend: VerlBackend) -> Path:
 def check(config: RunConfig) -> None:
     """Raise UserError, before any work starts, where verl cannot train the run."""
     assert isinstance(config.backend, VerlBackend), "the caller checked it"
+    backend = config.backend
     refusals = translate(config, "START").refusals
     if refusals:
         raise UserError(refusals[0])
-    environment_python(config.backend)
+    if backend.nodes > 1 and backend.address is None:
+        raise UserError(
+            f"backend.nodes={backend.nodes}: needs the Ray cluster that the nodes belong to; give backend.address."
+        )
+    environment_python(backend)
 
 
 def train_by_verl(
@@ -66,11 +74,11 @@ def train_by_verl(
     backend = config.backend
     assert isinstance(backend, VerlBackend), "the caller checked it"
     _write_job(folder, config, start)
-    process = _started(backend, folder)
+    process, family = _started(backend, folder), Family(folder.path.name)
     try:
-        _watch(process, backend, folder, on_step)
+        _watch(process, family, backend, folder, on_step)
     finally:
-        _end(process, folder)
+        _end(process, family)
     outcome = _outcome(process, folder)
     if outcome["status"] == "INTERRUPTED":
         raise KeyboardInterrupt
@@ -122,8 +130,65 @@ def _started(backend: VerlBackend, folder: RunFolder) -> subprocess.Popen[bytes]
         )
 
 
+class Family:
+    """The processes of a run on this machine: what carries its mark, and what descended from its driver.
+
+    Both are needed: Ray starts processes that outlive their parents, and some whose titles overwrite the mark.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._seen: set[Any] = set()
+
+    def look(self, driver: int) -> None:
+        """Take note of the driver's present descendants."""
+        import psutil
+
+        with suppress(psutil.NoSuchProcess):
+            self._seen.update(psutil.Process(driver).children(recursive=True))
+
+    def alive(self) -> list[Any]:
+        """Those that still live, as psutil knows them."""
+        import psutil
+
+        return [
+            each
+            for each in {*self._seen, *psutil.process_iter()}
+            if _lives(each, None if each in self._seen else self._run)
+        ]
+
+    def end(self) -> None:
+        """Kill them all."""
+        import psutil
+
+        # A process may start another one while it is being found.
+        for _ in range(_ROUNDS):
+            victims = self.alive()
+            if not victims:
+                return
+            for each in victims:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            psutil.wait_procs(victims, timeout=_KILLED_S)
+
+
+def _lives(process: Any, mark: str | None) -> bool:
+    """Whether a process runs and, if `mark` is given, carries it."""
+    import psutil
+
+    try:
+        if mark is not None and process.environ().get(MARK) != mark:
+            return False
+        # psutil compares the time of creation, so that a number given away again is nobody's.
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        # It ended, or belongs to somebody else.
+        return False
+
+
 def _watch(
     process: subprocess.Popen[bytes],
+    family: Family,
     backend: VerlBackend,
     folder: RunFolder,
     on_step: Callable[[int, Mapping[str, Any]], None] | None,
@@ -132,6 +197,7 @@ def _watch(
     told, heard, allowed = len(folder.rows("metrics.jsonl")), time.monotonic(), backend.startup_s
     while process.poll() is None:
         time.sleep(_POLL_S)
+        family.look(process.pid)
         rows = folder.rows("metrics.jsonl")
         # A resumed driver first removes what came after its checkpoint.
         told = min(told, len(rows))
@@ -147,30 +213,17 @@ def _watch(
             )
 
 
-def _end(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
+def _end(process: subprocess.Popen[bytes], family: Family) -> None:
     """End the driver if it runs, and every process that it started."""
     if process.poll() is None:
+        family.look(process.pid)
         process.terminate()
         try:
             process.wait(timeout=_GRACE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for each in list(left_over(folder.path.name)):
-        each.kill()
-
-
-def left_over(run: str) -> Iterator[Any]:
-    """The processes of a run that still live on this machine, as psutil knows them."""
-    import psutil
-
-    for each in psutil.process_iter():
-        try:
-            if each.pid != os.getpid() and each.environ().get(MARK) == run:
-                yield each
-        except psutil.Error:
-            # It ended, or belongs to somebody else.
-            continue
+    family.end()
 
 
 def _outcome(process: subprocess.Popen[bytes], folder: RunFolder) -> dict[str, Any]:
@@ -183,4 +236,3 @@ def _outcome(process: subprocess.Popen[bytes], folder: RunFolder) -> dict[str, A
     how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
     reason = f"verl's driver ended with {how}; {folder.path / LOG} has what it said."
     return {"status": "FAILED", "reason": reason}
-

@@ -53,6 +53,8 @@ def _refusals(config: RunConfig, backend: VerlBackend) -> Iterator[str]:
         yield f"engine.kind={config.engine.kind}: has no rollout server for verl; allowed are {allowed}."
     if config.engine.kind == "vllm" and backend.device == "cpu":
         yield "engine.kind=vllm: verl's vLLM server needs GPUs; give engine=native with backend.device=cpu."
+    if config.engine.kind == "vllm" and not config.engine.is_exact:
+        yield f"engine.weights={config.engine.weights}: must be 'same', since the same servers answer evaluations."
     if config.engine.kind == "native" and backend.tensor_parallel > 1:
         yield (
             f"backend.tensor_parallel={backend.tensor_parallel}: must be 1 for engine.kind=native, which samples on "
@@ -151,10 +153,11 @@ def _sampler(config: RunConfig, backend: VerlBackend, rollout: str) -> dict[str,
         }
     return {
         f"{rollout}.free_cache_engine": True,
-        f"{rollout}.dtype": "bfloat16" if engine.weights == "bfloat16" else config.model.dtype,
+        f"{rollout}.dtype": config.model.dtype,
         f"{rollout}.gpu_memory_utilization": engine.gpu_memory_share or 0.5,
         f"{rollout}.max_num_seqs": engine.batch_size,
         f"{rollout}.enforce_eager": bool(getattr(engine, "enforce_eager", False)),
+        f"+{rollout}.engine_kwargs.vllm.max_logprobs": max(20, config.algo.requirements.needs_topk or 0),
     }
 
 

@@ -20,7 +20,7 @@ class TrustRegionEngine(FSDPEngineWithLMHead):
     ) -> dict[str, Any]:
         """See verl; before it divides the logits by the temperature, in place."""
         topk = None
-        if "topk_ids" in micro_batch.keys() and torch.is_grad_enabled():
+        if "topk_ids" in micro_batch and torch.is_grad_enabled():
             topk = _topk_logp(output.logits.detach(), output_args, micro_batch)
         found: dict[str, Any] = super().prepare_model_outputs(
             output, output_args, micro_batch, logits_processor_func

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -19,6 +19,19 @@ from cppo_lab.integrations.verl.private import register_rollout_adapter
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 
 NAME = "cppo_lab"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a server is told of its part of a rollout: `first` prompts come before it in the whole.
+
+    `exact`: from the weights as they are, whatever format rollouts are sampled in. `end` and `pad` are tokens.
+    """
+
+    first: int
+    exact: bool
+    end: int
+    pad: int
 
 
 def server_name(rank: int) -> str:
@@ -63,12 +76,10 @@ class Server:
             engine.load_weights(self.policy.network, version)
         return taken
 
-    def sample(
-        self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, exact: bool, first: int
-    ) -> Rollout:
-        """One response to each prompt; `first` prompts come before these in the whole rollout."""
-        engine = self.exact if exact else self.engine
-        return engine.sample(prompts, replace(settings, rows_before=first))
+    def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, share: Share) -> Rollout:
+        """One response to each prompt."""
+        engine = self.exact if share.exact else self.engine
+        return engine.sample(prompts, replace(settings, rows_before=share.first))
 
     def nothing(self) -> None:
         """There is nothing to wake, to put to sleep or to abort."""
@@ -113,5 +124,12 @@ class Adapter(BaseRollout):
         await server.load.remote(state, global_steps or 0)
 
 
+def _vllm_replica() -> type[RolloutReplica]:
+    from cppo_lab.integrations.verl.vllm_rollout import Replica as VllmReplica
+
+    return VllmReplica
+
+
 register_rollout_adapter(NAME, f"{Adapter.__module__}.{Adapter.__qualname__}")
 RolloutReplicaRegistry.register(NAME, lambda: Replica)
+RolloutReplicaRegistry.register("vllm", _vllm_replica)

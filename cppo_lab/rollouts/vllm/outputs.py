@@ -34,7 +34,8 @@ def requests_for(
 ) -> Requests:
     """One response to each of `prompts`, ended by a token of `ends`, a stop string or the length limit.
 
-    Row r of the rollout has a seed of its own: that of `row_seeds`, or `seed` + r. vLLM numbers the seeds of a
+    Row r of the rollout has a seed of its own: that of `row_seeds`, or `seed` + r (counting those
+    before this rollout's). vLLM numbers the seeds of a
     request's responses upwards from the request's seed, so that no two rows share their draws.
     """
     from vllm import SamplingParams
@@ -42,7 +43,8 @@ def requests_for(
     found = Requests([], [])
     stops = [] if settings.stops is None else list(settings.stops.strings)
     for row, size in _groups(prompts, alone=settings.greedy or settings.row_seeds is not None):
-        seed = settings.seed + row if settings.row_seeds is None else settings.row_seeds[row]
+        own = settings.seed + settings.rows_before + row
+        seed = own if settings.row_seeds is None else settings.row_seeds[row]
         found.prompts.append(prompts[row])
         found.parameters.append(
             SamplingParams(

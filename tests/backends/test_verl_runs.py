@@ -1,0 +1,318 @@
+"""Runs by verl's own workers on two CPU processes: equal to the lab's own process, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import ROOT, TINY, clean_environment, lab, same_weights, start_lab, tiny_config, wait_for
+
+from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.backends.verl.launch import MARK, driver_environment
+from cppo_lab.backends.verl.translate import translate
+from cppo_lab.sweeps.sweep import find_sweep
+from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.training.starting_policy import cache_folder
+
+PYTHON = Path(os.environ.get("CPPO_LAB_VERL_PYTHON") or ROOT / ".venv-verl" / "bin" / "python")
+pytestmark = [
+    pytest.mark.verl,
+    pytest.mark.skipif(
+        not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"
+    ),
+]
+HERE = Path(__file__).parent
+METHODS = ("cppo", "cppo_binary", "dppo_tv", "grpo", "dr_grpo", "gspo", "grpo_tis")
+VERL = ("backend=verl", "backend.device=cpu", "backend.workers=2", f"backend.python={PYTHON}")
+STEPS = 5
+
+
+def in_verl(script: str, *arguments: str, given: str = "") -> str:
+    """What a script of this folder says when verl's Python runs it."""
+    backend = VerlBackend.model_construct(device="cpu")
+    done = subprocess.run(
+        [str(PYTHON), str(HERE / script), *arguments],
+        env=driver_environment(backend, "tests"),
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def overrides(*more: str) -> list[str]:
+    return [*TINY, f"trainer.steps={STEPS}", "trainer.evaluate_every=5", "algo=cppo", *more]
+
+
+def output_with_policy(warmed_up: Path, folder: Path) -> Path:
+    """An output folder of its own with the tiny starting policy."""
+    shutil.copytree(warmed_up / "policies", folder / "policies")
+    return folder
+
+
+def train(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return lab("train", *overrides(*more), f"paths.output='{output}'", cwd=output)
+
+
+def only_run(output: Path) -> RunFolder:
+    (path,) = (output / "runs").iterdir()
+    return RunFolder(path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(warmed_up: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """One run by verl."""
+    output = output_with_policy(warmed_up, tmp_path_factory.mktemp("verl") / "out")
+    done = train(output, *VERL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return only_run(output)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_gradient_of_an_update_is_that_of_the_lab_s_own_learner(
+    workers: int, warmed_up: Path, tmp_path: Path
+) -> None:
+    start = cache_folder(tiny_config(warmed_up))
+    said = in_verl("verl_gradients.py", str(start), str(tmp_path), str(workers), *METHODS)
+    found: dict[str, dict[str, Any]] = json.loads(
+        next(line for line in said.splitlines() if line.startswith('{"cppo"'))
+    )
+    assert list(found) == list(METHODS)
+    for name, differences in found.items():
+        assert differences["gradient"] < 1e-5, name
+        assert differences["norm"] < 1e-5, name
+        assert differences["loss"] < 1e-6, name
+        assert differences["same_masked"], name
+    for name in ("cppo", "cppo_binary", "dppo_tv"):
+        assert found[name]["masked"] > 0, "the test's sampler is not far enough off"
+
+
+def test_a_run_is_that_of_the_lab_s_own_process(
+    uninterrupted: RunFolder, warmed_up: Path, tmp_path: Path
+) -> None:
+    output = output_with_policy(warmed_up, tmp_path / "out")
+    done = train(output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    native = only_run(output).rows("metrics.jsonl")
+    ours = uninterrupted.rows("metrics.jsonl")
+    assert [row.keys() for row in ours] == [row.keys() for row in native]
+    exact = ("train/accuracy", "train/updates", "rollout/length_mean", "eval/heldout/accuracy", "train/lr")
+    close = ("train/grad_norm", "policy/entropy", "policy/divergence")
+    for left, right in zip(ours, native, strict=True):
+        for name in exact:
+            assert left.get(name) == right.get(name), (right["step"], name)
+        for name in close:
+            assert left.get(name) == pytest.approx(right.get(name), rel=5e-3), (right["step"], name)
+
+
+def test_its_folder_is_a_run_folder(uninterrupted: RunFolder) -> None:
+    info = uninterrupted.info
+    assert info["status"] == "FINISHED"
+    assert info["steps_done"] == STEPS
+    assert info["backend"]["kind"] == "verl"
+    assert info["backend"]["workers"] == 2
+    assert info["backend"]["versions"]["verl"] == "0.9.1"
+    assert info["model"]["parameters"] > 0
+    assert info["starting_policy"]["recipe"]
+    assert uninterrupted.rows("profiles.jsonl")
+    assert uninterrupted.rows("agreement.jsonl")
+    samples = uninterrupted.path / "samples" / f"step_{STEPS:06d}.jsonl"
+    row = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
+    assert row["tokens"]["text"]
+
+
+def test_the_checkpoint_is_a_model_that_eval_reads(uninterrupted: RunFolder, tmp_path: Path) -> None:
+    (_, checkpoint) = uninterrupted.checkpoints()[-1]
+    done = lab("eval", "--run", str(uninterrupted.path), "--output", str(tmp_path / "out"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert load_file(checkpoint / "model.safetensors")
+    assert (checkpoint / "verl" / "optim_world_size_2_rank_1.pt").is_file()
+
+
+def processes(run: RunFolder, part: str) -> list[psutil.Process]:
+    """The processes of a run whose command or title holds `part`."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if part in " ".join(each.cmdline()) and each.environ().get(MARK) == run.path.name:
+                found.append(each)
+        except psutil.Error:
+            continue
+    return found
+
+
+def worker(run: RunFolder) -> psutil.Process:
+    """A process that trains: verl's workers have the title of their Ray actor."""
+    for driver in processes(run, "backends.verl.driver"):
+        for each in driver.children(recursive=True):
+            if "WorkerDict" in " ".join(each.cmdline()):
+                return each
+    raise AssertionError("verl has no worker")
+
+
+def steps_done(run: Callable[[], RunFolder]) -> int:
+    try:
+        return len(run().rows("metrics.jsonl"))
+    except (ValueError, FileNotFoundError):
+        return 0
+
+
+@pytest.fixture
+def interrupted(warmed_up: Path, tmp_path: Path) -> Path:
+    return output_with_policy(warmed_up, tmp_path / "out")
+
+
+def kill_and_resume(output: Path, victim: Callable[[RunFolder], psutil.Process], number: int) -> str:
+    """Start the run, signal a process of it after a step, and see the command end; what it said."""
+    begun = start_lab("train", *overrides(*VERL), f"paths.output='{output}'", cwd=output)
+    wait_for(lambda: steps_done(lambda: only_run(output)) >= 2, begun)
+    victim(only_run(output)).send_signal(number)
+    said, _ = begun.communicate(timeout=180)
+    assert begun.returncode != 0
+    left = [each for each in psutil.process_iter() if _belongs(each, only_run(output).path.name)]
+    assert left == []
+    return said
+
+
+def _belongs(process: psutil.Process, run: str) -> bool:
+    try:
+        return process.environ().get(MARK) == run and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def assert_same(resumed: RunFolder, whole: RunFolder) -> None:
+    """Bit by bit: metrics, weights."""
+    assert resumed.rows("metrics.jsonl") == whole.rows("metrics.jsonl")
+    (_, left), (_, right) = resumed.checkpoints()[-1], whole.checkpoints()[-1]
+    assert same_weights(load_file(left / "model.safetensors"), load_file(right / "model.safetensors"))
+    states = [torch.load(each / "trainer.pt", weights_only=True) for each in (left, right)]
+    assert states[0]["step"] == states[1]["step"] == STEPS
+
+
+def test_a_killed_worker_fails_the_run_which_resumes_as_if_nothing_had_been(
+    interrupted: Path, uninterrupted: RunFolder
+) -> None:
+    said = kill_and_resume(interrupted, worker, signal.SIGKILL)
+    assert "a process of verl died" in said
+    run = only_run(interrupted)
+    assert run.status == "FAILED"
+    assert "a process of verl died" in run.info["reason"]
+    done = train(interrupted, *VERL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(run, uninterrupted)
+
+
+def test_so_does_a_killed_driver(interrupted: Path, uninterrupted: RunFolder) -> None:
+    said = kill_and_resume(
+        interrupted, lambda run: processes(run, "backends.verl.driver")[0], signal.SIGKILL
+    )
+    assert "verl's driver ended with signal 9" in said
+    done = train(interrupted, *VERL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(only_run(interrupted), uninterrupted)
+
+
+def test_an_interrupt_ends_every_process_and_leaves_a_run_that_resumes(interrupted: Path) -> None:
+    begun = start_lab("train", *overrides(*VERL), f"paths.output='{interrupted}'", cwd=interrupted)
+    wait_for(lambda: steps_done(lambda: only_run(interrupted)) >= 2, begun)
+    begun.send_signal(signal.SIGINT)
+    begun.communicate(timeout=180)
+    run = only_run(interrupted)
+    assert run.status == "INTERRUPTED"
+    assert [each for each in psutil.process_iter() if _belongs(each, run.path.name)] == []
+
+
+def test_other_workers_cannot_resume_it(uninterrupted: RunFolder, interrupted: Path) -> None:
+    shutil.copytree(uninterrupted.path.parent, interrupted / "runs")
+    run = only_run(interrupted)
+    run.update_info(status="INTERRUPTED")
+    done = train(interrupted, *VERL, "backend.workers=1")
+    assert done.returncode != 0
+    assert "was written by 2 workers of verl, and the run has 1 now" in done.stderr + done.stdout
+
+
+def test_a_reward_that_raises_fails_the_run(interrupted: Path) -> None:
+    reward = interrupted / "reward.py"
+    reward.write_text("def reward(completions, **columns):\n    raise ValueError('no such column: gold')\n")
+    data = interrupted / "data.jsonl"
+    data.write_text(
+        "".join(json.dumps({"question": f"{i} + 1 =", "answer": f"#### {i + 1}"}) + "\n" for i in range(40))
+    )
+    done = lab(
+        "train",
+        "task=custom",
+        f"task.path={data}",
+        f"task.heldout_path={data}",
+        f"task.reward={reward}",
+        "model=s",
+        "tracking=none",
+        "warmup.steps=1",
+        "warmup.max_steps=1",
+        *VERL,
+        f"paths.output='{interrupted}'",
+        cwd=interrupted,
+    )
+    assert done.returncode != 0
+    assert "no such column: gold" in done.stdout + done.stderr
+
+
+def test_another_version_of_verl_is_refused(interrupted: Path, tmp_path: Path) -> None:
+    """Metadata of another version lie before those of the installed one."""
+    (tmp_path / "fake" / "verl-0.8.0.dist-info").mkdir(parents=True)
+    (tmp_path / "fake" / "verl-0.8.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: verl\nVersion: 0.8.0\n"
+    )
+    done = lab(
+        "train",
+        *overrides(*VERL),
+        f"paths.output='{interrupted}'",
+        cwd=interrupted,
+        PYTHONPATH=os.pathsep.join((str(ROOT), str(tmp_path / "fake"))),
+    )
+    assert done.returncode != 0
+    assert "verl 0.8.0 is installed; the lab needs 0.9.1" in done.stdout + done.stderr
+
+
+def test_gpus_that_are_not_there_are_said(interrupted: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    done = train(interrupted, "backend=verl", f"backend.python={PYTHON}")
+    assert done.returncode != 0
+    assert "backend.gpus_per_node=8: this machine has 0 GPUs" in done.stdout + done.stderr
+
+
+def test_verl_s_own_loader_takes_every_run_at_paper_scale(tmp_path: Path) -> None:
+    planned, _ = find_sweep("table1", ["scale=paper", "backend=verl", f"paths.output={tmp_path}"], None)
+    translations = [translate(run.config, "start") for run in planned.runs]
+    asked = [list(each.overrides) for each in translations]
+    assert len(asked) == 32
+    assert {each.refusals[0].split(":")[0] for each in translations if each.refusals} == {"algo=ppo"}
+    said = in_verl("verl_configurations.py", given=json.dumps(asked))
+    assert said.count("cppo_lab 1") == 32
+
+
+def test_nothing_that_verl_does_not_promise_has_changed() -> None:
+    code = "from cppo_lab.integrations.verl.private import changed; print(changed())"
+    done = subprocess.run(
+        [str(PYTHON), "-c", code],
+        env=clean_environment()
+        | {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "cppo_lab.integrations.verl"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
