@@ -37,19 +37,20 @@ def show_commands(configs: Sequence[RunConfig]) -> None:
 
 def print_command(config: RunConfig) -> None:
     """One run's command."""
-    from cppo_lab.backends.verl.translate import translate
     from cppo_lab.models.config import PretrainedModel
     from cppo_lab.tracking.run_folder import run_folder
     from cppo_lab.training.starting_policy import cache_folder
+    from cppo_lab.training.verl.translate import translate
 
     folder = run_folder(config).path
-    is_ready_made = isinstance(config.model, PretrainedModel) and not config.warmup.steps
-    start = config.model.path if is_ready_made else str(cache_folder(config).resolve())
+    start = str(cache_folder(config).resolve())
+    if isinstance(config.model, PretrainedModel) and not config.warmup.steps:
+        start = config.model.path
     translation = translate(config, start)
     console().print(f"\n{config.algo.name} seed {config.seed} ({folder.name}):", highlight=False)
     for refusal in translation.refusals:
         console().print(f"[red]refused[/] {refusal}", soft_wrap=True, highlight=False)
-    words = ["PYTHON", "-m", "cppo_lab.backends.verl.driver", str(folder)]
+    words = ["PYTHON", "-m", "cppo_lab.training.verl.driver", str(folder)]
     overrides = [f"  {shlex.quote(each)}" for each in translation.overrides]
     lines = [shlex.join(words), "verl's configuration, ppo_trainer with", *overrides]
     console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
@@ -59,9 +60,9 @@ def environment_findings() -> list[Finding]:
     """What `doctor --backend verl` says of verl's environment."""
     import json
 
-    from cppo_lab.backends.settings import VerlBackend
-    from cppo_lab.backends.verl.launch import driver_environment, environment_python
+    from cppo_lab.config.backend import VerlBackend
     from cppo_lab.errors import UserError
+    from cppo_lab.training.verl.launch import driver_environment, environment_python
 
     backend = VerlBackend.model_construct(device="cpu", python=None)
     try:

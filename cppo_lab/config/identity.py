@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.files import file_sha256
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded

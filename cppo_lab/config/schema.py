@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, SerializeAsAny, model_validator
 
-from cppo_lab.backends.settings import Backend, NativeBackend
+from cppo_lab.config.backend import Backend, NativeBackend
 from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
 from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.spec import AlgoSpec

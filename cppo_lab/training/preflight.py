@@ -20,7 +20,7 @@ def check_inputs(config: RunConfig) -> None:
     check_device("trainer.device", config.trainer.device)
     model = config.model
     if config.backend.kind == "verl":
-        from cppo_lab.backends.verl.launch import check
+        from cppo_lab.training.verl.launch import check
 
         check(config)
     else:

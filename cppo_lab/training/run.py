@@ -170,7 +170,7 @@ def _train(
         starting_policy={"recipe": start.recipe, "seed": config.warmup.seed, "accuracy": start.accuracy}
     )
     if config.backend.kind == "verl":
-        from cppo_lab.backends.verl.launch import train_by_verl
+        from cppo_lab.training.verl.launch import train_by_verl
 
         train_by_verl(config, folder, start.path, on_step)
     else:

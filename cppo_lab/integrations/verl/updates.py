@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,14 +29,18 @@ PER_TOKEN = (
 """Fields of a `TokenBatch` [B, T] that the driver knows; they travel under their names."""
 
 
+FILLER = -1
+"""The number of rows that only make minibatches divisible."""
+
+
 @dataclass(frozen=True)
 class Update:
     """What is the same for all rows of an update: the learning rate, the method, and where its schedules are.
 
-    `denominator` is that of the whole minibatch, over all workers.
+    `denominator` is that of the whole minibatch, over all workers; without an `lr`, verl's own schedule decides.
     """
 
-    lr: float
+    lr: float | None
     denominator: float
     place: Mapping[str, Any]
 
@@ -56,10 +61,40 @@ def model_inputs(prompts: Sequence[Tensor], responses: Sequence[Tensor]) -> dict
     }
 
 
-def with_metadata(tensors: Mapping[str, Tensor], count: int, metadata: Mapping[str, Any]) -> TensorDict:
-    """`count` rows of `tensors` with values that hold for all of them."""
-    data = TensorDict(dict(tensors), batch_size=[count])
-    for name, value in metadata.items():
+def passed(
+    prompts: Sequence[Tensor],
+    responses: Sequence[Tensor],
+    columns: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    world_size: int,
+    sequences: int | None,
+) -> TensorDict:
+    """Rows [n] as verl's workers take them, filled up to a number that all devices share in whole passes.
+
+    `columns` are of the rows, `row` their numbers; `metadata` holds for all. `sequences` is the number of rows of a
+    forward pass on one device; None where verl packs them by tokens. Rows that fill up have the number `FILLER` and no
+    tokens.
+    """
+    count = len(prompts)
+    share = math.ceil(count / world_size)
+    at_once = None if sequences is None else min(sequences, share)
+    if at_once is not None:
+        share = math.ceil(share / at_once) * at_once
+    whole = torch.arange(share * world_size)
+    order, filler = whole.clamp(max=count - 1), whole >= count
+    tensors = {name: values[order] for name, values in columns.items()}
+    tensors["row"] = tensors["row"].masked_fill(filler, FILLER)
+    if "token_mask" in tensors:
+        tensors["token_mask"] = tensors["token_mask"] & ~filler.unsqueeze(-1)
+    tensors |= model_inputs([prompts[i] for i in order], [responses[i] for i in order])
+    width = max(map(len, responses))
+    # verl counts its tokens by this mask; the lab's denominators do not.
+    tensors["loss_mask"] = torch.ones(len(order), width, dtype=torch.int64)
+    data = TensorDict(tensors, batch_size=[len(order)])
+    told = {"max_response_len": width, "global_token_num": None, **metadata}
+    if at_once is not None:
+        told |= {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": at_once}
+    for name, value in told.items():
         data[name] = NonTensorData(value)
     return data
 

@@ -54,8 +54,9 @@ class TrustRegionWorker(ActorRolloutRefWorker):
         update: Update = tu.pop(data, key="update")
         rows, width = data["row"].clone(), data["token_mask"].shape[1]
         kept = Policies(width)
-        for group in self.actor.engine.optimizer.param_groups:
-            group["lr"] = update.lr
+        if update.lr is not None:
+            for group in self.actor.engine.optimizer.param_groups:
+                group["lr"] = update.lr
         self.actor.set_loss_fn(functools.partial(policy_loss, self.algo, update, kept))
         output = self.actor.train_batch(data)
         metrics = tu.get(output, "metrics")

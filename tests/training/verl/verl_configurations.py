@@ -1,11 +1,11 @@
-"""In verl's environment: verl's own configuration loader on lists of overrides, which come as JSON on standard input."""
+"""In verl's environment: its own configuration loader on lists of overrides, which come as JSON on standard input."""
 
 import json
 import sys
 
 from verl.utils.config import omega_conf_to_dataclass
 
-from cppo_lab.backends.verl.driver import verl_config
+from cppo_lab.training.verl.driver import verl_config
 
 for overrides in json.load(sys.stdin):
     told = verl_config(overrides)

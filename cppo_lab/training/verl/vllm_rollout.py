@@ -15,9 +15,9 @@ import ray
 import torch
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-from cppo_lab.integrations.verl.rollout import Share
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 from cppo_lab.rollouts.vllm.outputs import requests_for, rollout_of
+from cppo_lab.training.verl.rollout import Share
 
 
 class Server(vLLMHttpServer):

@@ -15,7 +15,7 @@ from cppo_lab.errors import UserError
 from cppo_lab.models.loading import Policy
 from cppo_lab.objectives.advantages import zero_variance
 from cppo_lab.objectives.aggregation import denominator
-from cppo_lab.objectives.batch import TokenBatch, TopK
+from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.objective import token_objective
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout
@@ -26,9 +26,9 @@ from cppo_lab.training.rollout_phase import RolloutPhase
 from cppo_lab.training.update import Diverged, Learner, StepRecord
 
 if TYPE_CHECKING:
-    from cppo_lab.backends.verl.cluster import Cluster
     from cppo_lab.config.schema import Trainer
     from cppo_lab.tracking.run_folder import RunFolder
+    from cppo_lab.training.verl.cluster import Cluster
 
 _REREAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 """How far two readings of the same tokens by the same weights may be apart, in nats: passes are cut differently."""
@@ -135,22 +135,13 @@ class RemoteLearner(Learner):
         self, experience: Experience, rollout: Rollout, rows: Tensor, said: dict[str, Tensor]
     ) -> TokenBatch:
         """The rows as the workers saw them, for what is recorded."""
+        from cppo_lab.integrations.verl.updates import token_batch
+
         width = rollout.response_mask.shape[1]
-        columns = self._columns(experience, rollout, rows, width)
-        topk = None
-        if "topk_logp" in said:
-            ids, rollout_topk = columns.pop("topk_ids"), columns.pop("rollout_topk_logp")
-            contains = (ids == columns.pop("sampled").unsqueeze(-1)).any(-1)
-            topk = TopK(rollout_topk, said["topk_logp"], contains)
-        return TokenBatch(
-            logp=said["logp"],
-            response_mask=columns.pop("token_mask"),
-            entropy=said.get("entropy"),
-            collision=said.get("collision"),
-            topk=topk,
-            vocabulary=self.vocabulary,
-            **columns,
-        )
+        columns: dict[str, Any] = self._columns(experience, rollout, rows, width)
+        columns["vocabulary"] = self.vocabulary
+        answers = (said.get(name) for name in ("entropy", "collision", "topk_logp"))
+        return token_batch(self.algo, columns, said["logp"], *answers)
 
     def _check_anchor(self, batch: TokenBatch, experience: Experience, rows: Tensor, width: int) -> None:
         """Raise UserError where the first update after a rollout saw another policy than the one that was reread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -50,12 +51,15 @@ class Server:
         torch.set_num_threads(1)
         self.policy = load_policy(path, device=settings["device"])
         implement(self.policy.network, settings["implementation"])
-        common = {"pad_token": self.policy.pad_token, "eos_token": self.policy.eos_token}
-        size, weights = settings["batch_size"], settings["weights"]
-        self.exact = NativeEngine(self.policy.network, **common, batch_size=size)
-        self.engine = self.exact
-        if weights != "same":
-            self.engine = NativeEngine(self.policy.network, **common, weights=weights, batch_size=size)
+        build = partial(
+            NativeEngine,
+            self.policy.network,
+            pad_token=self.policy.pad_token,
+            eos_token=self.policy.eos_token,
+            batch_size=settings["batch_size"],
+        )
+        self.exact = build()
+        self.engine = self.exact if settings["weights"] == "same" else build(weights=settings["weights"])
 
     def ready(self) -> bool:
         """True once the actor exists."""
@@ -125,7 +129,7 @@ class Adapter(BaseRollout):
 
 
 def _vllm_replica() -> type[RolloutReplica]:
-    from cppo_lab.integrations.verl.vllm_rollout import Replica as VllmReplica
+    from cppo_lab.training.verl.vllm_rollout import Replica as VllmReplica
 
     return VllmReplica
 

@@ -1,4 +1,4 @@
-"""The process that trains one run by verl, in verl's own environment: `python -m cppo_lab.backends.verl.driver FOLDER`.
+"""The process that trains one run by verl, in verl's own environment: `python -m cppo_lab.training.verl.driver FOLDER`.
 
 Its folder is the run's, locked by the process that started it. It writes the run's logs and checkpoints as the lab's
 own process does, and how it ended in `verl/outcome.json`.
@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
 
 JOB, OUTCOME = "verl/job.json", "verl/outcome.json"
-PLUGIN = "cppo_lab.integrations.verl"
+PLUGINS = "cppo_lab.integrations.verl,cppo_lab.training.verl.rollout"
 """What every process of verl imports."""
 _OBJECT_STORE_BYTES = 500_000_000
 _CPUS_PER_WORKER = 3
@@ -71,7 +71,9 @@ def train(folder: Path) -> None:
     config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
     installed = version("verl")
     if installed != TESTED:
-        raise UserError(f"verl {installed} is installed; the lab needs {TESTED}, which make backend-verl installs")
+        raise UserError(
+            f"verl {installed} is installed; the lab needs {TESTED}, which make backend-verl installs"
+        )
     if found := changed():
         raise UserError(f"backend=verl: {found[0]}")
     with termination_as_interrupt():
@@ -141,11 +143,11 @@ def _check_resources(backend: VerlBackend) -> None:
 def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf, open_dict
 
-    from cppo_lab.backends.verl.cluster import Cluster, RemoteEngine
-    from cppo_lab.backends.verl.training import RemoteLearner, RemoteLoop, RemoteRollouts
     from cppo_lab.tracking.run_folder import RunFolder
     from cppo_lab.training.asked_model import asked_model
     from cppo_lab.training.loop import HeldOut
+    from cppo_lab.training.verl.cluster import Cluster, RemoteEngine
+    from cppo_lab.training.verl.remote import RemoteLearner, RemoteLoop, RemoteRollouts
 
     backend = config.backend
     assert isinstance(backend, VerlBackend), "the process was started for verl"

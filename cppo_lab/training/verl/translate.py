@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.config import PretrainedModel
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from tiny_runs import tiny_config
 
-from cppo_lab.backends.verl import launch
-from cppo_lab.backends.verl.driver import OUTCOME, sentence
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.preflight import check_inputs
 from cppo_lab.training.update import Diverged
+from cppo_lab.training.verl import launch
+from cppo_lab.training.verl.driver import OUTCOME, sentence
 
 HEAD = f"""#!{sys.executable}
 import json, os, pathlib, subprocess, sys, time

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cppo_lab.backends.settings import VerlBackend
-from cppo_lab.backends.verl.translate import UNCLIPPED, translate
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.config.compose import compose_run
 from cppo_lab.config.identity import run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.objectives import method_names
+from cppo_lab.training.verl.translate import UNCLIPPED, translate
 
 ON_CPU = ("backend=verl", "backend.device=cpu")
 

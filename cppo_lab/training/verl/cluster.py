@@ -12,22 +12,19 @@ from typing import Any
 import ray
 import torch
 from tensordict import TensorDict
-from tensordict.tensorclass import NonTensorData
 from torch import Tensor
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from cppo_lab.backends.settings import VerlBackend
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
 from cppo_lab.integrations.verl import TrustRegionWorker
-from cppo_lab.integrations.verl.rollout import Share
-from cppo_lab.integrations.verl.updates import Update, model_inputs, with_metadata
+from cppo_lab.integrations.verl.updates import FILLER, Update, passed
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings, joined
+from cppo_lab.training.verl.rollout import Share
 
 SHARDS = "verl"
 """The folder of a checkpoint that holds what verl resumes from."""
-_FILLER = -1
-"""The number of rows that only make minibatches divisible."""
 
 
 class Cluster(PPOTrainerSync):
@@ -104,19 +101,16 @@ class Cluster(PPOTrainerSync):
         self, rollout: Rollout, columns: Mapping[str, Tensor], update: Update, metadata: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         """One optimizer update on a rollout's rows [n]; what the policy said of them before it, [n, T, ...]."""
-        rows = {"row": torch.arange(len(rollout.logp)), **columns}
-        data = self._passed(rollout, rows, {"update": update, "calculate_entropy": True, **metadata})
+        told = {"update": update, "calculate_entropy": True, **metadata}
+        data = self._passed(rollout, columns, told)
         found: TensorDict = self.actor_rollout_wg.update_policy(data)
-        kept = data["row"] != _FILLER
+        kept = data["row"] != FILLER
         return {name: values[kept] for name, values in found.items()}
 
     def logp(self, rollout: Rollout, *, temperature: float, reference: bool = False) -> Tensor:
         """log pi of a rollout's tokens [B, T], 0 at padding; under the frozen reference if asked."""
-        data = self._passed(
-            rollout,
-            {"row": torch.arange(len(rollout.logp))},
-            {"temperature": temperature, "compute_loss": False, "calculate_entropy": False},
-        )
+        told = {"temperature": temperature, "compute_loss": False, "calculate_entropy": False}
+        data = self._passed(rollout, {}, told)
         group = self.actor_rollout_wg
         found = group.reference_logp(data) if reference else group.policy_logp(data)
         logp: Tensor = found["logp"][: len(rollout.logp), : rollout.logp.shape[1]]
@@ -125,35 +119,12 @@ class Cluster(PPOTrainerSync):
     def _passed(
         self, rollout: Rollout, columns: Mapping[str, Tensor], metadata: Mapping[str, Any]
     ) -> TensorDict:
-        """Rows as verl takes them, filled up to a number that all devices share in whole passes."""
-        count, size = len(rollout.logp), self.backend.world_size
-        share = math.ceil(count / size)
-        passes = None if self._passes is None else min(self._passes, share)
-        if passes is not None:
-            share = math.ceil(share / passes) * passes
-        order = torch.arange(share * size).clamp(max=count - 1)
-        filler = torch.arange(share * size) >= count
-        prompts = [
-            row[mask]
-            for row, mask in zip(
-                rollout.tokens[:, : rollout.prompt_width],
-                rollout.attention_mask[:, : rollout.prompt_width],
-                strict=True,
-            )
-        ]
+        width = rollout.prompt_width
+        pairs = zip(rollout.tokens[:, :width], rollout.attention_mask[:, :width], strict=True)
+        prompts = [row[mask] for row, mask in pairs]
         responses = [row[mask] for row, mask in zip(rollout.responses, rollout.response_mask, strict=True)]
-        picked = {name: values[order] for name, values in columns.items()}
-        picked["row"] = picked["row"].masked_fill(filler, _FILLER)
-        if "token_mask" in picked:
-            picked["token_mask"] = picked["token_mask"] & ~filler.unsqueeze(-1)
-        tensors = picked | model_inputs([prompts[i] for i in order], [responses[i] for i in order])
-        tensors["loss_mask"] = rollout.response_mask[order].long()
-        told: dict[str, Any] = {"max_response_len": rollout.response_mask.shape[1], **metadata}
-        if passes is not None:
-            told |= {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": passes}
-        data = with_metadata(tensors, len(order), told)
-        data["global_token_num"] = NonTensorData(None)
-        return data
+        rows = {"row": torch.arange(len(prompts)), **columns}
+        return passed(prompts, responses, rows, metadata, self.backend.world_size, self._passes)
 
 
 class RemoteEngine:

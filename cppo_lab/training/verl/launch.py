@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cppo_lab.backends.settings import VerlBackend
-from cppo_lab.backends.verl.driver import JOB, OUTCOME, PLUGIN
-from cppo_lab.backends.verl.translate import translate
+from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
 from cppo_lab.paths import checkout
 from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.training.verl.driver import JOB, OUTCOME, PLUGINS
+from cppo_lab.training.verl.translate import translate
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
@@ -88,7 +88,7 @@ def train_by_verl(
 
 def command(backend: VerlBackend, folder: Path) -> list[str]:
     """The command line of the driver."""
-    return [str(environment_python(backend)), "-m", "cppo_lab.backends.verl.driver", str(folder)]
+    return [str(environment_python(backend)), "-m", "cppo_lab.training.verl.driver", str(folder)]
 
 
 def _write_job(folder: RunFolder, config: RunConfig, start: str) -> None:
@@ -105,7 +105,7 @@ def driver_environment(backend: VerlBackend, run: str) -> dict[str, str]:
     given, own = os.environ.get("PYTHONPATH", ""), checkout()
     told = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(own or ""), given))),
-        "VERL_USE_EXTERNAL_MODULES": PLUGIN,
+        "VERL_USE_EXTERNAL_MODULES": PLUGINS,
         MARK: run,
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
