@@ -5,6 +5,7 @@ One actor per replica holds the weights in the format that the run asks for, and
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,15 @@ from typing import Any
 import ray
 import torch
 from verl.workers.rollout.base import BaseRollout
-from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from cppo_lab.integrations.verl.private import register_rollout_adapter
 from cppo_lab.rollouts.rollout import Rollout, SamplingSettings
 
 NAME = "cppo_lab"
+DEFAULTS = {"device": "cpu", "implementation": "transformers", "weights": "same", "batch_size": 512}
+_GATHERING_S = 0.05
+"""How long a server waits for more requests before it samples."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Server:
             eos_token=self.policy.eos_token,
             batch_size=settings["batch_size"],
         )
+        self._limit = settings["response_length"]
+        self._asked: list[tuple[list[int], float, asyncio.Future[TokenOutput]]] = []
+        self._answering: asyncio.Task[None] | None = None
+        # Replicas draw apart from each other.
+        self._drawn = settings["rank"] << 32
         self.exact = build()
         self.engine = self.exact if settings["weights"] == "same" else build(weights=settings["weights"])
 
@@ -85,7 +94,55 @@ class Server:
         engine = self.exact if share.exact else self.engine
         return engine.sample(prompts, replace(settings, rows_before=share.first))
 
-    def nothing(self) -> None:
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling_params: dict[str, Any], request_id: str, **_: Any
+    ) -> TokenOutput:
+        """One response to one prompt, as verl's own agents ask; what comes in together is sampled together."""
+        answer: asyncio.Future[TokenOutput] = asyncio.get_running_loop().create_future()
+        temperature = float(sampling_params.get("temperature", 1.0))
+        self._asked.append((list(prompt_ids), temperature, answer))
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.create_task(self._answer_all())
+        return await answer
+
+    async def _answer_all(self) -> None:
+        while self._asked:
+            await asyncio.sleep(_GATHERING_S)
+            asked, self._asked = self._asked, []
+            for temperature in sorted({each for _, each, _ in asked}):
+                alike = [(prompt, answer) for prompt, each, answer in asked if each == temperature]
+                try:
+                    outputs = self._outputs([prompt for prompt, _ in alike], temperature)
+                except Exception as error:
+                    for _, answer in alike:
+                        answer.set_exception(error)
+                else:
+                    for (_, answer), output in zip(alike, outputs, strict=True):
+                        answer.set_result(output)
+
+    def _outputs(self, prompts: list[list[int]], temperature: float) -> list[TokenOutput]:
+        self._drawn += 1
+        settings = SamplingSettings(
+            max_new_tokens=self._limit,
+            temperature=temperature or 1.0,
+            greedy=temperature == 0,
+            stop_tokens=self.policy.stop_tokens,
+            seed=self._drawn,
+        )
+        rollout = self.engine.sample(prompts, settings)
+        rows = zip(rollout.responses, rollout.logp, rollout.response_mask, strict=True)
+        version = {"global_steps": rollout.policy_version}
+        return [
+            TokenOutput(
+                token_ids=tokens[mask].tolist(),
+                log_probs=logp[mask].tolist(),
+                stop_reason="completed",
+                extra_fields=dict(version),
+            )
+            for tokens, logp, mask in rows
+        ]
+
+    def nothing(self, *_: Any, **__: Any) -> None:
         """There is nothing to wake, to put to sleep or to abort."""
 
     wake_up = sleep = clear_kv_cache = release_kv_cache = resume_kv_cache = nothing
@@ -97,7 +154,8 @@ class Replica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         """See `RolloutReplica`."""
-        settings = dict(self.config.custom or {})
+        settings = DEFAULTS | dict(self.config.custom or {})
+        settings |= {"response_length": self.config.response_length, "rank": self.replica_rank}
         actor = ray.remote(Server).options(name=server_name(self.replica_rank), num_cpus=0)
         server = actor.remote(self.model_config.path, settings)
         await server.ready.remote()
