@@ -94,8 +94,8 @@ def composed(name: str, scratch: Path, workers: int) -> RunConfig:
             "regime=mismatch",
             # The problems that the tests' small policy can solve at times.
             "task.steps=1",
-            "trainer.prompts_per_step=5",
-            "trainer.prompts_per_minibatch=5",
+            "trainer.prompts_per_step=9",
+            "trainer.prompts_per_minibatch=9",
             "trainer.group_size=5",
             "trainer.epochs=1",
             "trainer.grad_clip=null",
