@@ -74,7 +74,7 @@ def train_by_verl(
     backend = config.backend
     assert isinstance(backend, VerlBackend), "the caller checked it"
     _write_job(folder, config, start)
-    process, family = _started(backend, folder), Family(folder.path.name)
+    process, family = _started(backend, folder), Family(_mark(folder))
     try:
         _watch(process, family, backend, folder, on_step)
     finally:
@@ -99,14 +99,14 @@ def _write_job(folder: RunFolder, config: RunConfig, start: str) -> None:
     (folder.path / OUTCOME).unlink(missing_ok=True)
 
 
-def driver_environment(backend: VerlBackend, run: str) -> dict[str, str]:
+def driver_environment(backend: VerlBackend, mark: str) -> dict[str, str]:
     """The environment of the driver; Ray gives it on to every process of the run."""
     # An installed lab lies among other packages, which verl's environment has in versions of its own.
     given, own = os.environ.get("PYTHONPATH", ""), checkout()
     told = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(own or ""), given))),
         "VERL_USE_EXTERNAL_MODULES": PLUGINS,
-        MARK: run,
+        MARK: mark,
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HYDRA_FULL_ERROR": "1",
@@ -117,11 +117,16 @@ def driver_environment(backend: VerlBackend, run: str) -> dict[str, str]:
     return os.environ | told
 
 
+def _mark(folder: RunFolder) -> str:
+    """What only this run has: another output folder may hold one of the same name."""
+    return str(folder.path.resolve())
+
+
 def _started(backend: VerlBackend, folder: RunFolder) -> subprocess.Popen[bytes]:
     with (folder.path / LOG).open("ab") as log:
         return subprocess.Popen(
             command(backend, folder.path),
-            env=driver_environment(backend, folder.path.name),
+            env=driver_environment(backend, _mark(folder)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -136,8 +141,8 @@ class Family:
     Both are needed: Ray starts processes that outlive their parents, and some whose titles overwrite the mark.
     """
 
-    def __init__(self, run: str) -> None:
-        self._run = run
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
         self._seen: set[Any] = set()
 
     def look(self, driver: int) -> None:
@@ -154,7 +159,7 @@ class Family:
         return [
             each
             for each in {*self._seen, *psutil.process_iter()}
-            if _lives(each, None if each in self._seen else self._run)
+            if _lives(each, None if each in self._seen else self._mark)
         ]
 
     def end(self) -> None:

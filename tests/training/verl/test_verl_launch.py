@@ -57,7 +57,7 @@ def train(config: RunConfig, folder: RunFolder) -> list[int]:
     try:
         launch.train_by_verl(config, folder, "start", on_step)
     finally:
-        assert launch.Family(folder.path.name).alive() == []
+        assert launch.Family(str(folder.path.resolve())).alive() == []
     return told
 
 

@@ -20,9 +20,7 @@ from cppo_lab.training.verl.launch import driver_environment
 PYTHON = Path(os.environ.get("CPPO_LAB_VERL_PYTHON") or ROOT / ".venv-verl" / "bin" / "python")
 pytestmark = [
     pytest.mark.verl,
-    pytest.mark.skipif(
-        not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"
-    ),
+    pytest.mark.skipif(not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"),
 ]
 OURS = (
     "trainer.v1.trainer_mode=cppo_lab",
@@ -114,7 +112,8 @@ def started(prepared: Path, tmp_path: Path, *more: str) -> tuple[int, str, list[
     backend = VerlBackend.model_construct(device="cpu")
     done = subprocess.run(
         [str(PYTHON), "-m", "verl.trainer.main_ppo", *settings, *more],
-        env=driver_environment(backend, "plugin") | {"VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl")},
+        env=driver_environment(backend, "plugin")
+        | {"VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl")},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -134,9 +134,10 @@ def test_its_folder_is_a_run_folder(uninterrupted: RunFolder) -> None:
 
 def test_the_checkpoint_is_a_model_that_eval_reads(uninterrupted: RunFolder, tmp_path: Path) -> None:
     (_, checkpoint) = uninterrupted.checkpoints()[-1]
-    done = lab("eval", "--run", str(uninterrupted.path), "--output", str(tmp_path / "out"), cwd=tmp_path)
+    own = ("--run", str(uninterrupted.path), "--limit", "32")
+    done = lab("eval", "chain", *own, "--output", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert load_file(checkpoint / "model.safetensors")
+    assert "32 problems" in done.stdout
     assert (checkpoint / "verl" / "optim_world_size_2_rank_1.pt").is_file()
 
 
@@ -145,7 +146,7 @@ def processes(run: RunFolder, part: str) -> list[psutil.Process]:
     found = []
     for each in psutil.process_iter():
         try:
-            if part in " ".join(each.cmdline()) and each.environ().get(MARK) == run.path.name:
+            if part in " ".join(each.cmdline()) and each.environ().get(MARK) == str(run.path.resolve()):
                 found.append(each)
         except psutil.Error:
             continue
@@ -180,14 +181,17 @@ def kill_and_resume(output: Path, victim: Callable[[RunFolder], psutil.Process],
     victim(only_run(output)).send_signal(number)
     said, _ = begun.communicate(timeout=180)
     assert begun.returncode != 0
-    left = [each for each in psutil.process_iter() if _belongs(each, only_run(output).path.name)]
+    left = [each for each in psutil.process_iter() if _belongs(each, only_run(output))]
     assert left == []
     return said
 
 
-def _belongs(process: psutil.Process, run: str) -> bool:
+def _belongs(process: psutil.Process, run: RunFolder) -> bool:
     try:
-        return process.environ().get(MARK) == run and process.status() != psutil.STATUS_ZOMBIE
+        return (
+            process.environ().get(MARK) == str(run.path.resolve())
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.Error:
         return False
 
@@ -229,7 +233,7 @@ def test_an_interrupt_ends_every_process_and_leaves_a_run_that_resumes(interrupt
     begun.communicate(timeout=180)
     run = only_run(interrupted)
     assert run.status == "INTERRUPTED"
-    assert [each for each in psutil.process_iter() if _belongs(each, run.path.name)] == []
+    assert [each for each in psutil.process_iter() if _belongs(each, run)] == []
 
 
 def test_other_workers_cannot_resume_it(uninterrupted: RunFolder, interrupted: Path) -> None:
@@ -245,17 +249,20 @@ def test_a_reward_that_raises_fails_the_run(interrupted: Path) -> None:
     reward = interrupted / "reward.py"
     reward.write_text("def reward(completions, **columns):\n    raise ValueError('no such column: gold')\n")
     data = interrupted / "data.jsonl"
-    data.write_text(
-        "".join(json.dumps({"question": f"{i} + 1 =", "answer": f"#### {i + 1}"}) + "\n" for i in range(40))
-    )
+    held_out = interrupted / "held_out.jsonl"
+    for path, first in ((data, 0), (held_out, 40)):
+        rows = [{"question": f"{i} + 1 =", "answer": f"#### {i + 1}"} for i in range(first, first + 40)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = lab(
         "train",
         "task=custom",
         f"task.path={data}",
-        f"task.heldout_path={data}",
+        f"task.heldout_path={held_out}",
         f"task.reward={reward}",
+        "task.solution_column=answer",
         "model=s",
         "tracking=none",
+        "warmup=gsm8k",
         "warmup.steps=1",
         "warmup.max_steps=1",
         *VERL,
@@ -298,7 +305,7 @@ def test_verl_s_own_loader_takes_every_run_at_paper_scale(tmp_path: Path) -> Non
     assert len(asked) == 32
     assert {each.refusals[0].split(":")[0] for each in translations if each.refusals} == {"algo=ppo"}
     said = in_verl("verl_configurations.py", given=json.dumps(asked))
-    assert said.count("cppo_lab 1") == 32
+    assert said.count("vllm 1") == 32
 
 
 def test_nothing_that_verl_does_not_promise_has_changed() -> None:
