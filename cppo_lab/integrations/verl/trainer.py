@@ -92,7 +92,7 @@ class TrustRegionTrainer(PPOTrainerSync):
         """verl's batch without the rows that only fill it up."""
         fields = [*_FIELDS, *(["ref_log_prob"] if self.use_reference_policy else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        uids = data["uid"].tolist()
+        uids = list(data["uid"])
         groups: dict[str, list[int]] = {}
         for place, (uid, tag) in enumerate(zip(uids, batch.tags, strict=True)):
             if not tag.get("is_padding", False):
@@ -156,8 +156,8 @@ class TrustRegionTrainer(PPOTrainerSync):
                 # A seed of its own for each epoch of each step, so that a resumed run draws what it would have drawn.
                 seed = (actor.data_loader_seed << 32) + self.global_steps * actor.ppo_epochs + epoch
                 order = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(seed))]
-            for groups in order.split(actor.ppo_mini_batch_size):
-                yield groups.tolist()
+            for first in range(0, len(order), actor.ppo_mini_batch_size):
+                yield order[first : first + actor.ppo_mini_batch_size].tolist()
 
     def _update(self, groups: list[int], is_last: bool, diagnostics: Diagnostics) -> tuple[float, float]:
         rows = self._rows
@@ -236,6 +236,6 @@ def _method(config: Any) -> AlgoSpec:
     own = config.get("cppo_lab", None)
     if own is None or not own.get("algo"):
         raise ValueError(
-            "cppo_lab.algo: needs the name of a method, or the path of its file: +cppo_lab.algo=cppo_binary"
+            "cppo_lab.algo: needs a method's name, or the path of its file: +cppo_lab.algo=cppo_binary"
         )
     return method(str(own.algo), max_response_length=int(config.data.max_response_length))

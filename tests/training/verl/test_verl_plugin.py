@@ -24,14 +24,19 @@ pytestmark = [
 ]
 OURS = (
     "trainer.v1.trainer_mode=cppo_lab",
+    "algorithm.adv_estimator=grpo",
     "actor_rollout_ref.rollout.calculate_log_probs=true",
 )
 """What a user adds to a configuration of verl, with the method: +cppo_lab.algo=NAME."""
 REWARD = """
+from cppo_lab.tasks.problem import Problem, grade_responses
+
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
-    return float(solution_str.split("=")[-1].strip().split(" ")[0] == ground_truth)
+    return float(grade_responses([solution_str], [Problem(prompt="", answer=ground_truth)])[0].correct)
 """
 STEPS = 2
+# With so many, some groups have both right and wrong responses.
+PROMPTS = 12
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def prepared(warmed_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     config = tiny_config(warmed_up)
     task = config.task.build()
-    problems = [each for step in range(STEPS) for each in task.training_problems(step, 6, 0)]
+    problems = [each for step in range(STEPS) for each in task.training_problems(step, PROMPTS, 0)]
     held_out = list(task.heldout_problems())[:8]
     for name, rows in (("train", problems), ("test", held_out)):
         table = [
@@ -68,7 +73,7 @@ def started(prepared: Path, tmp_path: Path, *more: str) -> tuple[int, str, list[
     settings = [
         f"data.train_files={prepared}/train.parquet",
         f"data.val_files={prepared}/test.parquet",
-        "data.train_batch_size=6",
+        f"data.train_batch_size={PROMPTS}",
         "data.max_prompt_length=64",
         "data.max_response_length=24",
         "data.dataloader_num_workers=0",
@@ -83,10 +88,10 @@ def started(prepared: Path, tmp_path: Path, *more: str) -> tuple[int, str, list[
         f"{actor}.fsdp_config.model_dtype=fp32",
         f"+{actor}.fsdp_config.mixed_precision={{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}}",
         f"{actor}.optim.lr=1e-4",
-        f"{actor}.ppo_mini_batch_size=3",
+        f"{actor}.ppo_mini_batch_size=5",
         f"{actor}.ppo_micro_batch_size_per_gpu=6",
         f"{rollout}.name=cppo_lab",
-        f"{rollout}.n=4",
+        f"{rollout}.n=8",
         f"{rollout}.tensor_model_parallel_size=1",
         f"{rollout}.log_prob_micro_batch_size_per_gpu=6",
         f"{rollout}.agent.num_workers=1",
