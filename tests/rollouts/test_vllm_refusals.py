@@ -93,8 +93,8 @@ import importlib, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
 import cppo_lab
 for module in pkgutil.walk_packages(cppo_lab.__path__, "cppo_lab."):
-    # The packages under integrations import the trainer that they are named after.
-    if not module.name.endswith("__main__") and ".integrations." not in module.name:
+    # What is named after another trainer imports it.
+    if not module.name.endswith("__main__") and not {"integrations", "verl"} & set(module.name.split(".")):
         importlib.import_module(module.name)
 assert "cppo_lab.analysis" in sys.modules
 assert "cppo_lab.rollouts.vllm.engine" in sys.modules

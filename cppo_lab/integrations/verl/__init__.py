@@ -12,7 +12,7 @@ accelerators (`VERL_PLATFORM=cpu`); nothing of verl is patched. Needs verl at th
 from cppo_lab.integrations.verl import platform
 from cppo_lab.integrations.verl import engines
 from cppo_lab.integrations.verl.private import TESTED
-from cppo_lab.integrations.verl.trainer import TrustRegionTrainer
+from cppo_lab.integrations.verl.sync_trainer import TrustRegionTrainer
 from cppo_lab.integrations.verl.workers import TrustRegionWorker
 
 __all__ = ["TESTED", "TrustRegionTrainer", "TrustRegionWorker", "engines", "platform"]

@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_to_nested
 
 from cppo_lab.diagnostics.metrics import Diagnostics, mismatch
-from cppo_lab.integrations.verl.refusals import refusals
+from cppo_lab.integrations.verl.method_limits import refusals
 from cppo_lab.integrations.verl.updates import Update, passed, token_batch
 from cppo_lab.integrations.verl.workers import TrustRegionWorker
 from cppo_lab.objectives import denominator, method, token_advantages, token_objective
