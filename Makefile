@@ -79,7 +79,7 @@ test-vllm: .venv-vllm/.installed ## Test rollouts by vLLM's CPU build (own envir
 backend-verl: .venv-verl/.installed ## Build the environment in which backend=verl trains
 
 test-backend-verl: $(INSTALLED) .venv-verl/.installed ## Train by verl on two CPU workers (own environment)
-	$(BIN)/python -m pytest -q -m verl tests/training/verl
+	$(BIN)/python -m pytest -q -m verl tests/training/verl -k "$(VERL_TESTS)"
 
 test-verl: .venv-verl/.installed ## Compare losses with verl's (own environment)
 	$(<D)/bin/python -m pytest -q -m verl tests/peers

@@ -174,7 +174,7 @@ def _print_what_does_not_fit(model: str, by_method: Mapping[str, GpuCost]) -> No
             which = "" if size == usual else f" with {', '.join(methods)}"
             console().print(
                 f"{model}{which} needs {size / 2**30:.0f} GiB and does not fit on one 80 GiB device; sharded, it "
-                f"needs {gpu.devices}. The lab's own trainer uses one device.",
+                f"needs {gpu.devices}. The lab's own process uses one device; backend=verl shares a model among many.",
                 markup=False,
             )
 
