@@ -57,7 +57,7 @@ def headline_block(items: Sequence[Item], image: str) -> str:
     best = next((item for item in items if _credited(item)), None)
     parts = [
         README_START,
-        *(_at_their_best(best) if best else []),
+        *(_at_their_best(best, _pictured(best, items)) if best else []),
         *_at_one_rate(items, image, folded=best is not None),
     ]
     return "\n".join([*parts, README_END])
@@ -68,11 +68,23 @@ def _credited(item: Item) -> list[ClaimTest]:
     return [test for test in item.tests if test.claim.measure == CREDITED and test.estimate is not None]
 
 
-def _at_their_best(item: Item) -> list[str]:
-    name = f"{item.sweep.slug}-control"
+def _pictured(best: Item, items: Sequence[Item]) -> Item:
+    """Of the items tuned alike, the one with most kinds of controls: some came after the claims were frozen."""
+    alike = [item for item in items if item.sweep.tuned == best.sweep.tuned and item.step_size is not None]
+    return max(alike, key=lambda item: len(_kinds(item)), default=best)
+
+
+def _kinds(item: Item) -> list[str]:
+    """The kinds of controls that an item has."""
+    controls = () if item.step_size is None else item.step_size.controls
+    return [kind for kind in _TUNED_MARKS if any(kind in each.controls for each in controls)]
+
+
+def _at_their_best(item: Item, pictured: Item) -> list[str]:
+    name = f"{pictured.sweep.slug}-control"
     shown = [*(test for test in item.tests if _is_headline(test)), *_credited(item)]
     panels = distinct_panels([test.panel for test in shown])
-    marks = _marks(item)
+    marks = _marks(pictured)
     return [
         f'<img src="{IMAGES}/{name}.png" width="640" alt="What each rule adds to plain policy gradient, each '
         'at its best, and against slower ones">',
@@ -115,8 +127,7 @@ def _marks(item: Item) -> str:
     """What the figure's marks mean, and whether thresholds were tuned as well."""
     if item.sweep.tuned is None:
         return _MARKS
-    controls = () if item.step_size is None else item.step_size.controls
-    told = [words for kind, words in _TUNED_MARKS.items() if any(kind in each.controls for each in controls)]
+    told = [_TUNED_MARKS[kind] for kind in _kinds(item)]
     keys = read_tuned(item.sweep.tuned, item.sweep.path).keys
     return "\n".join([*told, *([] if THRESHOLD in keys else ["Thresholds are the published ones."])])
 
