@@ -14,6 +14,8 @@ PARTS = {
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._init_resource_pool_mgr": ("self",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._load_checkpoint": ("self",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._build_replay_buffer": ("self",),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("self", "batch", "metrics"),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._update_actor": ("self", "batch", "metrics"),
     "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.prepare_model_outputs": (
         "self",
         "output",
