@@ -172,7 +172,7 @@ def _train(
     if config.backend.kind == "verl":
         from cppo_lab.training.verl.launch import train_by_verl
 
-        train_by_verl(config, folder, start.path, on_step)
+        train_by_verl(config, folder, start.path, on_step, on_activity)
     else:
         _train_here(config, folder, task, start, on_step, on_activity)
 

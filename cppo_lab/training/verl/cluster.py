@@ -143,14 +143,20 @@ class RemoteEngine:
         self._cluster.sync(version)
 
     def sample(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Rollout:
-        """See `Sampler.sample`."""
+        """See `Sampler.sample`. How far it is is told at the start and the end alone."""
+        if settings.on_tokens is not None:
+            settings.on_tokens(0, len(prompts) * settings.max_new_tokens)
         size = math.ceil(len(prompts) / len(self._servers))
         calls = []
         for server, first in zip(self._servers, range(0, len(prompts), size), strict=False):
             part, seeds = slice(first, first + size), settings.row_seeds
             own = replace(settings, on_tokens=None, row_seeds=None if seeds is None else seeds[part])
             calls.append(server.sample.remote(prompts[part], own, replace(self._share, first=first)))
-        return joined(ray.get(calls), self._share.pad)
+        rollout = joined(ray.get(calls), self._share.pad)
+        if settings.on_tokens is not None:
+            sampled = int(rollout.response_mask.sum())
+            settings.on_tokens(sampled, sampled)
+        return rollout
 
     def rest(self) -> None:
         """See `RolloutEngine.rest`."""

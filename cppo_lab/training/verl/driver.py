@@ -7,22 +7,29 @@ own process does, and how it ended in `verl/outcome.json`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import time
 import traceback
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
+from cppo_lab.files import write_atomically
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
+    from cppo_lab.training.activity import Activity
 
-JOB, OUTCOME = "verl/job.json", "verl/outcome.json"
+JOB, OUTCOME, ACTIVITY = "verl/job.json", "verl/outcome.json", "verl/activity.json"
 PLUGINS = "cppo_lab.integrations.verl,cppo_lab.training.verl.rollout"
 """What every process of verl imports."""
+_TELL_S = 1.0
+"""What is being done is written at most so often."""
 _OBJECT_STORE_BYTES = 500_000_000
 _CPUS_PER_WORKER = 3
 """What verl reserves of Ray for each device."""
@@ -144,6 +151,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf, open_dict
 
     from cppo_lab.tracking.run_folder import RunFolder
+    from cppo_lab.training.activity import Activity
     from cppo_lab.training.asked_model import asked_model
     from cppo_lab.training.loop import HeldOut
     from cppo_lab.training.verl.cluster import Cluster, RemoteEngine
@@ -164,6 +172,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
     cluster.start(algo, config.plugins)
     learner = RemoteLearner(policy, algo, config.trainer, config.seeds.minibatches, cluster)
+    tell = Teller(folder / ACTIVITY)
     trainer, tokens = config.trainer, {"end": policy.eos_token, "pad": policy.pad_token}
     rollouts = RemoteRollouts(
         settings=trainer,
@@ -176,6 +185,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
         engine=RemoteEngine(cluster, **tokens, exact=False),
         reference=_reference(config, job, policy),
         cluster=cluster,
+        on_tokens=lambda done, most: tell(Activity(loop.step, "rollout", done, most)),
     )
     held_out = HeldOut(
         engine=RemoteEngine(cluster, **tokens, exact=True),
@@ -185,10 +195,25 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
         temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
         sampling=sampling,
         grade=task.grade,
+        on_tokens=lambda done, most: tell(Activity(loop.step, "evaluation", done, most)),
     )
     run = RunFolder(folder)
     run.update_info(backend=_backend_info(backend), **_model_info(config, policy))
-    return RemoteLoop(trainer, learner, rollouts, held_out, run)
+    loop = RemoteLoop(trainer, learner, rollouts, held_out, run, tell)
+    return loop
+
+
+class Teller:
+    """Writes what is being done to a file, for the process that watches."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._told_at = path, -math.inf
+
+    def __call__(self, activity: Activity) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_S:
+            self._told_at = now
+            write_atomically(self._path, json.dumps(asdict(activity)) + "\n")
 
 
 def _backend_info(backend: VerlBackend) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
+from cppo_lab.files import read_object
 from cppo_lab.paths import checkout
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.training.verl.driver import JOB, OUTCOME, PLUGINS
+from cppo_lab.training.activity import Activity, OnActivity
+from cppo_lab.training.verl.driver import ACTIVITY, JOB, OUTCOME, PLUGINS
 from cppo_lab.training.verl.translate import translate
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def train_by_verl(
     folder: RunFolder,
     start: str,
     on_step: Callable[[int, Mapping[str, Any]], None] | None,
+    on_activity: OnActivity | None = None,
 ) -> None:
     """Train the run from the starting policy at `start` in a process of its own, until it ends.
 
@@ -76,7 +79,7 @@ def train_by_verl(
     _write_job(folder, config, start)
     process, family = _started(backend, folder), Family(_mark(folder))
     try:
-        _watch(process, family, backend, folder, on_step)
+        _watch(process, family, backend, folder, on_step, on_activity)
     finally:
         _end(process, family)
     outcome = _outcome(process, folder)
@@ -96,7 +99,8 @@ def _write_job(folder: RunFolder, config: RunConfig, start: str) -> None:
     path.parent.mkdir(exist_ok=True)
     job = {"start": start, "overrides": list(translate(config, start).overrides)}
     path.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
-    (folder.path / OUTCOME).unlink(missing_ok=True)
+    for name in (OUTCOME, ACTIVITY):
+        (folder.path / name).unlink(missing_ok=True)
 
 
 def driver_environment(backend: VerlBackend, mark: str) -> dict[str, str]:
@@ -197,9 +201,11 @@ def _watch(
     backend: VerlBackend,
     folder: RunFolder,
     on_step: Callable[[int, Mapping[str, Any]], None] | None,
+    on_activity: OnActivity | None,
 ) -> None:
     """Until the driver ends. Raises UserError where it gives no sign of life for too long."""
     told, heard, allowed = len(folder.rows("metrics.jsonl")), time.monotonic(), backend.startup_s
+    seen: Activity | None = None
     while process.poll() is None:
         time.sleep(_POLL_S)
         family.look(process.pid)
@@ -211,11 +217,22 @@ def _watch(
             if on_step is not None:
                 on_step(row["step"], row)
         told = len(rows)
+        doing = _activity(folder)
+        if doing != seen:
+            heard, allowed, seen = time.monotonic(), backend.silence_s, doing
+            if on_activity is not None and doing is not None:
+                on_activity(doing)
         if time.monotonic() - heard > allowed:
             key = "startup_s" if allowed == backend.startup_s else "silence_s"
             raise UserError(
                 f"verl gave no sign of life for {allowed:g} s (backend.{key}); {folder.path / LOG} has what it said."
             )
+
+
+def _activity(folder: RunFolder) -> Activity | None:
+    """What the driver last said that it does."""
+    found = read_object(folder.path / ACTIVITY)
+    return Activity(**found) if found else None
 
 
 def _end(process: subprocess.Popen[bytes], family: Family) -> None:

@@ -28,6 +28,7 @@ from cppo_lab.training.update import Diverged, Learner, StepRecord
 if TYPE_CHECKING:
     from cppo_lab.config.schema import Trainer
     from cppo_lab.tracking.run_folder import RunFolder
+    from cppo_lab.training.activity import OnActivity
     from cppo_lab.training.verl.cluster import Cluster
 
 _REREAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -164,8 +165,9 @@ class RemoteLoop(TrainingLoop):
         rollouts: RemoteRollouts,
         held_out: HeldOut,
         folder: RunFolder,
+        on_activity: OnActivity | None = None,
     ) -> None:
-        super().__init__(settings, learner, rollouts, held_out, folder)
+        super().__init__(settings, learner, rollouts, held_out, folder, on_activity=on_activity)
         self.cluster = learner.cluster
         self.masked_tokens = MaskedTokenCounter(learner.vocabulary)
 

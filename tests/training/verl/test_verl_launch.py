@@ -17,10 +17,11 @@ from tiny_runs import tiny_config
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
+from cppo_lab.training.activity import Activity
 from cppo_lab.training.preflight import check_inputs
 from cppo_lab.training.update import Diverged
 from cppo_lab.training.verl import launch
-from cppo_lab.training.verl.driver import OUTCOME, sentence
+from cppo_lab.training.verl.driver import ACTIVITY, OUTCOME, sentence
 
 HEAD = f"""#!{sys.executable}
 import json, os, pathlib, subprocess, sys, time
@@ -65,6 +66,20 @@ def test_steps_are_told_as_they_are_written(tmp_path: Path) -> None:
     body = "step(0)\ntime.sleep(1.2)\nstep(1)\norphan()\nend(status='FINISHED', reason=None)\ntime.sleep(1)\n"
     config, folder = prepared(tmp_path, body)
     assert train(config, folder) == [0, 1]
+
+
+def test_what_is_being_done_is_told_and_is_a_sign_of_life(tmp_path: Path) -> None:
+    body = f"""
+for done in range(4):
+    (folder / "{ACTIVITY}").write_text(json.dumps(dict(step=2, kind="updates", done=done, planned=4)))
+    time.sleep(1)
+end(status='FINISHED', reason=None)
+"""
+    config, folder = prepared(tmp_path, body, "backend.startup_s=3", "backend.silence_s=3")
+    told: list[Activity] = []
+    launch.train_by_verl(config, folder, "start", None, told.append)
+    assert told[-1] == Activity(2, "updates", 3, 4)
+    assert [each.done for each in told] == sorted({each.done for each in told})
 
 
 def test_the_job_has_what_verl_is_told(tmp_path: Path) -> None:
