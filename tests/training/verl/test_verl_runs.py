@@ -52,7 +52,7 @@ def in_verl(script: str, *arguments: str, given: str = "") -> str:
 
 
 def overrides(*more: str) -> list[str]:
-    return [*TINY, f"trainer.steps={STEPS}", "trainer.evaluate_every=5", "algo=cppo", *more]
+    return [*TINY, f"trainer.steps={STEPS}", "trainer.evaluate_every=1", "algo=cppo", *more]
 
 
 def output_with_policy(warmed_up: Path, folder: Path) -> Path:
@@ -113,7 +113,7 @@ def test_a_run_is_that_of_the_lab_s_own_process(
         for name in exact:
             assert left.get(name) == right.get(name), (right["step"], name)
         for name in filter(right.__contains__, close):
-            assert left[name] == pytest.approx(right[name], rel=5e-3), (right["step"], name)
+            assert left[name] == pytest.approx(right[name], rel=5e-3, abs=1e-6), (right["step"], name)
 
 
 def test_its_folder_is_a_run_folder(uninterrupted: RunFolder) -> None:
@@ -127,7 +127,7 @@ def test_its_folder_is_a_run_folder(uninterrupted: RunFolder) -> None:
     assert info["starting_policy"]["recipe"]
     assert uninterrupted.rows("profiles.jsonl")
     assert uninterrupted.rows("agreement.jsonl")
-    samples = uninterrupted.path / "samples" / f"step_{STEPS:06d}.jsonl"
+    samples = uninterrupted.path / "samples" / "step_000001.jsonl"
     row = json.loads(samples.read_text(encoding="utf-8").splitlines()[0])
     assert row["tokens"]["text"]
 
