@@ -32,7 +32,7 @@ def step(number):
 def end(**outcome):
     (folder / "{OUTCOME}").write_text(json.dumps(outcome))
 def orphan():
-    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    subprocess.Popen(["sleep", "90"], start_new_session=True)
 """
 
 
@@ -112,8 +112,8 @@ def test_how_it_ended_is_raised(tmp_path: Path, body: str, kind: type[BaseExcept
 @pytest.mark.parametrize(
     ("body", "overrides", "key"),
     [
-        ("time.sleep(600)\n", "backend.startup_s=1", "backend.startup_s"),
-        ("step(0)\ntime.sleep(600)\n", "backend.silence_s=1", "backend.silence_s"),
+        ("time.sleep(90)\n", "backend.startup_s=1", "backend.startup_s"),
+        ("step(0)\ntime.sleep(90)\n", "backend.silence_s=1", "backend.silence_s"),
     ],
     ids=["at the start", "later"],
 )
@@ -134,7 +134,7 @@ def told(*_):
 signal.signal(signal.SIGTERM, told)
 orphan()
 step(0)
-time.sleep(600)
+time.sleep(90)
 """
     config, folder = prepared(tmp_path, body)
 
@@ -144,9 +144,14 @@ time.sleep(600)
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        train(config, folder)
+    # A test run started in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            train(config, folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert json.loads((folder.path / OUTCOME).read_text())["status"] == "INTERRUPTED"
 
 
