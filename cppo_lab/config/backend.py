@@ -40,6 +40,10 @@ class VerlBackend(Group):
     def _fits_together(self) -> VerlBackend:
         if self.device == "cpu" and self.nodes > 1:
             raise ValueError(f"nodes = {self.nodes}: must be 1 for device = cpu; give workers instead")
+        for name, shipped in (("gpus_per_node", 8), ("tokens_per_pass", 16384), ("offload", False)):
+            given = getattr(self, name)
+            if self.device == "cpu" and given != shipped:
+                raise ValueError(f"{name} = {given}: only applies to device = cuda")
         if self.device == "cuda" and self.workers != 1:
             raise ValueError(
                 f"workers = {self.workers}: only applies to device = cpu; give nodes and gpus_per_node"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
     from cppo_lab.tasks.task import Task
     from cppo_lab.training.activity import OnActivity
-    from cppo_lab.training.loop import OnStep, TrainingLoop
+    from cppo_lab.training.loop import HeldOut, OnStep, TrainingLoop
     from cppo_lab.training.starting_policy import StartingPolicy
     from cppo_lab.training.warmup import Progress
 
@@ -210,6 +210,25 @@ def _train_here(
         training_loop(*parts, on_step, on_activity).run()
 
 
+def held_out(
+    config: RunConfig, task: Task, policy: Policy, engine: RolloutEngine, on_tokens: OnTokens | None
+) -> HeldOut:
+    """The held-out evaluation of a run; `engine` samples from the policy as the trainer computes it."""
+    from cppo_lab.training.loop import HeldOut
+
+    sampling, temperature = config.task.heldout_sampling, config.trainer.temperature
+    return HeldOut(
+        engine=engine,
+        policy=policy,
+        problems=task.heldout_problems()[: config.trainer.evaluation_problems],
+        response_limit=config.task.response_limit,
+        temperature=temperature if sampling.temperature is None else sampling.temperature,
+        sampling=sampling,
+        grade=task.grade,
+        on_tokens=on_tokens,
+    )
+
+
 def training_loop(
     config: RunConfig,
     task: Task,
@@ -227,7 +246,7 @@ def training_loop(
     regularisers.
     """
     from cppo_lab.training.activity import Activity
-    from cppo_lab.training.loop import HeldOut, TrainingLoop
+    from cppo_lab.training.loop import TrainingLoop
     from cppo_lab.training.rollout_phase import RolloutPhase
     from cppo_lab.training.update import Learner
 
@@ -235,7 +254,7 @@ def training_loop(
         return on_activity and (lambda done, most: on_activity(Activity(loop.step, kind, done, most)))
 
     trainer, limit = config.trainer, config.task.response_limit
-    algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
+    algo = config.algo.with_horizon(limit)
     learner = Learner(policy, algo, trainer, config.seeds.minibatches)
     rollouts = RolloutPhase(
         settings=trainer,
@@ -250,15 +269,6 @@ def training_loop(
         critic=learner.critic,
         on_tokens=sampling_of("rollout"),
     )
-    held_out = HeldOut(
-        engine=eval_engine,
-        policy=policy,
-        problems=task.heldout_problems()[: trainer.evaluation_problems],
-        response_limit=limit,
-        temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
-        sampling=sampling,
-        grade=task.grade,
-        on_tokens=sampling_of("evaluation"),
-    )
-    loop = TrainingLoop(trainer, learner, rollouts, held_out, folder, on_step, on_activity)
+    evaluation = held_out(config, task, policy, eval_engine, sampling_of("evaluation"))
+    loop = TrainingLoop(trainer, learner, rollouts, evaluation, folder, on_step, on_activity)
     return loop

@@ -153,7 +153,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     from cppo_lab.tracking.run_folder import RunFolder
     from cppo_lab.training.activity import Activity
     from cppo_lab.training.asked_model import asked_model
-    from cppo_lab.training.loop import HeldOut
+    from cppo_lab.training.run import held_out
     from cppo_lab.training.verl.cluster import Cluster, RemoteEngine
     from cppo_lab.training.verl.remote import RemoteLearner, RemoteLoop, RemoteRollouts
 
@@ -169,7 +169,7 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
     passes = None if packs else config.trainer.microbatch_sequences or sys.maxsize
     cluster = Cluster(told, backend, passes)
     limit = config.task.response_limit
-    algo, sampling = config.algo.with_horizon(limit), config.task.heldout_sampling
+    algo = config.algo.with_horizon(limit)
     cluster.start(algo, config.plugins)
     learner = RemoteLearner(policy, algo, config.trainer, config.seeds.minibatches, cluster)
     tell = Teller(folder / ACTIVITY)
@@ -187,19 +187,16 @@ def _loop(config: RunConfig, folder: Path, job: dict[str, Any]) -> Any:
         cluster=cluster,
         on_tokens=lambda done, most: tell(Activity(loop.step, "rollout", done, most)),
     )
-    held_out = HeldOut(
-        engine=RemoteEngine(cluster, **tokens, exact=True),
-        policy=policy,
-        problems=task.heldout_problems()[: trainer.evaluation_problems],
-        response_limit=limit,
-        temperature=trainer.temperature if sampling.temperature is None else sampling.temperature,
-        sampling=sampling,
-        grade=task.grade,
-        on_tokens=lambda done, most: tell(Activity(loop.step, "evaluation", done, most)),
+    evaluation = held_out(
+        config,
+        task,
+        policy,
+        RemoteEngine(cluster, **tokens, exact=True),
+        lambda done, most: tell(Activity(loop.step, "evaluation", done, most)),
     )
     run = RunFolder(folder)
     run.update_info(backend=_backend_info(backend), **_model_info(config, policy))
-    loop = RemoteLoop(trainer, learner, rollouts, held_out, run, tell)
+    loop = RemoteLoop(trainer, learner, rollouts, evaluation, run, tell)
     return loop
 
 

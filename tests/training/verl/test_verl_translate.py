@@ -81,6 +81,7 @@ def test_a_reference_is_held_where_the_method_has_one() -> None:
         (["algo=ppo"], "algo=ppo: trains a critic"),
         (["algo=switched_batch"], "algo=switched_batch: reads statistics of the whole minibatch"),
         (["trainer.lora_rank=4", "model.implementation=transformers"], "trainer.lora_rank=4: must be 0"),
+        (["trainer.threads=2"], "trainer.threads=2: must be 1; give backend.workers"),
         (["engine=vllm", "algo=grpo"], "engine.kind=vllm: verl's vLLM server needs GPUs"),
         (
             ["backend.workers=2", "backend.tensor_parallel=2"],
@@ -110,6 +111,18 @@ def test_the_methods_that_are_refused() -> None:
     ("overrides", "sentence"),
     [
         (["backend.device=cpu", "backend.nodes=2"], "backend.nodes=2: must be 1 for device = cpu"),
+        (
+            ["backend.device=cpu", "backend.gpus_per_node=4"],
+            "backend.gpus_per_node=4: only applies to device = cuda",
+        ),
+        (
+            ["backend.device=cpu", "backend.tokens_per_pass=64"],
+            "backend.tokens_per_pass=64: only applies to device",
+        ),
+        (
+            ["backend.device=cpu", "backend.offload=true"],
+            "backend.offload=(T|t)rue: only applies to device = cuda",
+        ),
         (["backend.workers=2"], "backend.workers=2: only applies to device = cpu"),
         (["backend.tensor_parallel=3"], "backend.tensor_parallel=3: must divide the run's 8 devices"),
         (["backend.nodes=0"], "backend.nodes=0: must be greater than or equal to 1"),
