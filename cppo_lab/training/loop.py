@@ -29,7 +29,8 @@ from cppo_lab.training.activity import Activity, OnActivity
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
-from cppo_lab.training.update import BeforeUpdate, Learner, Metrics, profile_rows
+from cppo_lab.training.step_record import Metrics
+from cppo_lab.training.update import BeforeUpdate, Learner, profile_rows
 
 GREEDY_ACCURACY, GREEDY_STDERR = "eval/heldout_greedy/accuracy", "eval/heldout_greedy/stderr"
 OnStep = Callable[[int, Mapping[str, Any]], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, TypedDict
 
 import torch
@@ -23,7 +23,7 @@ from cppo_lab.objectives.advantages import zero_variance
 from cppo_lab.objectives.aggregation import aggregate, denominator
 from cppo_lab.objectives.batch import FullDistributions, TokenBatch, TopK
 from cppo_lab.objectives.critics import value_loss
-from cppo_lab.objectives.objective import TokenObjective, batch_statistics, token_objective
+from cppo_lab.objectives.objective import batch_statistics, token_objective
 from cppo_lab.objectives.pooled import Statistics
 from cppo_lab.objectives.spec import AggregationSpec, AlgoSpec, Requirements
 from cppo_lab.objectives.thresholds import controller_of
@@ -32,8 +32,8 @@ from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
 from cppo_lab.training.recompute import recompute_logp
+from cppo_lab.training.step_record import Metrics, StepRecord
 
-Metrics = dict[str, float]
 BeforeUpdate = Callable[[Experience, Tensor], None]
 
 _TOKEN_MEAN = AggregationSpec(kind="token_mean")
@@ -331,73 +331,9 @@ class Learner:
         self._learning_rate.load_state_dict(state.get("learning_rate", {}))
 
 
-@dataclass
-class StepRecord:
-    """What is recorded of the updates of one step."""
-
-    diagnostics: Diagnostics
-    profiler: PositionProfiler | None
-    recorder: TokenRecorder | None
-    masked_tokens: MaskedTokenCounter | None = None
-    overlap: MaskOverlapCounter | None = None
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    critic: list[tuple[float, float]] = field(default_factory=list)
-    statistics: dict[str, list[float]] = field(default_factory=dict)
-    lr: float = math.nan
-
-    def observe(
-        self, experience: Experience, rows: Tensor, batch: TokenBatch, objective: TokenObjective
-    ) -> None:
-        """Record the responses `rows` [N] of an update."""
-        self.diagnostics.update(batch, objective)
-        if self.profiler is not None:
-            self.profiler.update(batch, objective)
-        if self.recorder is not None:
-            self.recorder.update(rows, batch, objective)
-        if self.overlap is not None:
-            self.overlap.update(batch, objective)
-        if self.masked_tokens is not None:
-            width = batch.logp.shape[1]
-            self.masked_tokens.update(experience.rollout.responses[rows, :width], batch, objective)
-
-    def add_statistics(self, statistics: Statistics) -> None:
-        """Record the finite scalars among the statistics of one minibatch."""
-        for name, value in statistics.items():
-            if value.dim() == 0 and bool(value.isfinite()):
-                self.statistics.setdefault(name, []).append(float(value))
-
-    def add(self, loss: float, norm: float, critic: tuple[float, float] | None) -> None:
-        """Record one update: loss and gradient norm of the policy and of the critic."""
-        self.losses.append(loss)
-        self.norms.append(norm)
-        if critic is not None:
-            self.critic.append(critic)
-
-    def metrics(self, clip: float) -> Metrics:
-        """Means over the updates; NaN without any."""
-        metrics = {
-            "train/updates": float(len(self.norms)),
-            "train/lr": self.lr,
-            "train/loss": _mean(self.losses),
-            "train/grad_norm": _mean(self.norms),
-            "train/grad_norm_max": max(self.norms, default=math.nan),
-            "train/grad_clipped_share": _mean([float(norm > clip) for norm in self.norms]),
-        }
-        metrics |= {f"minibatch/{name}": _mean(values) for name, values in self.statistics.items()}
-        if self.critic:
-            metrics["critic/loss"] = _mean([loss for loss, _ in self.critic])
-            metrics["critic/grad_norm"] = _mean([norm for _, norm in self.critic])
-        return metrics
-
-
 def trained(network: torch.nn.Module) -> list[torch.nn.Parameter]:
     """The parameters that are not frozen."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def profile_rows(profiler: PositionProfiler, step: int) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ from cppo_lab.training.checkpoint import STATE_FILE, write_folder
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.loop import HeldOut, TrainingLoop
 from cppo_lab.training.rollout_phase import RolloutPhase
-from cppo_lab.training.update import Diverged, Learner, StepRecord
+from cppo_lab.training.step_record import StepRecord
+from cppo_lab.training.update import Diverged, Learner
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import Trainer

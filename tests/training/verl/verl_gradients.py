@@ -23,7 +23,8 @@ from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.rollouts.native import NativeEngine
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
-from cppo_lab.training.update import Learner, StepRecord
+from cppo_lab.training.step_record import StepRecord
+from cppo_lab.training.update import Learner
 from cppo_lab.training.verl import driver
 from cppo_lab.training.verl.cluster import SHARDS, Cluster
 from cppo_lab.training.verl.remote import RemoteLearner
