@@ -90,6 +90,8 @@ BY_CLAIM = """For each claim, the number of panels (models, regimes, lengths) in
 inconclusive, with the lowest and the highest mean difference. Listed first are the claims that held wherever they were
 resolved, then those that held in some panels and not in others, those that failed wherever they were resolved, and
 those that no panel resolves."""
+GREEDY = """Every setting, from the accuracy it started at. Greedy accuracy is that of the most likely response, which does not
+rise by sampling it more often."""
 _TITLES = {HOLDS: "Holds here", FAILS: "Does not hold here", INCONCLUSIVE: "Inconclusive"}
 
 
@@ -218,6 +220,7 @@ def _section(item: Item, images: str) -> str:
     ]
     if item.step_size is not None:
         lines += step_size_lines(item, images)
+        lines += [GREEDY, "", *_methods(item.table, baseline=None), ""] if _is_greedy(item.table) else []
     elif item.table.runs:
         lines += [
             f"![{sweep.title}: {shown_in_words(sweep.figure)}]({images}/{sweep.slug}.png)",
@@ -264,7 +267,7 @@ def _effort(table: RunTable) -> str:
 def _methods(table: RunTable, baseline: str | None) -> list[str]:
     several = len(table.panels) > 1
     names = ["method", "runs", "start", "final", "95% interval", "best", "collapsed", "masked"]
-    is_greedy = any(np.isfinite(run.greedy_final) for run in table.runs)
+    is_greedy = _is_greedy(table)
     names += ["greedy start", "greedy final"] * is_greedy
     names += [f"final − {baseline}"] if baseline else []
     lines = head(*(["panel", *names] if several else names))
@@ -280,6 +283,10 @@ def _methods(table: RunTable, baseline: str | None) -> list[str]:
                 cells.append(claim_estimate(seen) if seen else "")
             lines.append(line(*([panel, *cells] if several else cells)))
     return lines
+
+
+def _is_greedy(table: RunTable) -> bool:
+    return any(np.isfinite(run.greedy_final) for run in table.runs)
 
 
 def _method_cells(runs: Sequence[Run], is_greedy: bool) -> list[str]:

@@ -42,6 +42,7 @@ OWN = (
     "long_runs",
     "direction",
     "rules_2026",
+    "real_quickstart",
 )
 """The lab's own sweeps, on the page once they have results."""
 PAPER_SCALE = "paper"

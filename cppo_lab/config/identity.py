@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.files import file_sha256
 from cppo_lab.models.device import resolved_device
+from cppo_lab.models.fetch import packaged_at
 from cppo_lab.plugins import loaded
 from cppo_lab.tasks.asking import default_asking
 from cppo_lab.tasks.question_set import QuestionSetConfig
@@ -56,7 +57,13 @@ def digest(content: Any) -> str:
 
 
 def folder_hashes(folder: Path) -> list[str]:
-    """SHA-256 of a model folder's weights, configuration and tokenizer, in the order of their names."""
+    """SHA-256 of a model folder's weights, configuration and tokenizer, in the order of their names.
+
+    A packaged model is its weights, whichever versions of the libraries wrote its files, and before it is fetched.
+    """
+    packaged = packaged_at(str(folder))
+    if packaged is not None:
+        return [packaged.tensors]
     return [file_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES]
 
 
@@ -134,12 +141,16 @@ def fields_of(node: Any) -> Iterator[tuple[str, Any, Any]]:
         yield field.name, getattr(node, field.name), field.metadata.get("neutral", neutral)
 
 
+def _is_folder(path: str) -> bool:
+    return packaged_at(path) is not None or Path(path).is_dir()
+
+
 def _hashes_by_key(config: RunConfig) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for key, path in config.task.local_files().items():
         if Path(path).is_file():
             found[f"task.{key}"] = [file_sha256(Path(path))]
-    if config.model.kind == "pretrained" and Path(config.model.path).is_dir():
+    if config.model.kind == "pretrained" and _is_folder(config.model.path):
         found["model.path"] = folder_hashes(Path(config.model.path))
     return found
 
@@ -167,7 +178,7 @@ def _without_local_paths(content: Mapping[str, Any], task_files: Iterable[str]) 
             holder = holder[group]
         holder[last] = "file"
     path = model.get("path")
-    if path and Path(path).is_dir():
+    if path and _is_folder(path):
         model |= {key: "folder" for key in ("path", "name") if model[key] == path}
     return {**content, "task": task, "model": model}
 

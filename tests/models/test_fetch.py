@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cppo_lab.config.compose import compose_run
+from cppo_lab.config.identity import run_id
 from cppo_lab.errors import UserError
-from cppo_lab.models.fetch import fetch, folder_of
+from cppo_lab.files import file_sha256
+from cppo_lab.models.fetch import PACKAGED, fetch, folder_of
+from cppo_lab.models.folders import check_model_folder
 from cppo_lab.models.loading import load_policy
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -64,6 +68,41 @@ def test_a_model_that_was_not_fetched_says_how_to_get_it(invoke: Invoke, tmp_pat
     code, _, err = invoke("train", "task=gsm8k", "model=smollm2_135m", f"paths.output='{tmp_path}'")
     assert code == 2
     assert "cppo-lab models fetch smollm2-135m" in err
+
+
+def fetched_folder(root: Path, config: str = "{}") -> Path:
+    """A folder as `fetch` leaves it, with other weights."""
+    folder = folder_of("smollm2-135m", root)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(config.encode())
+    files = {each.name: file_sha256(each) for each in folder.iterdir()}
+    record = {"weights": PACKAGED["smollm2-135m"].tensors, "files": files}
+    (folder / "fetched.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def identity(root: Path) -> str:
+    overrides = ["model=smollm2_135m", "task=reasoning_gym", f"paths.output='{root}'"]
+    return run_id(compose_run(overrides))
+
+
+def test_a_packaged_model_is_the_same_run_wherever_and_whether_it_is_fetched(tmp_path: Path) -> None:
+    before = identity(tmp_path / "first")
+    fetched_folder(tmp_path / "first")
+    # Another version of a library formats the configuration otherwise.
+    fetched_folder(tmp_path / "second", config="{ }")
+    assert identity(tmp_path / "first") == identity(tmp_path / "second") == before
+    (tmp_path / "second/models/smollm2-135m/fetched.json").unlink()
+    assert identity(tmp_path / "second") != before
+
+
+def test_a_model_changed_after_it_was_fetched_is_refused(tmp_path: Path) -> None:
+    folder = fetched_folder(tmp_path)
+    check_model_folder(str(folder))
+    (folder / "model.safetensors").write_bytes(b"tuned further")
+    with pytest.raises(UserError, match=r"model\.safetensors was changed or removed since the model was fetched"):
+        check_model_folder(str(folder))
 
 
 @pytest.mark.testbed
