@@ -90,8 +90,8 @@ BY_CLAIM = """For each claim, the number of panels (models, regimes, lengths) in
 inconclusive, with the lowest and the highest mean difference. Listed first are the claims that held wherever they were
 resolved, then those that held in some panels and not in others, those that failed wherever they were resolved, and
 those that no panel resolves."""
-GREEDY = """Every setting, from the accuracy it started at. Greedy accuracy is that of the most likely response, which does not
-rise by sampling it more often."""
+GREEDY = """Every setting, with the accuracy it started at. Greedy accuracy is that of the most likely responses, which
+do not become better by being sampled more often."""
 _TITLES = {HOLDS: "Holds here", FAILS: "Does not hold here", INCONCLUSIVE: "Inconclusive"}
 
 

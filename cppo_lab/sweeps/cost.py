@@ -14,15 +14,17 @@ from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.sweeps.core_rate import core_flops
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
+from cppo_lab.sweeps.prompt_length import prompt_tokens
 
 # Sustained rates in floating-point operations per second: of one processor core in the small products of a small model,
 # and of one GPU.
 _SMALL_CORE_FLOPS = 2.0e10
 _GPU_FLOPS = 2.0e14
 _SMALL_MODEL = 10_000_000
-# A larger model's share of the rate at which this machine multiplies matrices: in updates, and in sampling, which reads
-# all weights for every token of a batch. Measured with 134 million parameters and 64 responses at once.
-_TRAINING_SHARE, _SAMPLING_SHARE = 0.7, 0.35
+# A larger model's share of the rate at which this machine multiplies matrices, by its implementation: in sampling,
+# which reads all weights for every token of a batch, and in updates. Measured with 134 million parameters and 64
+# responses at once (benchmarks/results/decoder-smollm2-cpu.json).
+_SHARES = {"lab": (0.75, 0.85), "transformers": (0.45, 0.4)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
     sampling = config.algo.dynamic_sampling
     rollouts = trained * (sampling.max_rounds if sampling.kind == "refill" else 1)
     parameters = parameter_count(config)
-    gpu = gpu_cost(config, config.task.prompt_tokens, rollouts)
+    prompt = prompt_tokens(config)
+    gpu = gpu_cost(config, prompt, rollouts)
     step_s = (step_times(config.paths.output) if times is None else times).get(cost_key(config))
     if step_s is not None:
         time_s, basis = step_s * trainer.steps, "finished runs of the same size in this output folder"
@@ -59,8 +62,9 @@ def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
         time_s, basis = gpu.h100_hours * 3600 / gpu.devices, "FLOP model of H100s"
     elif parameters is not None:
         is_measured = parameters >= _SMALL_MODEL and resolved_device(trainer.device) == "cpu"
-        time_s = _estimated_time(config, parameters, trained)
-        basis = "FLOP model at the measured rate of this machine" if is_measured else "FLOP model"
+        time_s = _estimated_time(config, parameters, trained, prompt)
+        rate = " at the measured rate of this machine" if is_measured else ""
+        basis = f"FLOP model{rate}, with every response at its limit"
     else:
         time_s, basis = None, "unknown model size"
     return Cost(
@@ -70,25 +74,27 @@ def cost(config: RunConfig, times: Mapping[str, float] | None = None) -> Cost:
         parameters=parameters,
         time_s=time_s,
         time_basis=basis,
-        memory_bytes=_planned_memory(config, parameters, gpu),
+        memory_bytes=_planned_memory(config, parameters, gpu, prompt),
         disk_bytes=disk_bytes(config),
         gpu=gpu,
     )
 
 
-def _planned_memory(config: RunConfig, parameters: int | None, gpu: GpuCost | None) -> int | None:
+def _planned_memory(
+    config: RunConfig, parameters: int | None, gpu: GpuCost | None, prompt: int
+) -> int | None:
     if gpu is not None:
         return gpu.memory.peak
-    return None if parameters is None else _memory(config, parameters)
+    return None if parameters is None else _memory(config, parameters, prompt)
 
 
-def _estimated_time(config: RunConfig, parameters: int, rollouts: int) -> float:
+def _estimated_time(config: RunConfig, parameters: int, rollouts: int, prompt: int) -> float:
     trainer = config.trainer
-    prompt = config.task.prompt_tokens
     per_rollout = prompt + config.task.response_limit
     evaluations = 1 + trainer.steps // trainer.evaluate_every
     problems = trainer.evaluation_problems or config.task.heldout_count
-    judged = evaluations * problems * config.task.heldout_sampling.samples
+    greedy = 2 * problems * trainer.evaluate_greedy
+    judged = evaluations * problems * config.task.heldout_sampling.samples + greedy
     # Two operations per parameter and token forward, twice that backward; the recomputation is one forward pass.
     sampling = 2 * parameters * (rollouts + judged) * per_rollout
     training = 2 * parameters * rollouts * per_rollout * (1 + 3 * trainer.epochs)
@@ -105,7 +111,8 @@ def _rates(config: RunConfig, parameters: int) -> tuple[float, float]:
     threads = config.trainer.threads
     if parameters < _SMALL_MODEL:
         return _SMALL_CORE_FLOPS * threads, _SMALL_CORE_FLOPS * threads
-    return core_flops() * threads * _SAMPLING_SHARE, core_flops() * threads * _TRAINING_SHARE
+    sampling, training = _SHARES[config.model.implementation]
+    return core_flops() * threads * sampling, core_flops() * threads * training
 
 
 def disk_bytes(config: RunConfig) -> int | None:
@@ -129,11 +136,11 @@ def step_times(output: Path) -> dict[str, float]:
     return {key: statistics.median(each) for key, each in times.items()}
 
 
-def _memory(config: RunConfig, parameters: int) -> int:
+def _memory(config: RunConfig, parameters: int, prompt: int) -> int:
     """Networks, one microbatch's activations in the dtype that is computed in, and the interpreter; in bytes."""
     trainer = config.trainer
     rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
-    tokens = rows * (config.task.prompt_tokens + config.task.response_limit)
+    tokens = rows * (prompt + config.task.response_limit)
     layers, hidden = _shape(config)
     activations = tokens * layers * hidden * 34 * _computed_bytes(config)
     interpreter = (600 << 20) + config.engine.reserved_bytes

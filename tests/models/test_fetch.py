@@ -101,7 +101,9 @@ def test_a_model_changed_after_it_was_fetched_is_refused(tmp_path: Path) -> None
     folder = fetched_folder(tmp_path)
     check_model_folder(str(folder))
     (folder / "model.safetensors").write_bytes(b"tuned further")
-    with pytest.raises(UserError, match=r"model\.safetensors was changed or removed since the model was fetched"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors was changed or removed since the model was fetched"
+    ):
         check_model_folder(str(folder))
 
 

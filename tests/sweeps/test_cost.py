@@ -18,7 +18,9 @@ from cppo_lab.models.scratch import scratch_policy
 from cppo_lab.models.tokenizers import vocabulary_tokenizer
 from cppo_lab.sweeps.core_rate import core_flops
 from cppo_lab.sweeps.cost import Cost, cost
+from cppo_lab.sweeps.prompt_length import prompt_tokens
 from cppo_lab.tasks.chain import VOCABULARY
+from cppo_lab.tasks.gsm8k import Gsm8kConfig
 
 SETS_THE_TIME = [
     *("model=m", "model.layers=3", "model.width=128", "model.feed_forward=384", "model=moe"),
@@ -56,7 +58,22 @@ def test_measured_times_are_those_of_runs_that_are_alike(tmp_path: Path) -> None
     (tmp_path / "runs" / "a" / "run.json").write_text(json.dumps(info), encoding="utf-8")
     assert cost(compose_run([output, "trainer.steps=20", "seed=4"])).time_s == pytest.approx(100.0)
     other = cost(compose_run([output, "trainer.steps=20", "trainer.group_size=4"]))
-    assert other.time_basis == "FLOP model"
+    assert other.time_basis == "FLOP model, with every response at its limit"
+
+
+def test_prompts_are_counted_where_model_and_problems_are_at_hand(tmp_path: Path) -> None:
+    vocabulary_tokenizer(["what", "is", "1", "+", "?"]).save_pretrained(tmp_path / "model")
+    rows = [
+        {"question": "what is 1 + 1 ?", "answer": "2"},
+        {"question": "what is 1 + 1 + 1 + 1 ?", "answer": "4"},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    data = ["task=gsm8k", f"task.path='{tmp_path}/train.jsonl'", "task.heldout=1", "task.prompt='{question}'"]
+    here = compose_run([*data, "model=pretrained", f"model.path='{tmp_path}/model'"])
+    of_hub = compose_run([*data, "model=pretrained", "model.path=some/model"])
+    special = 2
+    assert prompt_tokens(here) in (6 + special, 10 + special), "the question that is not held out"
+    assert prompt_tokens(of_hub) == Gsm8kConfig.prompt_tokens
 
 
 def test_a_model_of_millions_is_planned_at_the_rate_of_this_machine(
