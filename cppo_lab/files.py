@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError
+
+_NO_ROOM_BYTES = 64 << 10
+"""With less, an error that does not say so is taken for one of a full disk."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -83,3 +87,21 @@ def free_bytes(path: Path) -> int:
     """Bytes that are free where `path` is, or will be."""
     there = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
     return shutil.disk_usage(there).free
+
+
+def full_disk(error: BaseException, folder: Path) -> str | None:
+    """The sentence for an error that a full disk, or a used-up quota, caused in `folder`; None for any other error."""
+    each: BaseException | None = error
+    while each is not None:
+        # Libraries of other languages raise types of their own.
+        is_full = isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or os.strerror(errno.ENOSPC) in str(each):
+            break
+        each = each.__cause__ or each.__context__
+    free = free_bytes(folder)
+    if each is None and free >= _NO_ROOM_BYTES:
+        return None
+    return (
+        f"{folder}: there is no room left on its disk ({free / 2**20:.1f} MiB are free); make some, and the same "
+        "command goes on from the last checkpoint."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +66,21 @@ def output(tmp_path: Path, warmed_up: Path) -> Path:
     """An output folder of the test's own in which the tiny starting policy is cached already."""
     shutil.copytree(warmed_up / "policies", tmp_path / "out" / "policies")
     return tmp_path / "out"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, warmed_up: Path) -> Iterator[Path]:
+    """An output folder as `output`, on a file system of its own that has room for one or two checkpoints."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system of its own needs the right to mount one")
+    try:
+        shutil.copytree(warmed_up / "policies", folder / "out" / "policies")
+        yield folder / "out"
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import active_parameter_count, cost_key
 from cppo_lab.errors import UserError
+from cppo_lab.files import full_disk
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder, run_folder
@@ -59,6 +60,11 @@ def run(
     try:
         if folder.status != "FINISHED":
             _attempt(config, folder, on_step, on_warmup, on_start, on_activity)
+    except Exception as error:
+        said = full_disk(error, folder.path)
+        if said is None:
+            raise
+        raise UserError(said) from error
     finally:
         lock.release()
     return folder

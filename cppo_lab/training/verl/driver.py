@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.errors import UserError
-from cppo_lab.files import write_atomically
+from cppo_lab.files import full_disk, write_atomically
 
 if TYPE_CHECKING:
     from cppo_lab.config.schema import RunConfig
@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
         outcome = {"status": "FAILED", "reason": str(error), "diverged": isinstance(error, Diverged)}
     except Exception as error:
         traceback.print_exc()
-        outcome = {"status": "FAILED", "reason": sentence(error)}
+        outcome = {"status": "FAILED", "reason": full_disk(error, folder) or sentence(error)}
     (folder / OUTCOME).write_text(json.dumps(outcome) + "\n", encoding="utf-8")
     return 0 if outcome["status"] == "FINISHED" else 1
 

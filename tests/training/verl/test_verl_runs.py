@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,24 +14,34 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import ROOT, TINY, clean_environment, lab, same_weights, start_lab, tiny_config, wait_for
+from tiny_runs import clean_environment, lab, same_weights, start_lab, tiny_config, wait_for
+from verl_processes import (
+    PYTHON,
+    STEPS,
+    VERL,
+    left_over,
+    only_run,
+    output_with_policy,
+    overrides,
+    processes,
+    steps_done,
+    train,
+    worker,
+)
 
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.sweeps.sweep import find_sweep
 from cppo_lab.tracking.run_folder import RunFolder
 from cppo_lab.training.starting_policy import cache_folder
-from cppo_lab.training.verl.launch import MARK, driver_environment
+from cppo_lab.training.verl.launch import driver_environment
 from cppo_lab.training.verl.translate import translate
 
-PYTHON = Path(os.environ.get("CPPO_LAB_VERL_PYTHON") or ROOT / ".venv-verl" / "bin" / "python")
 pytestmark = [
     pytest.mark.verl,
     pytest.mark.skipif(not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"),
 ]
 HERE = Path(__file__).parent
 METHODS = ("cppo", "cppo_binary", "dppo_tv", "grpo", "dr_grpo", "gspo", "grpo_tis")
-VERL = ("backend=verl", "backend.device=cpu", "backend.workers=2", f"backend.python={PYTHON}")
-STEPS = 5
 
 
 def in_verl(script: str, *arguments: str, given: str = "") -> str:
@@ -49,25 +58,6 @@ def in_verl(script: str, *arguments: str, given: str = "") -> str:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
-
-
-def overrides(*more: str) -> list[str]:
-    return [*TINY, f"trainer.steps={STEPS}", "trainer.evaluate_every=1", "algo=cppo", *more]
-
-
-def output_with_policy(warmed_up: Path, folder: Path) -> Path:
-    """An output folder of its own with the tiny starting policy."""
-    shutil.copytree(warmed_up / "policies", folder / "policies")
-    return folder
-
-
-def train(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return lab("train", *overrides(*more), f"paths.output='{output}'", cwd=output)
-
-
-def only_run(output: Path) -> RunFolder:
-    (path,) = (output / "runs").iterdir()
-    return RunFolder(path)
 
 
 @pytest.fixture(scope="module")
@@ -141,34 +131,6 @@ def test_the_checkpoint_is_a_model_that_eval_reads(uninterrupted: RunFolder, tmp
     assert (checkpoint / "verl" / "optim_world_size_2_rank_1.pt").is_file()
 
 
-def processes(run: RunFolder, part: str) -> list[psutil.Process]:
-    """The processes of a run whose command or title holds `part`."""
-    found = []
-    for each in psutil.process_iter():
-        try:
-            if part in " ".join(each.cmdline()) and each.environ().get(MARK) == str(run.path.resolve()):
-                found.append(each)
-        except psutil.Error:
-            continue
-    return found
-
-
-def worker(run: RunFolder) -> psutil.Process:
-    """A process that trains: verl's workers have the title of their Ray actor."""
-    for driver in processes(run, "training.verl.driver"):
-        for each in driver.children(recursive=True):
-            if "WorkerDict" in " ".join(each.cmdline()):
-                return each
-    raise AssertionError("verl has no worker")
-
-
-def steps_done(run: Callable[[], RunFolder]) -> int:
-    try:
-        return len(run().rows("metrics.jsonl"))
-    except (ValueError, FileNotFoundError):
-        return 0
-
-
 @pytest.fixture
 def interrupted(warmed_up: Path, tmp_path: Path) -> Path:
     return output_with_policy(warmed_up, tmp_path / "out")
@@ -181,19 +143,8 @@ def kill_and_resume(output: Path, victim: Callable[[RunFolder], psutil.Process],
     victim(only_run(output)).send_signal(number)
     said, _ = begun.communicate(timeout=180)
     assert begun.returncode != 0
-    left = [each for each in psutil.process_iter() if _belongs(each, only_run(output))]
-    assert left == []
+    assert left_over(only_run(output)) == []
     return said
-
-
-def _belongs(process: psutil.Process, run: RunFolder) -> bool:
-    try:
-        return (
-            process.environ().get(MARK) == str(run.path.resolve())
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except psutil.Error:
-        return False
 
 
 def assert_same(resumed: RunFolder, whole: RunFolder) -> None:
@@ -226,16 +177,6 @@ def test_so_does_a_killed_driver(interrupted: Path, uninterrupted: RunFolder) ->
     assert_same(only_run(interrupted), uninterrupted)
 
 
-def test_an_interrupt_ends_every_process_and_leaves_a_run_that_resumes(interrupted: Path) -> None:
-    begun = start_lab("train", *overrides(*VERL), f"paths.output='{interrupted}'", cwd=interrupted)
-    wait_for(lambda: steps_done(lambda: only_run(interrupted)) >= 2, begun)
-    begun.send_signal(signal.SIGINT)
-    begun.communicate(timeout=180)
-    run = only_run(interrupted)
-    assert run.status == "INTERRUPTED"
-    assert [each for each in psutil.process_iter() if _belongs(each, run)] == []
-
-
 def test_other_workers_cannot_resume_it(uninterrupted: RunFolder, interrupted: Path) -> None:
     shutil.copytree(uninterrupted.path.parent, interrupted / "runs")
     run = only_run(interrupted)
@@ -243,59 +184,6 @@ def test_other_workers_cannot_resume_it(uninterrupted: RunFolder, interrupted: P
     done = train(interrupted, *VERL, "backend.workers=1")
     assert done.returncode != 0
     assert "was written by 2 workers of verl, and the run has 1 now" in done.stderr + done.stdout
-
-
-def test_a_reward_that_raises_fails_the_run(interrupted: Path) -> None:
-    reward = interrupted / "reward.py"
-    reward.write_text("def reward(completions, **columns):\n    raise ValueError('no such column: gold')\n")
-    data = interrupted / "data.jsonl"
-    held_out = interrupted / "held_out.jsonl"
-    for path, first in ((data, 0), (held_out, 40)):
-        rows = [{"question": f"{i} + 1 =", "answer": f"#### {i + 1}"} for i in range(first, first + 40)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = lab(
-        "train",
-        "task=custom",
-        f"task.path={data}",
-        f"task.heldout_path={held_out}",
-        f"task.reward={reward}",
-        "task.solution_column=answer",
-        "model=s",
-        "tracking=none",
-        "warmup=gsm8k",
-        "warmup.steps=1",
-        "warmup.max_steps=1",
-        *VERL,
-        f"paths.output='{interrupted}'",
-        cwd=interrupted,
-    )
-    assert done.returncode != 0
-    assert "no such column: gold" in done.stdout + done.stderr
-
-
-def test_another_version_of_verl_is_refused(interrupted: Path, tmp_path: Path) -> None:
-    """Metadata of another version lie before those of the installed one."""
-    (tmp_path / "fake" / "verl-0.8.0.dist-info").mkdir(parents=True)
-    (tmp_path / "fake" / "verl-0.8.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: verl\nVersion: 0.8.0\n"
-    )
-    done = lab(
-        "train",
-        *overrides(*VERL),
-        f"paths.output='{interrupted}'",
-        cwd=interrupted,
-        PYTHONPATH=os.pathsep.join((str(ROOT), str(tmp_path / "fake"))),
-    )
-    assert done.returncode != 0
-    assert "verl 0.8.0 is installed; the lab needs 0.9.1" in done.stdout + done.stderr
-
-
-def test_gpus_that_are_not_there_are_said(interrupted: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has GPUs")
-    done = train(interrupted, "backend=verl", f"backend.python={PYTHON}")
-    assert done.returncode != 0
-    assert "backend.gpus_per_node=8: this machine has 0 GPUs" in done.stdout + done.stderr
 
 
 def test_verl_s_own_loader_takes_every_run_at_paper_scale(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Runs by verl that something goes wrong with: each ends with a sentence, a state that is true, and no process left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import ROOT, clean_environment, lab, start_lab, wait_for
+from verl_processes import (
+    PYTHON,
+    VERL,
+    left_over,
+    only_run,
+    overrides,
+    processes,
+    steps_done,
+    train,
+)
+
+from cppo_lab.training.verl.launch import LOG
+
+pytestmark = [
+    pytest.mark.verl,
+    pytest.mark.skipif(not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"),
+]
+
+
+def test_an_interrupt_ends_every_process_and_leaves_a_run_that_resumes(output: Path) -> None:
+    begun = start_lab("train", *overrides(*VERL), f"paths.output='{output}'", cwd=output)
+    wait_for(lambda: steps_done(lambda: only_run(output)) >= 2, begun)
+    begun.send_signal(signal.SIGINT)
+    begun.communicate(timeout=180)
+    run = only_run(output)
+    assert run.status == "INTERRUPTED"
+    assert left_over(run) == []
+
+
+def test_so_does_an_interrupt_while_the_workers_start(output: Path) -> None:
+    begun = start_lab("train", *overrides(*VERL), f"paths.output='{output}'", cwd=output)
+    wait_for(lambda: (output / "runs").is_dir() and bool(processes(only_run(output), "raylet")), begun)
+    begun.send_signal(signal.SIGINT)
+    begun.communicate(timeout=180)
+    run = only_run(output)
+    assert run.status == "INTERRUPTED"
+    assert left_over(run) == []
+
+
+def test_ray_s_head_killed_fails_the_run(output: Path) -> None:
+    begun = start_lab("train", *overrides(*VERL), f"paths.output='{output}'", cwd=output)
+    wait_for(lambda: steps_done(lambda: only_run(output)) >= 2, begun)
+    processes(only_run(output), "gcs_server")[0].kill()
+    said, _ = begun.communicate(timeout=240)
+    run = only_run(output)
+    assert begun.returncode != 0
+    assert f"{LOG} has what it said" in said
+    assert run.status == "FAILED"
+    assert left_over(run) == []
+
+
+def test_a_full_disk_is_said(small_disk: Path) -> None:
+    done = train(small_disk, *VERL, "trainer.checkpoint_every=1")
+    assert done.returncode != 0
+    assert "there is no room left on its disk" in done.stdout + done.stderr
+    run = only_run(small_disk)
+    assert run.present_status in ("FAILED", "INTERRUPTED")
+    assert left_over(run) == []
+
+
+def test_a_cluster_that_is_too_small_is_said(output: Path) -> None:
+    ray = [str(PYTHON.with_name("ray"))]
+    began = subprocess.run(
+        [
+            *ray,
+            "start",
+            "--head",
+            "--num-cpus=2",
+            "--port=0",
+            "--include-dashboard=false",
+            "--disable-usage-stats",
+        ],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    try:
+        address = re.search(r"--address='([^']+)'", began.stdout)
+        assert address is not None, began.stdout
+        done = train(output, *VERL, f"backend.address='{address[1]}'")
+    finally:
+        subprocess.run([*ray, "stop", "--force"], env=clean_environment(), capture_output=True, timeout=60)
+    assert done.returncode != 0
+    assert "the Ray cluster has 0 GPUs, and the run needs 2" in done.stdout + done.stderr
+
+
+def test_a_model_that_is_not_there_is_said_before_verl_starts(output: Path) -> None:
+    done = train(output, *VERL, "task=gsm8k", "model=pretrained", "model.path=./not-there", "warmup=none")
+    assert done.returncode != 0
+    assert "no such model folder" in done.stderr
+
+
+def test_a_reward_that_raises_fails_the_run(output: Path) -> None:
+    reward = output / "reward.py"
+    reward.write_text("def reward(completions, **columns):\n    raise ValueError('no such column: gold')\n")
+    data = output / "data.jsonl"
+    held_out = output / "held_out.jsonl"
+    for path, first in ((data, 0), (held_out, 40)):
+        rows = [{"question": f"{i} + 1 =", "answer": f"#### {i + 1}"} for i in range(first, first + 40)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = lab(
+        "train",
+        "task=custom",
+        f"task.path={data}",
+        f"task.heldout_path={held_out}",
+        f"task.reward={reward}",
+        "task.solution_column=answer",
+        "model=s",
+        "tracking=none",
+        "warmup=gsm8k",
+        "warmup.steps=1",
+        "warmup.max_steps=1",
+        *VERL,
+        f"paths.output='{output}'",
+        cwd=output,
+    )
+    assert done.returncode != 0
+    assert "no such column: gold" in done.stdout + done.stderr
+
+
+def test_another_version_of_verl_is_refused(output: Path, tmp_path: Path) -> None:
+    """Metadata of another version lie before those of the installed one."""
+    (tmp_path / "fake" / "verl-0.8.0.dist-info").mkdir(parents=True)
+    (tmp_path / "fake" / "verl-0.8.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: verl\nVersion: 0.8.0\n"
+    )
+    done = lab(
+        "train",
+        *overrides(*VERL),
+        f"paths.output='{output}'",
+        cwd=output,
+        PYTHONPATH=os.pathsep.join((str(ROOT), str(tmp_path / "fake"))),
+    )
+    assert done.returncode != 0
+    assert "verl 0.8.0 is installed; the lab needs 0.9.1" in done.stdout + done.stderr
+
+
+def test_gpus_that_are_not_there_are_said(output: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    done = train(output, "backend=verl", f"backend.python={PYTHON}")
+    assert done.returncode != 0
+    assert "backend.gpus_per_node=8: this machine has 0 GPUs" in done.stdout + done.stderr
