@@ -106,6 +106,8 @@ class SweepProgress:
             self._phases[job] = ((activity.step, activity.kind), now)
         if activity.kind == "updates":
             doing = f"update {activity.done + 1} of {activity.planned}"
+        elif activity.kind == "start":
+            doing = f"processes start, {activity.done} s of at most {activity.planned}"
         else:
             speed = token_speed(activity.done, activity.planned, now - since)
             doing = f"{activity.kind}, {speed}" if speed else activity.kind

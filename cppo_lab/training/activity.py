@@ -11,11 +11,12 @@ from typing import Literal
 class Activity:
     """What is being done after `step` training steps: `done` units, of at most `planned`.
 
-    Units are tokens in a `rollout` and an `evaluation`, and minibatches in `updates`.
+    Units are tokens in a `rollout` and an `evaluation`, minibatches in `updates`, and seconds in the `start` of a
+    backend's processes, of which as many as are `planned` may pass.
     """
 
     step: int
-    kind: Literal["rollout", "updates", "evaluation"]
+    kind: Literal["start", "rollout", "updates", "evaluation"]
     done: int
     planned: int
 

@@ -78,6 +78,7 @@ def test_a_run_tells_what_it_does_within_a_step(clock: Clock) -> None:
             (17, Event("a", "activity", Activity(0, "rollout", 300, 900))),
             (60, Event("a", "activity", Activity(0, "updates", 1, 4))),
             (61, Event("a", "step", (1, {}))),
+            (122, Event("a", "activity", Activity(1, "start", 40, 600))),
         ):
             clock(second)
             progress.show(event)
@@ -86,4 +87,5 @@ def test_a_run_tells_what_it_does_within_a_step(clock: Clock) -> None:
     assert lines[2:] == [
         "grpo seed 0: step 1/3, rollout, 300 tokens, 30 tokens/s, at most 20 s left",
         "grpo seed 0: step 1/3, update 2 of 4",
+        "grpo seed 0: step 2/3, processes start, 40 s of at most 600",
     ]

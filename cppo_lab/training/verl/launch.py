@@ -204,7 +204,10 @@ def _watch(
     on_activity: OnActivity | None,
 ) -> None:
     """Until the driver ends. Raises UserError where it gives no sign of life for too long."""
-    told, heard, allowed = len(folder.rows("metrics.jsonl")), time.monotonic(), backend.startup_s
+    started = heard = time.monotonic()
+    rows = folder.rows("metrics.jsonl")
+    told, allowed = len(rows), backend.startup_s
+    done = rows[-1]["step"] if rows else 0
     seen: Activity | None = None
     while process.poll() is None:
         time.sleep(_POLL_S)
@@ -222,6 +225,8 @@ def _watch(
             heard, allowed, seen = time.monotonic(), backend.silence_s, doing
             if on_activity is not None and doing is not None:
                 on_activity(doing)
+        if on_activity is not None and heard == started:
+            on_activity(Activity(done, "start", int(time.monotonic() - started), int(backend.startup_s)))
         if time.monotonic() - heard > allowed:
             key = "startup_s" if allowed == backend.startup_s else "silence_s"
             raise UserError(

@@ -79,7 +79,16 @@ end(status='FINISHED', reason=None)
     told: list[Activity] = []
     launch.train_by_verl(config, folder, "start", None, told.append)
     assert told[-1] == Activity(2, "updates", 3, 4)
-    assert [each.done for each in told] == sorted({each.done for each in told})
+    updates = [each.done for each in told if each.kind == "updates"]
+    assert updates == sorted({*updates})
+
+
+def test_the_start_of_verl_s_processes_is_told(tmp_path: Path) -> None:
+    config, folder = prepared(tmp_path, "time.sleep(2)\nend(status='FINISHED', reason=None)\n")
+    told: list[Activity] = []
+    launch.train_by_verl(config, folder, "start", None, told.append)
+    assert {(each.step, each.kind, each.planned) for each in told} == {(0, "start", 900)}
+    assert told[-1].done >= 1
 
 
 def test_the_job_has_what_verl_is_told(tmp_path: Path) -> None:
