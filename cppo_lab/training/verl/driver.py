@@ -113,7 +113,11 @@ def _start_ray(config: RunConfig) -> None:
     }
     runtime = {"env_vars": passed}
     if backend.address is not None:
-        ray.init(address=backend.address, runtime_env=runtime, log_to_driver=True)
+        try:
+            ray.init(address=backend.address, runtime_env=runtime, log_to_driver=True)
+        except ConnectionError as error:
+            traceback.print_exc()
+            raise UserError(f"backend.address={backend.address}: {_unreachable(error)}") from error
         _check_resources(backend)
         return
     if backend.device == "cuda":
@@ -131,6 +135,16 @@ def _start_ray(config: RunConfig) -> None:
         runtime_env=runtime,
         **devices,
     )
+
+
+def _unreachable(error: ConnectionError) -> str:
+    """Why a Ray cluster cannot be joined. Ray takes up a token by itself only for a cluster that it finds by itself."""
+    if "AuthToken" in str(error.__cause__):
+        return (
+            "the Ray cluster asks for a token; set RAY_AUTH_MODE=token, and give the token in ~/.ray/auth_token or "
+            "RAY_AUTH_TOKEN"
+        )
+    return f"no Ray cluster can be reached there ({sentence(error)})"
 
 
 def _check_resources(backend: VerlBackend) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.verl,
     pytest.mark.skipif(not PYTHON.is_file(), reason="verl has no environment here: make test-backend-verl"),
 ]
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
 def test_an_interrupt_ends_every_process_and_leaves_a_run_that_resumes(output: Path) -> None:
@@ -54,7 +57,9 @@ def test_so_does_an_interrupt_while_the_workers_start(output: Path) -> None:
 def test_ray_s_head_killed_fails_the_run(output: Path) -> None:
     begun = start_lab("train", *overrides(*VERL), f"paths.output='{output}'", cwd=output)
     wait_for(lambda: steps_done(lambda: only_run(output)) >= 2, begun)
-    processes(only_run(output), "gcs_server")[0].kill()
+    for part in ("gcs_server", "raylet"):
+        for each in processes(only_run(output), part):
+            each.kill()
     said, _ = begun.communicate(timeout=240)
     run = only_run(output)
     assert begun.returncode != 0
@@ -72,38 +77,41 @@ def test_a_full_disk_is_said(small_disk: Path) -> None:
     assert left_over(run) == []
 
 
-def test_a_cluster_that_is_too_small_is_said(output: Path) -> None:
-    ray = [str(PYTHON.with_name("ray"))]
+@pytest.fixture
+def small_cluster() -> Iterator[str]:
+    """The address of a Ray cluster without devices, which asks for a token."""
+    ray, environment = str(PYTHON.with_name("ray")), clean_environment(**TOKEN)
+    options = ["--num-cpus=2", "--port=0", "--include-dashboard=false", "--disable-usage-stats"]
     began = subprocess.run(
-        [
-            *ray,
-            "start",
-            "--head",
-            "--num-cpus=2",
-            "--port=0",
-            "--include-dashboard=false",
-            "--disable-usage-stats",
-        ],
-        env=clean_environment(),
+        [ray, "start", "--head", *options],
+        env=environment,
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    try:
-        address = re.search(r"--address='([^']+)'", began.stdout)
-        assert address is not None, began.stdout
-        done = train(output, *VERL, f"backend.address='{address[1]}'")
-    finally:
-        subprocess.run([*ray, "stop", "--force"], env=clean_environment(), capture_output=True, timeout=60)
-    assert done.returncode != 0
-    assert "the Ray cluster has 0 GPUs, and the run needs 2" in done.stdout + done.stderr
+    address = re.search(r"--address='([^']+)'", began.stdout)
+    assert address is not None, began.stdout
+    yield address[1]
+    subprocess.run([ray, "stop", "--force"], env=environment, capture_output=True, check=True, timeout=60)
+
+
+def test_a_cluster_that_is_too_small_or_asks_for_a_token_is_said(small_cluster: str, output: Path) -> None:
+    asked = (*overrides(*VERL), f"backend.address='{small_cluster}'", f"paths.output='{output}'")
+    unknown = lab("train", *asked, cwd=output, RAY_AUTH_MODE="disabled")
+    assert "the Ray cluster asks for a token; set RAY_AUTH_MODE=token" in unknown.stderr
+    small = lab("train", *asked, cwd=output, **TOKEN)
+    assert "the Ray cluster has 0 GPUs, and the run needs 2" in small.stderr
+    assert unknown.returncode != 0
+    assert small.returncode != 0
 
 
 def test_a_model_that_is_not_there_is_said_before_verl_starts(output: Path) -> None:
-    done = train(output, *VERL, "task=gsm8k", "model=pretrained", "model.path=./not-there", "warmup=none")
+    model = ("model=pretrained", "model.path=./not-there", "task=reasoning_gym")
+    done = lab("train", *model, *VERL, f"paths.output='{output}'", cwd=output)
     assert done.returncode != 0
     assert "no such model folder" in done.stderr
+    assert not (output / "runs").exists()
 
 
 def test_a_reward_that_raises_fails_the_run(output: Path) -> None:
