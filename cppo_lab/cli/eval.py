@@ -22,7 +22,8 @@ def eval_(
     task: Annotated[
         str | None,
         typer.Argument(
-            help="`gsm8k`, `math500`, `aime24`, `aime25`, `aime26`, `svamp`, `chain` (generated problems), or `custom` "
+            help="`gsm8k`, `math500`, `aime24`, `aime25`, `aime26`, `svamp`, `chain` or `reasoning_gym` "
+            "(generated problems), or `custom` "
             "with `--data`.",
             show_default=False,
         ),
@@ -106,6 +107,19 @@ def eval_(
             min=1,
             max=64,
             help="Difficulty of the `chain` task (default: the run's, else 4).",
+            show_default=False,
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="The family of the `reasoning_gym` task (default: the run's problems).", show_default=False
+        ),
+    ] = None,
+    difficulty: Annotated[
+        str | None,
+        typer.Option(
+            help="The family's own parameters, such as '{max_terms: 3}' (default: its own).",
             show_default=False,
         ),
     ] = None,
@@ -231,6 +245,8 @@ def eval_(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         steps=steps,
+        family=family,
+        difficulty=difficulty,
         seed=seed,
         engine=engine,
         base_url=base_url,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from cppo_lab.errors import UserError, one_of
+from cppo_lab.eval.gym import GYM, gym_questions, gym_task
 from cppo_lab.eval.lm_eval import LmEvalGsm8k, lm_eval_protocol
 from cppo_lab.models.config import Implementation
 from cppo_lab.models.folders import check_model_folder, is_local
@@ -18,11 +19,12 @@ from cppo_lab.tasks.benchmarks import BENCHMARKS, CUSTOM, Benchmark, Question, b
 from cppo_lab.tasks.chain import ChainTask
 from cppo_lab.tasks.grading.answers import Comparison
 from cppo_lab.tasks.own_reward import OwnReward
+from cppo_lab.tasks.reasoning_gym import FAMILIES, ReasoningGymConfig
 from cppo_lab.tracking.find_run import find_run
 from cppo_lab.tracking.run_folder import RunFolder
 
 CHAIN = "chain"
-TASKS = (CHAIN, *BENCHMARKS)
+TASKS = (CHAIN, GYM, *BENCHMARKS)
 SERVER = "openai"
 """The engine that is a server with the OpenAI completions API; the others are the registered rollout engines."""
 CHECKPOINTS = ("last", "best")
@@ -46,7 +48,7 @@ class TrainedWith:
 class EvaluationRequest:
     """The options of `cppo-lab eval`; None where one was not given.
 
-    `trained` is no option: `resolved` fills it in for the checkpoint of a run.
+    `trained` and `gym` are no options: `resolved` fills them in for the checkpoint of a run, and for reasoning-gym.
     """
 
     task: str
@@ -66,6 +68,8 @@ class EvaluationRequest:
     max_new_tokens: int | None = None
     batch_size: int = 64
     steps: int | None = None
+    family: str | None = None
+    difficulty: str | None = None
     seed: int = 0
     engine: str = "native"
     base_url: str | None = None
@@ -79,6 +83,7 @@ class EvaluationRequest:
     reward_function: str = "reward"
     reward_correct: float = 1.0
     trained: TrainedWith | None = None
+    gym: Mapping[str, Any] | None = None
     dtype: str = "float32"
     device: str = "auto"
 
@@ -206,10 +211,12 @@ class EvaluationRequest:
         draws = harness is not None and harness.needs_pool
         only = "only applies to the protocol lm-eval:gsm8k."
         yield self.fewshot_data is not None and not draws, f"--fewshot-data {self.fewshot_data}: {only}"
-        is_chain = self.task == CHAIN
-        own = "the chain task makes its own problems."
-        yield is_chain and self.data is not None, f"--data {self.data}: {own}"
-        yield is_chain and columns, f"--question-column, --answer-column: {own}"
+        is_chain, is_gym = self.task == CHAIN, self.task == GYM
+        own = f"the task {self.task} makes its own problems."
+        yield (is_chain or is_gym) and self.data is not None, f"--data {self.data}: {own}"
+        yield (is_chain or is_gym) and columns, f"--question-column, --answer-column: {own}"
+        for key, given in (("--family", self.family), ("--difficulty", self.difficulty)):
+            yield given is not None and not is_gym, f"{key} {given}: only applies to the task {GYM}."
         yield is_chain and self.chat, "--chat: the chain task has no chat prompts."
         yield self.steps and not is_chain, f"--steps {self.steps}: only applies to the chain task."
         yield self.task == CUSTOM and not self.data, "task=custom: needs problems; give --data FILE."
@@ -218,6 +225,8 @@ class EvaluationRequest:
 
     def questions(self) -> list[Question]:
         """All problems, in order, before `limit`."""
+        if self.gym is not None:
+            return gym_questions(ReasoningGymConfig.model_validate(self.gym))
         if self.task != CHAIN:
             return load_questions(replace(self.benchmark, comparison=self.comparison), self.data)
         task = ChainTask(steps=self.steps or _CHAIN_STEPS, heldout=_CHAIN_PROBLEMS)
@@ -231,7 +240,9 @@ class EvaluationRequest:
         """How answers are compared: as `grader` says, else as the benchmark does."""
         if self.task == CHAIN:
             return "number"
-        return self.benchmark.comparison if self.grader is None else cast(Comparison, self.grader)
+        if self.grader is not None:
+            return cast(Comparison, self.grader)
+        return self.benchmark.comparison if self.gym is None else FAMILIES[self.gym["family"]]
 
     @property
     def own_reward(self) -> OwnReward | None:
@@ -284,6 +295,9 @@ class EvaluationRequest:
 
         if self.task == CHAIN:
             return {"generator": "chain", "steps": self.steps or _CHAIN_STEPS}
+        if self.gym is not None:
+            keys = ("family", "difficulty", "version", "heldout", "problems_seed")
+            return {"generator": GYM, **{key: self.gym[key] for key in keys}}
         found: dict[str, Any]
         if self.data:
             found = {"path": self.data, "sha256": file_sha256(Path(self.data))}
@@ -304,7 +318,7 @@ def checkpoint_of(folder: RunFolder, which: str) -> Path:
 
 
 def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
-    """The request with the checkpoint of `run` as its model, asked as the run was, on the chain task's difficulty.
+    """The request with the checkpoint of `run` as its model, asked as the run was, on its generated problems.
 
     A model folder that is a run's checkpoint is asked as that run was, too.
     """
@@ -313,15 +327,13 @@ def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
     if request.run is not None:
         folder = find_run(root, request.run)
         request = replace(request, model=str(checkpoint_of(folder, request.checkpoint)))
-    elif request.engine != SERVER and request.model is not None and is_local(request.model):
-        check_model_folder(request.model)
-        path = Path(request.model).resolve()
-        folder = RunFolder(path.parent.parent)
-        if path.parent.name != "checkpoints" or not (folder.path / "config.yaml").is_file():
-            return request
     else:
-        return request
+        found = _run_of_model(request)
+        if found is None:
+            return _with_gym(request, {})
+        folder = found
     config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    request = _with_gym(request, config["task"])
     steps = request.steps
     if request.task == CHAIN and steps is None:
         steps = config["task"].get("steps")
@@ -331,6 +343,24 @@ def resolved(request: EvaluationRequest, root: Path) -> EvaluationRequest:
         keys = ("reward", "reward_function", "reward_correct")
         request = replace(request, **{key: config["task"][key] for key in keys})
     return replace(request, steps=steps, trained=_trained_with(folder.info, config))
+
+
+def _run_of_model(request: EvaluationRequest) -> RunFolder | None:
+    """The run that the model folder is a checkpoint of, if it is one."""
+    if request.engine == SERVER or request.model is None or not is_local(request.model):
+        return None
+    check_model_folder(request.model)
+    path = Path(request.model).resolve()
+    folder = RunFolder(path.parent.parent)
+    is_checkpoint = path.parent.name == "checkpoints" and (folder.path / "config.yaml").is_file()
+    return folder if is_checkpoint else None
+
+
+def _with_gym(request: EvaluationRequest, trained_on: Mapping[str, Any]) -> EvaluationRequest:
+    if request.task != GYM:
+        return request
+    task = gym_task(request.family, request.difficulty, trained_on)
+    return replace(request, gym=task.model_dump(mode="json"))
 
 
 def _trained_with(info: Mapping[str, Any], config: Mapping[str, Any]) -> TrainedWith:

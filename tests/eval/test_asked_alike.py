@@ -132,3 +132,68 @@ def test_a_run_s_way_of_asking_gives_way_to_options(tmp_path: Path) -> None:
     ):
         EvaluationRequest("gsm8k", model, prompt="{question}", answer_format="boxed").asking(False)
     assert EvaluationRequest("chain", model).asking(has_chat_template=True) is None
+
+
+@pytest.mark.testbed
+def test_eval_makes_the_problems_of_reasoning_gym_that_a_run_held_out(tmp_path: Path) -> None:
+    """By the run, and by name for any other model."""
+    family, difficulty = "chain_sum", "{min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}"
+    folder = run(
+        compose_run(
+            [
+                *("task=reasoning_gym", f"task.family={family}", f"task.difficulty={difficulty}"),
+                *(
+                    "task.training=40",
+                    "task.heldout=24",
+                    "task.max_response_tokens=24",
+                    "task.answer_format=hashes",
+                ),
+                *(
+                    "model=pretrained",
+                    f"model.path='{model_folder(tmp_path / 'model', None)}'",
+                    "model.dtype=float32",
+                ),
+                *("warmup=cold_start", "warmup.steps=40", "warmup.max_steps=40", "warmup.lr=3e-3"),
+                *(
+                    "trainer.steps=1",
+                    "trainer.prompts_per_step=4",
+                    "trainer.group_size=4",
+                    "trainer.epochs=1",
+                ),
+                *("tracking=none", f"paths.output='{tmp_path / 'out'}'", "trainer.device=cpu"),
+            ]
+        )
+    )
+    final = folder.rows("metrics.jsonl")[-1]
+    sampled: dict[str, Any] = {"task": "reasoning_gym", "temperature": 1.0, "top_p": 1.0}
+    of_run = evaluate_request(EvaluationRequest(run=folder.path.name, **sampled), tmp_path / "out")
+    assert of_run.results["accuracy"] == final["eval/heldout/accuracy"]
+    assert of_run.results["length_mean"] == final["eval/heldout/length_mean"]
+    named = EvaluationRequest(model=str(tmp_path / "model"), family=family, difficulty=difficulty, **sampled)
+    data = evaluate_request(named, tmp_path / "out").results["data"]
+    assert (data["family"], data["heldout"], data["difficulty"]["max_terms"]) == (family, 128, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, r"task=reasoning_gym: give a --family of problems, or a --run"),
+        ({"family": "sudoku"}, r"--family=sudoku.*chain_sum"),
+        ({"family": "countdown"}, r"task\.family=countdown: .*running the answer as code"),
+        ({"difficulty": "{max_terms: 3}"}, r"--difficulty {max_terms: 3}: is of a family"),
+        (
+            {"data": __file__, "family": "chain_sum"},
+            r"--data .*: the task reasoning_gym makes its own problems",
+        ),
+        (
+            {"task": "gsm8k", "family": "chain_sum"},
+            r"--family chain_sum: only applies to the task reasoning_gym",
+        ),
+    ],
+)
+def test_problems_that_are_not_those_of_a_family_are_refused(
+    options: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    asked = {"task": "reasoning_gym", "model": str(model_folder(tmp_path / "model", None))} | options
+    with pytest.raises(UserError, match=sentence):
+        evaluate_request(EvaluationRequest(**asked), tmp_path / "out")

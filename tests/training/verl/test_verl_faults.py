@@ -122,7 +122,15 @@ def test_ports_that_others_took_are_no_fault(output: Path) -> None:
 
 
 def test_a_model_that_is_not_there_is_said_before_verl_starts(output: Path) -> None:
-    model = ("model=pretrained", "model.path=./not-there", "task=reasoning_gym")
+    data = output / "data.jsonl"
+    data.write_text("".join(f'{{"question": "{i} + 1 =", "answer": "{i + 1}"}}\n' for i in range(40)))
+    model = (
+        "model=pretrained",
+        "model.path=./not-there",
+        "task=gsm8k",
+        f"task.path={data}",
+        "task.heldout=8",
+    )
     done = lab("train", *model, *VERL, f"paths.output='{output}'", cwd=output)
     assert done.returncode != 0
     assert "no such model folder" in done.stderr
