@@ -131,8 +131,9 @@ def cell_text(value: Any, where: str, column: str) -> str:
     raise UserError(f"{where}: '{column}' must be text or a number; it is {shown}.")
 
 
-def _answer(text: str, comparison: Comparison, where: str, column: str) -> str:
+def _answer(text: str, benchmark: Benchmark, where: str) -> str:
     """The reference answer in canonical form: behind `####` where there is one, numbers without padding."""
+    comparison, column = benchmark.comparison, benchmark.answer
     if comparison == "text":
         if not plain_text(text):
             raise UserError(f"{where}: '{column}' is empty.")
@@ -142,8 +143,9 @@ def _answer(text: str, comparison: Comparison, where: str, column: str) -> str:
     if number is not None:
         return normalised(number)
     if comparison == "number":
+        other = " For other answers, take the grader symbolic or text." if benchmark.name == CUSTOM else ""
         raise UserError(
-            f"{where}: '{column}' must be a number, or end in '#### NUMBER'; it is {text[:40]!r}."
+            f"{where}: '{column}' must be a number, or end in '#### NUMBER'; it is {text[:40]!r}.{other}"
         )
     if not text:
         raise UserError(f"{where}: '{column}' is empty.")
@@ -164,7 +166,7 @@ def _question(row: Any, benchmark: Benchmark, where: str, remedy: str) -> Questi
     # A single column is kept to the letter: protocols hash it.
     text = parts[0] if len(parts) == 1 else " ".join(part.strip() for part in parts)
     answer = cell_text(row[benchmark.answer], where, benchmark.answer)
-    return Question(text, _answer(answer, benchmark.comparison, where, benchmark.answer), row)
+    return Question(text, _answer(answer, benchmark, where), row)
 
 
 def load_questions(

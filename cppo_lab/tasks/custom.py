@@ -114,7 +114,8 @@ class CustomConfig(QuestionSetConfig):
             name=CUSTOM,
             question=column_names(self.question_column),
             answer=self.answer_column,
-            comparison=self.grader,
+            # A reward function of one's own reads references that the grader could not compare.
+            comparison="symbolic" if self.own_reward and self.grader == "number" else self.grader,
             hub_id=self.dataset,
             hub_config=self.subset,
             split=split,

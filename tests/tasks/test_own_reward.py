@@ -97,6 +97,25 @@ def test_a_function_that_cannot_be_used_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_it_may_read_references_that_no_grader_compares(tmp_path: Path) -> None:
+    data, reward = tmp_path / "train.csv", tmp_path / "r.py"
+    data.write_text("problem,gold\nhalf of 1?,\\frac{1}{2}\nhalf of 3?,\\frac{3}{2}\n", encoding="utf-8")
+    reward.write_text(
+        "def reward(completions, gold, **_):\n    return [float(r in g) for r, g in zip(completions, gold)]\n"
+    )
+    columns = ("task.question_column=problem", "task.answer_column=gold", "task.heldout=1")
+    usual = ["task=custom", f"task.path='{data}'", *columns, "model=pretrained", "model.path=some/model"]
+    with pytest.raises(
+        UserError, match=r"row 1: 'gold' must be a number.* take the grader symbolic or text\."
+    ):
+        compose_run(usual).task.check_files()
+    config = compose_run([*usual, f"task.reward='{reward}'"])
+    config.task.check_files()
+    task = config.task.asked_of(AskedModel(is_pretrained=True)).build()
+    problems = task.training_problems(0, 1, 0) * 2
+    assert [each.reward for each in task.grade(["frac", "no"], problems)] == [1.0, 0.0]
+
+
 def test_a_task_takes_it_from_a_file_whose_bytes_are_in_the_identity(tmp_path: Path) -> None:
     data = tmp_path / "train.jsonl"
     rows = [{"problem": f"{i}?", "gold": str(i), "level": i % 2} for i in range(8)]
