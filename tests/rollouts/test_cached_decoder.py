@@ -20,8 +20,14 @@ from cppo_lab.rollouts.cached_decoder import TransformersDecoder
 
 VOCABULARY, ROWS, LENGTH, STEPS = 40, 9, 12, 150
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512,
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
 }
 CONFIGURATIONS = {
     "llama": LlamaConfig(**SIZES),
