@@ -114,7 +114,9 @@ class SweepProgress:
         if job in self._bars:
             self._progress.update(self._bars[job], note=doing)
         if self._pace_of(job).is_due():
-            self._say(f"{self._label(job)}: step {activity.step + 1}/{self._steps[job]}, {doing}")
+            # The last evaluation comes after the last step.
+            step, steps = activity.step + 1, self._steps[job]
+            self._say(f"{self._label(job)}: step {min(step, steps)}/{steps}, {doing}")
 
     def _pace_of(self, job: str) -> Pace:
         return self._paces.setdefault(job, Pace())

@@ -79,6 +79,7 @@ def test_a_run_tells_what_it_does_within_a_step(clock: Clock) -> None:
             (60, Event("a", "activity", Activity(0, "updates", 1, 4))),
             (61, Event("a", "step", (1, {}))),
             (122, Event("a", "activity", Activity(1, "start", 40, 600))),
+            (260, Event("a", "activity", Activity(3, "evaluation", 0, 900))),
         ):
             clock(second)
             progress.show(event)
@@ -88,4 +89,5 @@ def test_a_run_tells_what_it_does_within_a_step(clock: Clock) -> None:
         "grpo seed 0: step 1/3, rollout, 300 tokens, 30 tokens/s, at most 20 s left",
         "grpo seed 0: step 1/3, update 2 of 4",
         "grpo seed 0: step 2/3, processes start, 40 s of at most 600",
+        "grpo seed 0: step 3/3, evaluation",
     ]
