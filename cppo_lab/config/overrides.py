@@ -11,6 +11,7 @@ from cppo_lab.errors import UserError
 from cppo_lab.plugins import load_plugins
 
 _KEY = re.compile(r"[+~]*[\w./@-]+")
+_OF_ONE_METHOD = re.compile(r"(?P<method>\w+):[\w.]+=.+")
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
@@ -24,6 +25,12 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         key, equals, value = error.override.partition("=")
         if equals and _KEY.fullmatch(key) and "/" in value:
             raise UserError(f"{error.override}: {how_to_quote(key, value)}") from error
+        own = _OF_ONE_METHOD.search(value) if key == "algo" else None
+        if own is not None:
+            raise UserError(
+                f"{error.override}: a setting of one method is an argument of its own: {own['method']} in the list, "
+                f"and {own[0]} behind it."
+            ) from error
         reason = " ".join(str(error).split()).partition(" See https")[0]
         raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
 

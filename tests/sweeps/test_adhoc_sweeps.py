@@ -82,6 +82,7 @@ def test_a_name_stands_for_one_sweep(tmp_path: Path) -> None:
         (["seed=0,1", "cppo:trainer.lr=1e-3"], None, r"none: give algo=…"),
         (["algo=grpo,cppo", "cppo:algo=pg"], None, r"must be a setting of cppo"),
         (["algo=grpo,cppo", "cppo:trainer.lr=[1"], None, r"not an override in Hydra's grammar"),
+        (["algo=grpo,cppo:trainer.lr=1e-3"], None, r"of its own: cppo in the list, and cppo:trainer\.lr=1e-3 behind"),
         (["quickstart", "cppo:trainer.lr=1e-3"], None, r"only an ad-hoc sweep takes settings of one method"),
         (["quickstart"], Naming("mine"), r"--name mine: only applies to an ad-hoc sweep; quickstart has its own"),
         (["algo=grpo,cppo"], Naming("quickstart"), r"--name quickstart: is the name of a sweep file"),
