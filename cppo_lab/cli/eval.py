@@ -23,8 +23,7 @@ def eval_(
         str | None,
         typer.Argument(
             help="`gsm8k`, `math500`, `aime24`, `aime25`, `aime26`, `svamp`, `chain` or `reasoning_gym` "
-            "(generated problems), or `custom` "
-            "with `--data`.",
+            "(generated problems), or `custom` with `--data`.",
             show_default=False,
         ),
     ] = None,
