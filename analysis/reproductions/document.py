@@ -29,12 +29,13 @@ HEADER = f"""# Reproductions
 
 Every table and figure of CPPO's paper ([arXiv:2606.10968](https://arxiv.org/abs/2606.10968)) that measures something is
 a sweep of this lab. This page sets the paper's claims beside the lab's results at laptop scale: models of 0.1 to 3
-million parameters on the embedded word problems, in place of Qwen3 on mathematics. `make reproductions` generates it
-from `results/*.csv`; no measured number is typed by hand.
+million parameters on the embedded word problems, and in the last section a pretrained one of 135 million on sums, in
+place of Qwen3 on mathematics. `make reproductions` generates it from `results/*.csv`; no measured number is typed by
+hand.
 
 **How to read the verdicts.** A difference is in final accuracy (mean of the last three evaluations, or the last one in
-runs with fewer than four; 1,024 held-out problems each), paired by seed and starting policy, with a 95% Student t
-interval. Every claim is tested in both directions.
+runs with fewer than four; 1,024 held-out problems each, unless a section says otherwise), paired by seed and starting
+policy, with a 95% Student t interval. Every claim is tested in both directions.
 
 - An *above* claim holds when the difference is significantly above zero. It does not hold when the *opposite* does
   (significantly below zero), or when the difference is significantly *less than {MARGIN_POINTS} points*: an advantage
