@@ -7,13 +7,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from cppo_lab.models.chunked_head import ChunkedHead, HeadOptions
 from cppo_lab.models.decoder.trunk import response_states
 from cppo_lab.models.implementation import is_by_lab
 
-# Positions whose logits may exist at once: 4 M entries are 16 MiB in float32.
-_LOGIT_ENTRIES = 1 << 22
+# Logits that are kept for the backward pass rather than computed again: 4 M entries are 16 MiB in float32.
+_KEPT_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -33,64 +33,54 @@ class TokenStatistics:
 
 
 def _statistics(
-    hidden: Tensor,
-    head: nn.Module,
-    tokens: Tensor,
-    chosen: Tensor | None,
-    temperature: float,
-    entropy_gradient: bool,
-    collision: bool,
-) -> tuple[Tensor, ...]:
-    log_distribution = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
+    hidden: Tensor, head: nn.Module, tokens: Tensor, chosen: Tensor | None, options: HeadOptions
+) -> TokenStatistics:
+    log_distribution = torch.log_softmax(head(hidden).float() / options.temperature, dim=-1)
     logp = log_distribution.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    source = log_distribution if entropy_gradient else log_distribution.detach()
-    entropy = -(source.exp() * source).sum(-1)
-    found = [logp, entropy]
-    if chosen is not None:
-        found.append(log_distribution.detach().gather(-1, chosen))
-    if collision:
-        found.append((2 * log_distribution.detach()).exp().sum(-1))
-    return tuple(found)
+    fixed = log_distribution.detach()
+    source = log_distribution if options.entropy_gradient else fixed
+    return TokenStatistics(
+        logp,
+        entropy=-(source.exp() * source).sum(-1),
+        chosen_logp=None if chosen is None else fixed.gather(-1, chosen),
+        collision=(2 * fixed).exp().sum(-1) if options.collision else None,
+    )
 
 
 def head_statistics(
     hidden: Tensor,
     head: nn.Module,
     tokens: Tensor,
+    mask: Tensor,
     chosen: Tensor | None,
-    temperature: float,
-    entropy_gradient: bool = False,
-    collision: bool = False,
+    options: HeadOptions,
 ) -> TokenStatistics:
-    """Statistics of `tokens` [N] under the output head's distribution at `hidden` [N, d], in chunks.
+    """Statistics of `tokens` [N] under the output head's distribution at `hidden` [N, d]; `chosen` is [N, K].
 
-    With more than one chunk, the backward pass recomputes the logits instead of keeping them.
+    Where the logits are many, positions outside `mask` [N] never reach the head, and those inside go by `ChunkedHead`.
     """
-    vocabulary = cast(Tensor, head.weight).shape[0]
-    size = max(1, _LOGIT_ENTRIES // vocabulary)
-    parts = []
-    for start in range(0, max(1, len(tokens)), size):
-        cut = slice(start, start + size)
-        args = (
-            hidden[cut],
-            head,
-            tokens[cut],
-            None if chosen is None else chosen[cut],
-            temperature,
-            entropy_gradient,
-            collision,
-        )
-        if len(tokens) > size and torch.is_grad_enabled():
-            parts.append(checkpoint(_statistics, *args, use_reentrant=False))
-        else:
-            parts.append(_statistics(*args))
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return TokenStatistics(
-        columns[0],
-        columns[1],
-        chosen_logp=None if chosen is None else columns[2],
-        collision=columns[-1] if collision else None,
+    weight = cast(Tensor, head.weight)
+    if len(tokens) * len(weight) <= _KEPT_ENTRIES:
+        return _statistics(hidden, head, tokens, chosen, options)
+    inside = mask.nonzero().squeeze(-1)
+    found = ChunkedHead.apply(
+        hidden[inside],
+        weight,
+        getattr(head, "bias", None),
+        tokens[inside],
+        None if chosen is None else chosen[inside],
+        options,
     )
+
+    def placed(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        return values.new_zeros(len(tokens), *values.shape[1:]).index_copy(0, inside, values)
+
+    logp, entropy, chosen_logp, collision = map(placed, found)
+    assert logp is not None
+    assert entropy is not None
+    return TokenStatistics(logp, entropy, chosen_logp, collision=collision)
 
 
 def response_hidden(policy: nn.Module, tokens: Tensor, attention_mask: Tensor, prompt_width: int) -> Tensor:
@@ -115,6 +105,7 @@ def hidden_statistics(
     policy: nn.Module,
     hidden: Tensor,
     responses: Tensor,
+    response_mask: Tensor,
     *,
     temperature: float = 1.0,
     chosen: Tensor | None = None,
@@ -122,7 +113,7 @@ def hidden_statistics(
     entropy_gradient: bool = False,
     collision: bool = False,
 ) -> TokenStatistics:
-    """Statistics of `responses` [B, T] from the hidden states [B, T, d] of `response_hidden`.
+    """Statistics of `responses` [B, T], real where `response_mask` [B, T], from `response_hidden`'s states [B, T, d].
 
     Logits are divided by `temperature`, as in sampling. `chosen` [B, T, K] requests the log-probabilities of further
     tokens, `full` the whole distributions [B, T, V], `collision` the sums of their squared probabilities. Values at
@@ -134,10 +125,9 @@ def hidden_statistics(
         hidden.flatten(0, 1),
         head,
         responses.reshape(-1),
+        response_mask.reshape(-1),
         None if chosen is None else chosen.flatten(0, 1),
-        temperature,
-        entropy_gradient,
-        collision,
+        HeadOptions(temperature, entropy_gradient, collision),
     )
     distribution = None
     if full:
@@ -169,6 +159,7 @@ def token_statistics(
         policy,
         response_hidden(policy, tokens, attention_mask, prompt_width),
         tokens[:, prompt_width:],
+        attention_mask[:, prompt_width:].bool(),
         temperature=temperature,
         chosen=chosen,
         full=full,

@@ -263,6 +263,7 @@ class Learner:
             self.policy.network,
             hidden,
             rollout.responses,
+            rollout.response_mask,
             temperature=self.settings.temperature,
             chosen=rollout.topk_ids if needs.needs_topk else None,
             full=needs.needs_full_distribution,

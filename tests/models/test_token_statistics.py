@@ -11,7 +11,7 @@ from text_models import random_policy
 from torch import Tensor
 
 from cppo_lab.config.compose import compose_run
-from cppo_lab.models import logprobs
+from cppo_lab.models import chunked_head, logprobs
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.logprobs import TokenStatistics, token_statistics
 from cppo_lab.models.scratch import scratch_policy
@@ -102,6 +102,12 @@ def test_content_of_padding_does_not_matter(network: torch.nn.Module) -> None:
     assert left.logp.isfinite().all()
 
 
+def three_positions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "_KEPT_ENTRIES", 0)
+    monkeypatch.setattr(chunked_head, "MIN_ROWS", 3)
+    monkeypatch.setattr(chunked_head, "_CHUNK_ENTRIES", 1)
+
+
 def with_gradients(network: torch.nn.Module, batch: Ragged) -> tuple[TokenStatistics, list[Tensor]]:
     network.zero_grad()
     found = token_statistics(network, batch.tokens, batch.mask, WIDTH, temperature=0.8, entropy_gradient=True)
@@ -115,12 +121,13 @@ def test_chunks_change_neither_values_nor_gradients(
 ) -> None:
     batch = ragged()
     whole, whole_gradients = with_gradients(network, batch)
-    # Three positions at a time: 28 positions make ten chunks, the last one short.
-    monkeypatch.setattr(logprobs, "_LOGIT_ENTRIES", 3 * len(TOKENIZER))
+    # Fifteen real positions of 28 make five chunks.
+    three_positions_at_a_time(monkeypatch)
     cut, cut_gradients = with_gradients(network, batch)
     # Relative as well: one unit in the last place of a log-probability of -8 is already 1e-6.
-    torch.testing.assert_close(cut.logp, whole.logp, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(cut.entropy, whole.entropy, rtol=1e-6, atol=1e-6)
+    inside = batch.response_mask
+    torch.testing.assert_close(cut.logp[inside], whole.logp[inside], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(cut.entropy[inside], whole.entropy[inside], rtol=1e-6, atol=1e-6)
     assert len(cut_gradients) == len(whole_gradients) > 10
     for left, right in zip(cut_gradients, whole_gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
@@ -156,14 +163,15 @@ def test_collision_is_the_sum_of_squared_probabilities(
 ) -> None:
     batch = ragged()
     chosen = torch.zeros(4, LENGTH, 2, dtype=torch.long) if with_chosen else None
-    monkeypatch.setattr(logprobs, "_LOGIT_ENTRIES", 3 * len(TOKENIZER))
+    three_positions_at_a_time(monkeypatch)
     found = token_statistics(
         network, batch.tokens, batch.mask, WIDTH, temperature=0.7, chosen=chosen, full=True, collision=True
     )
     assert found.collision is not None
     assert found.log_distribution is not None
     assert (found.chosen_logp is not None) == with_chosen
-    torch.testing.assert_close(found.collision, found.log_distribution.exp().square().sum(-1))
+    expected = found.log_distribution.exp().square().sum(-1)
+    torch.testing.assert_close(found.collision[batch.response_mask], expected[batch.response_mask])
     assert not found.collision.requires_grad
     assert token_statistics(network, batch.tokens, batch.mask, WIDTH).collision is None
 
