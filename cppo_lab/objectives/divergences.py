@@ -6,8 +6,8 @@ By data processing binary <= top-K (union) <= exact, for TV and for KL. All are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ MAX_PROBABILITY = 1 - 1e-7
 """Probabilities are kept below 1 by the resolution of float32 before log(1 - p)."""
 MIN_REST = 1e-12
 """Least mass of the atom that gathers the tokens outside the top K."""
+# Of the K or V log-probabilities that a rule reads at once: it makes half a dozen tensors of that size.
+_PART_ENTRIES = 1 << 22
 
 DPPO = "arXiv:2602.04879"
 TRM = "arXiv:2512.23075"
@@ -64,6 +66,16 @@ class DivergenceInputs:
         """log p and log q over the vocabulary [B, T, V]."""
         assert self.full is not None, "a rule that needs full is given it"
         return self._directed(self.full)
+
+    def rows(self, rows: slice) -> DivergenceInputs:
+        """The same of some responses."""
+
+        def of(pair: Any) -> Any:
+            return pair and replace(pair, **{name: values[rows] for name, values in vars(pair).items()})
+
+        return replace(
+            self, p_logp=self.p_logp[rows], q_logp=self.q_logp[rows], topk=of(self.topk), full=of(self.full)
+        )
 
     def _directed(self, pair: TopK | FullDistributions) -> tuple[Tensor, Tensor]:
         wide = []
@@ -219,7 +231,16 @@ def divergence(
     rule = spec.rule(selector)
     forward = DivergenceInputs(anchor_logp, logp, False, topk, full)
     reverse = DivergenceInputs(logp, anchor_logp, True, topk, full)
-    values: Tensor = rule(reverse if spec.direction == "reverse" else forward)
+    values = _in_parts(rule, reverse if spec.direction == "reverse" else forward)
     if spec.direction == "both":
-        values = torch.maximum(values, rule(reverse))
+        values = torch.maximum(values, _in_parts(rule, reverse))
     return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)
+
+
+def _in_parts(rule: Callable[[DivergenceInputs], Tensor], at: DivergenceInputs) -> Tensor:
+    """The rule's values [B, T], some responses at a time where the log-probabilities of K or V tokens are many."""
+    entries = max((pair.rollout_logp.numel() for pair in (at.topk, at.full) if pair is not None), default=0)
+    if entries <= _PART_ENTRIES:
+        return rule(at)
+    rows = max(1, len(at.p_logp) * _PART_ENTRIES // entries)
+    return torch.cat([rule(at.rows(slice(start, start + rows))) for start in range(0, len(at.p_logp), rows)])

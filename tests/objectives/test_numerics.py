@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cppo_lab.objectives import TokenBatch, aggregate, denominator, method, token_objective
+from cppo_lab.objectives import TokenBatch, aggregate, denominator, divergences, method, token_objective
 from cppo_lab.objectives.batch import FullDistributions, TopK
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.prefixes import row_quantile
@@ -201,6 +201,26 @@ def test_fewer_tokens_than_k_make_topk_exact() -> None:
         reduced = divergence(DivergenceSpec(kind=f"topk_{family}"), logp, rollout, inside, topk, full)
         exact = divergence(DivergenceSpec(kind=f"exact_{family}"), logp, rollout, inside, topk, full)
         torch.testing.assert_close(reduced, exact, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["forward", "both"])
+@pytest.mark.parametrize("kind", ["topk_tv", "topk_kl", "exact_kl", "binary_kl"])
+def test_responses_taken_in_parts_give_the_same_divergences(
+    kind: str, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mu, pi = (torch.randn(7, 5, 30, generator=generator).log_softmax(-1) for _ in range(2))
+    ids = mu.topk(20, -1).indices
+    tokens = torch.randint(30, (7, 5, 1), generator=generator)
+    topk = TopK(mu.gather(-1, ids), pi.gather(-1, ids), (ids == tokens).any(-1))
+    logp, rollout_logp = (each.gather(-1, tokens).squeeze(-1) for each in (pi, mu))
+    inputs = (logp, rollout_logp, torch.ones(7, 5, dtype=torch.bool), topk, FullDistributions(mu, pi))
+    spec = DivergenceSpec(kind=kind, direction=direction)
+    whole = divergence(spec, *inputs)
+    # Two responses at a time, the last one alone.
+    monkeypatch.setattr(divergences, "_PART_ENTRIES", 2 * 5 * 30)
+    assert whole is not None
+    assert torch.equal(divergence(spec, *inputs), whole)  # type: ignore[arg-type]
 
 
 def test_certain_tokens_have_finite_binary_kl() -> None:
