@@ -71,13 +71,13 @@ def show_plan(
     """Print the runs of a sweep, and how long they take with `jobs` in parallel."""
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.sweeps.cost import cost, step_times
-    from cppo_lab.training.starting_policy import cache_folder, is_ready
+    from cppo_lab.training.starting_policy import missing_policy
 
     sweep, _ = checked_sweep(name, overrides, config_dir, naming)
     times = step_times(sweep.output)
     rows = [(run, run.folder.present_status or "PENDING", cost(run.config, times)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
-    policies = {cache_folder(config).name for config in waiting if not is_ready(config)}
+    policies = {folder.name for config in waiting if (folder := missing_policy(config))}
     if as_json:
         _print_as_json(sweep, rows, len(policies))
     else:

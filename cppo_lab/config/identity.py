@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -88,8 +88,10 @@ def _first_groups() -> frozenset[str]:
     return frozenset(".".join(each[:depth]) for each in parts for depth in range(1, len(each)))
 
 
-def acting_keys(node: Any, key: str = "") -> dict[str, Any]:
+def acting_keys(node: Any, key: str = "", only: Collection[str] | None = None) -> dict[str, Any]:
     """The part of a configuration, or of its group at the dotted `key`, that counts for identities, as plain data.
+
+    Of some of its keys alone with `only`.
 
     A key that is not among `first_keys` is left out while it has its neutral value: its default, unless the field
     declares another one as `neutral`, in its metadata or its `json_schema_extra`. A default that changes must
@@ -97,6 +99,8 @@ def acting_keys(node: Any, key: str = "") -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value, neutral in fields_of(node):
+        if only is not None and name not in only:
+            continue
         path = f"{key}.{name}" if key else name
         if path in _CHOICES:
             found[name] = acting_keys(value, f"{path}[{value.kind}]") | {"kind": value.kind}
@@ -119,12 +123,17 @@ class Neutral(Protocol):
 
 def is_group(value: Any) -> bool:
     """Whether a value is a group of keys."""
-    return isinstance(value, BaseModel | Neutral) or dataclasses.is_dataclass(value)
+    return _is_type_of_groups(type(value))
+
+
+@functools.cache
+def _is_type_of_groups(kind: type) -> bool:
+    return issubclass(kind, BaseModel | Neutral) or dataclasses.is_dataclass(kind)
 
 
 def fields_of(node: Any) -> Iterator[tuple[str, Any, Any]]:
     """Name, value and neutral value of every field of a group."""
-    if isinstance(node, Neutral):
+    if issubclass(type(node), Neutral):
         yield from node.neutral_fields()
         return
     if isinstance(node, BaseModel):
@@ -224,7 +233,7 @@ def starting_policy_id(config: RunConfig) -> str:
 
     Plug-ins count where the task is one of theirs; a rule acts after the warm-up.
     """
-    acting = acting_keys(config)
+    acting = acting_keys(config, only=("model", "task", "warmup"))
     content: dict[str, Any] = {
         "version": RESULT_VERSION,
         **_without_local_paths({key: acting[key] for key in ("model", "task")}, config.task.local_files()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,10 @@ _OF_ONE_METHOD = re.compile(r"(?P<method>\w+):[\w.]+=.+")
 
 def parse(overrides: Sequence[str]) -> list[Any]:
     """Hydra's `Override` of each. Raises UserError for one that is not in its grammar."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
     try:
-        return list(OverridesParser.create().parse_overrides(list(overrides)))
+        return [_parsed(override) for override in overrides]
     except OverrideParseException as error:
         key, equals, value = error.override.partition("=")
         if equals and _KEY.fullmatch(key) and "/" in value:
@@ -33,6 +33,14 @@ def parse(overrides: Sequence[str]) -> list[Any]:
             ) from error
         reason = " ".join(str(error).split()).partition(" See https")[0]
         raise UserError(f"{error.override}: not an override in Hydra's grammar ({reason}).") from error
+
+
+@functools.lru_cache(1 << 16)
+def _parsed(override: str) -> Any:
+    # The runs of a sweep share most of them.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides([override])[0]
 
 
 def quoted(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cppo_lab.executors.remote_job import RemoteJob
 from cppo_lab.sweeps.jobs import Event, Job, Outcome, fail_run
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
-from cppo_lab.training.starting_policy import is_ready
+from cppo_lab.training.starting_policy import missing_policy
 
 METRICS = "metrics.jsonl"
 _POLL_S = 0.2
@@ -121,7 +121,9 @@ class RemoteScheduler:
         job = active.job
         if ended.failed is not None:
             self._fail(job, ended.failed)
-        elif is_ready(job.config) if job.kind == "policy" else active.folder.status == "FINISHED":
+        elif (
+            missing_policy(job.config) is None if job.kind == "policy" else active.folder.status == "FINISHED"
+        ):
             self._end(Event(job.key, "finished"))
         else:
             self._retry(job, ended.lost or "it ended without finishing")

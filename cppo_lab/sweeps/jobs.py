@@ -11,7 +11,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.activity import Activity
-from cppo_lab.training.starting_policy import cache_folder, is_ready
+from cppo_lab.training.starting_policy import missing_policy
 
 _TELL_S = 1.0
 Tell = Callable[[str, Any], None]
@@ -56,9 +56,9 @@ def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     for config in configs:
-        needs = None
-        if not is_ready(config):
-            needs = cache_folder(config).name
+        folder = missing_policy(config)
+        needs = None if folder is None else folder.name
+        if needs is not None:
             jobs.setdefault(needs, Job(needs, "policy", config))
         key = run_folder(config).path.name
         jobs[key] = Job(key, "run", config, needs)

@@ -46,9 +46,12 @@ def cache_folder(config: RunConfig) -> Path:
     return config.paths.output / "policies" / starting_policy_id(config)
 
 
-def is_ready(config: RunConfig) -> bool:
-    """Whether the starting policy is available: pretrained, without a cold start, or cached."""
-    return _is_as_it_is(config) or (cache_folder(config) / RECIPE_FILE).is_file()
+def missing_policy(config: RunConfig) -> Path | None:
+    """The cache folder of the starting policy if it is not made yet; None if it is pretrained as it is, or cached."""
+    if _is_as_it_is(config):
+        return None
+    folder = cache_folder(config)
+    return None if (folder / RECIPE_FILE).is_file() else folder
 
 
 def _is_as_it_is(config: RunConfig) -> bool:
