@@ -104,8 +104,25 @@ def _began(study: Study) -> str | None:
     return began[0] if began else None
 
 
+def _adjustment(summary: Summary) -> str:
+    looks = next((panel.looks for panel in summary.panels if panel.looks is not None), None)
+    if looks is None:
+        return (
+            "Holm-adjusted over the contrasts with the baseline; contrasts that a claim of the sweep is about are "
+            "adjusted among the claims instead."
+        )
+    at = listed([str(n) for n in looks.pairs])
+    return (
+        f"looked at when {at} pairs were there, until a difference was settled: resolved, or within "
+        f"{100 * looks.margin:g} points of zero. Intervals and p values hold at all looks together (a group-sequential "
+        f"design: 5% are shared by {plural(looks.family, 'contrast')} and spent in proportion to the pairs)."
+    )
+
+
 def method_of_statistics(summary: Summary) -> list[str]:
     """How the numbers were computed, for the reader who checks."""
+    over_pairs = "with the 5% shared equally" if summary.has_looks else "Holm-adjusted"
+    power = "one t test" if summary.has_looks else "the t test at the level of Holm's first step"
     lines = [
         f"Final accuracy is {final_in_words(summary)} of a run. Intervals are 95% Student t intervals over seeds at "
         "every n (a bootstrap over two to five seeds can only redraw those few values and covers too rarely), cut to 0 "
@@ -117,12 +134,11 @@ def method_of_statistics(summary: Summary) -> list[str]:
         "the end of the shortest finished run. The best of several noisy evaluations is biased upwards; the column "
         "beside it gives that bias for a flat accuracy curve. The final value has no such bias.",
         "Differences are paired by run seed and starting policy, with a Student t interval and t test over pairs, "
-        "Holm-adjusted over the contrasts with the baseline; contrasts that a claim of the sweep is about are adjusted "
-        "among the claims instead. A difference is resolved only if its interval excludes zero and the adjusted p is "
+        f"{_adjustment(summary)} A difference is resolved only if its interval excludes zero and the adjusted p is "
         "below 0.05. The sign-flip p cannot fall below 2/2ⁿ. A lead is resolved only if it is resolved over every "
-        "other method: against the baseline as above, against the others Holm-adjusted over all pairs of methods, "
+        f"other method: against the baseline as above, against the others {over_pairs} over all pairs of methods, "
         "since the leader is known only afterwards.",
-        "Power is that of the t test at the level of Holm's first step, 0.05 over the number of contrasts, taking the "
+        f"Power is that of {power}, 0.05 over the number of contrasts, taking the "
         "observed spread for the true one. Both the observed difference and the seeds it needs are uncertain.",
         "The threshold is halfway from the mean start to the highest mean final accuracy of a panel "
         f"({threshold_in_words(summary)}), the same for all its methods. A run reaches it at the first evaluation at "

@@ -18,6 +18,7 @@ from cppo_lab.analysis.grouping import Group, find_baseline
 from cppo_lab.analysis.load.scores import Scoring, score_runs
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import Array, Run, RunTable
+from cppo_lab.analysis.sequential import Looks, at_looks, read_looks
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.step_size import StepSize, step_size
 from cppo_lab.analysis.tuned import at_tuned_points, point_of
@@ -84,6 +85,7 @@ class PanelSummary:
     baseline: str | None
     leader: MethodResult | None
     not_resolved_from: tuple[str, ...]
+    looks: Looks | None = None
 
     @property
     def winner(self) -> MethodResult | None:
@@ -110,6 +112,11 @@ class Summary:
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
         return tuple(contrast for panel in self.panels for contrast in panel.contrasts)
+
+    @property
+    def has_looks(self) -> bool:
+        """Whether seeds were added until the contrasts were settled."""
+        return any(panel.looks is not None for panel in self.panels)
 
     def of_panels(self, panels: Collection[str]) -> Summary:
         """The same summary with the results of these panels alone."""
@@ -171,8 +178,9 @@ def _panel(
     results = tuple(_method_result(study, group, table.of(panel, group.method), scoring) for group in groups)
     baseline = find_baseline(groups, study.baseline)
     base = next((result for result in results if result.group is baseline), None)
+    looks = read_looks(study.looks)
     contrasts = _settled(
-        [_compare(result, base) for result in results if base is not None and result is not base], tests
+        [_compare(result, base) for result in results if base is not None and result is not base], tests, looks
     )
     ranked = sorted(
         (result for result in results if result.final is not None),
@@ -183,7 +191,7 @@ def _panel(
     unresolved: tuple[str, ...] = ()
     if leader is not None:
         # Contrasts with the baseline were planned; those with the leader are chosen after seeing the results.
-        pairs = _settled([_compare(a, b) for a, b in combinations(ranked, 2)], tests)
+        pairs = _settled([_compare(a, b) for a, b in combinations(ranked, 2)], tests, looks)
         planned = {frozenset((c.treatment, c.baseline)): c for c in contrasts}
         deciding = [
             (c.baseline, planned.get(frozenset((c.treatment, c.baseline)), c))
@@ -191,17 +199,22 @@ def _panel(
             if c.treatment == leader.label
         ]
         unresolved = tuple(str(other) for other, contrast in deciding if not contrast.resolved)
-    return PanelSummary(panel, scoring, results, contrasts, base.label if base else None, leader, unresolved)
+    label = base.label if base else None
+    return PanelSummary(panel, scoring, results, contrasts, label, leader, unresolved, looks)
 
 
 def _compare(treatment: MethodResult, baseline: MethodResult) -> Contrast:
     return compare(treatment.runs, baseline.runs, (treatment.label, baseline.label))
 
 
-def _settled(contrasts: Sequence[Contrast], tests: Sequence[ClaimTest]) -> tuple[Contrast, ...]:
+def _settled(
+    contrasts: Sequence[Contrast], tests: Sequence[ClaimTest], looks: Looks | None
+) -> tuple[Contrast, ...]:
     """The contrasts with adjusted p values. A contrast that a claim is about is adjusted among the claims, so that it
     has one verdict everywhere; the rest are a family of their own.
     """
+    if looks is not None:
+        return at_looks(contrasts, looks)
     claimed = {
         test.contrast.runs: test
         for test in tests

@@ -19,6 +19,7 @@ from cppo_lab.analysis.formatting import (
 )
 from cppo_lab.analysis.load.study import Study
 from cppo_lab.analysis.run_table import RunTable
+from cppo_lab.analysis.sequential import Looks, decision
 from cppo_lab.analysis.statistics import Estimate
 from cppo_lab.analysis.summary import MethodResult, PanelSummary
 
@@ -34,7 +35,7 @@ def verdict(panel: PanelSummary) -> list[str]:
     counted = [result for result in panel.results if result.final is not None]
     if not counted:
         return ["No run has finished yet, so there is no final accuracy to compare."]
-    return [_leader(panel, counted), *_against_baseline(panel), _collapses(counted)]
+    return [_leader(panel, counted), *_against_baseline(panel), *_looks(panel), _collapses(counted)]
 
 
 def power_statements(panel: PanelSummary) -> list[str]:
@@ -222,6 +223,27 @@ def _against_baseline(panel: PanelSummary) -> list[str]:
         told = [f"{names[contrast.treatment]} ({seen_in_words(contrast)})" for contrast in unresolved]
         sentences.append(f"Inconclusive against {base}: {'; '.join(told)}.")
     return sentences
+
+
+def _looks(panel: PanelSummary) -> list[str]:
+    """When the seeds of a sweep that adds them settled each contrast."""
+    looks = panel.looks
+    if looks is None or panel.baseline is None:
+        return []
+    names = {result.label: result.group.method for result in panel.results}
+    told = [
+        f"{names[each.treatment]} {decision_in_words(each, looks)}, n = {each.n}" for each in panel.contrasts
+    ]
+    return [
+        f"Seeds were added until each difference from {names[panel.baseline]} was settled, {looks.pairs[-1]} at most: "
+        f"{'; '.join(told)}. The intervals of differences hold at all {plural(len(looks.pairs), 'look')} together."
+    ]
+
+
+def decision_in_words(contrast: Contrast, looks: Looks) -> str:
+    """`above`, `below`, `within 3 points` or `open`."""
+    found = decision(contrast, looks.margin)
+    return f"within {100 * looks.margin:g} points" if found == "equivalent" else found
 
 
 def seen_in_words(contrast: Contrast) -> str:

@@ -117,6 +117,7 @@ def sweep_source(
         tuned=manifest.get("tuned") or {},
         frozen=manifest.get("frozen") or {},
         of_methods=manifest.get("of_methods") or {},
+        looks=manifest.get("looks") or {},
     )
     return SweepSource(heading, Source(name, True, records, axes, overrides))
 

@@ -44,6 +44,7 @@ class Heading:
     tuned: the tuned points that the runs are at, as the sweep's manifest lists them; empty where they are not tuned.
     frozen: when its claims were frozen, and what has changed since, as its manifest says; empty where they were not.
     of_methods: for each method with settings of its own, their axes.
+    looks: where seeds were added until the contrasts were settled, the looks as `analysis/sequential.py` records them.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Heading:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     frozen: Mapping[str, Any] = field(default_factory=dict)
     of_methods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    looks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

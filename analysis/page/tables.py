@@ -180,13 +180,14 @@ def contrasts_table(summary: Summary) -> Table | None:
     """Tests and power behind each contrast with the baseline."""
     if not summary.contrasts:
         return None
+    adjusted = "adjusted p" if summary.has_looks else "Holm p"
     columns: tuple[Column[Contrast], ...] = (
         Column("method", lambda c: Cell(c.treatment), numeric=False),
         Column("baseline", lambda c: Cell(str(c.baseline)), numeric=False),
         Column("pairs", lambda c: Cell(str(c.n), c.n)),
         Column("difference", lambda c: Cell.mean(c.estimate, points)),
         Column("paired t p", lambda c: Cell.of(c.p, p_value)),
-        Column("Holm p", lambda c: Cell.of(None if math.isnan(c.p) else c.p_adjusted, p_value)),
+        Column(adjusted, lambda c: Cell.of(None if math.isnan(c.p) else c.p_adjusted, p_value)),
         Column("sign-flip p", lambda c: Cell.of(c.p_sign_flip, p_value)),
         Column("improvement", lambda c: Cell.of(c.improvement, probability)),
         Column("detectable", lambda c: Cell.of(c.smallest_detectable, size_in_points)),

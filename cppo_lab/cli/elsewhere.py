@@ -15,6 +15,7 @@ from cppo_lab.errors import UserError
 if TYPE_CHECKING:
     from cppo_lab.executors.settings import Local, Ray, Submitit
     from cppo_lab.sweeps.adhoc import Naming
+    from cppo_lab.sweeps.sweep import Sweep
 
 
 def own_arguments() -> list[str]:
@@ -59,18 +60,10 @@ def show_script(
     console().print(script, markup=False, highlight=False, soft_wrap=True)
 
 
-def detach_sweep(
-    name: str,
-    overrides: Sequence[str],
-    config_dir: Path | None,
-    naming: Naming,
-    executor: Local | Submitit | Ray,
-) -> None:
+def detach_sweep(planned: Sweep, overrides: Sequence[str], executor: Local | Submitit | Ray) -> None:
     """Check everything, then run the same command in a process that outlives this one."""
-    from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.sweep import check_runs, refuse_hydra
 
-    planned, _ = checked_sweep(name, overrides, config_dir, naming)
     refuse_hydra(planned, overrides)
     check_runs(planned, is_here=executor.kind == "local")
     log = planned.folder / "driver.log"

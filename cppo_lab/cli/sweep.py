@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
     from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
 
-_STOP_S = 20.0
-
 
 def sweep(
     name: SweepName,
@@ -55,6 +52,28 @@ def sweep(
     detach: Annotated[
         bool, typer.Option("--detach", help="Go on in the background, and return once everything is checked.")
     ] = False,
+    until_resolved: Annotated[
+        bool,
+        typer.Option(
+            "--until-resolved",
+            help="Add seeds, four at a time, to the contrasts with the baseline that are not settled yet.",
+        ),
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="With --until-resolved: differences in accuracy that count as none, in points (default: 3).",
+            show_default=False,
+        ),
+    ] = None,
+    max_seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="With --until-resolved: the most seeds (default: 24). Choose it before the first run.",
+            show_default=False,
+        ),
+    ] = None,
     adhoc_name: Name = None,
     baseline: Baseline = None,
     label: Label = None,
@@ -70,11 +89,14 @@ def sweep(
     * `cppo-lab sweep quickstart regime=mismatch 'seed=range(0,5)'`
     * `cppo-lab sweep algo=grpo,cppo trainer.lr=2e-4,4e-4 'seed=range(0,3)' --name rates --baseline grpo`
     * `cppo-lab sweep algo=grpo,cppo cppo:algo.trust_region.delta=0.1,0.2 'seed=range(0,3)'`
+    * `cppo-lab sweep quickstart trainer.lr=1e-4 --until-resolved --max-seeds 16`
     * `cppo-lab sweep quickstart executor=submitit executor.partition=gpu executor.gpus=1 --detach`
     * `cppo-lab sweep quickstart hydra/launcher=joblib`
     """
     refuse_jobs(jobs, [name, *(overrides or [])])
+    from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.elsewhere import detach_sweep, refuse_two_starters, show_script
+    from cppo_lab.cli.until_resolved import plan_growing, sweep_until_resolved, until
     from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.adhoc import Naming
 
@@ -82,17 +104,29 @@ def sweep(
     given = all_overrides(rest, output, plugins)
     executor, naming = executor_settings(own, config_dir), Naming(adhoc_name, baseline, label)
     refuse_two_starters(own, given)
+    asked = until(until_resolved, margin, max_seeds)
+    growing = None if asked is None else plan_growing(name, given, config_dir, naming, asked)
+    if growing is not None:
+        given = list(growing.overrides)
     if dry_run:
         from cppo_lab.cli.plan import show_plan
 
         show_plan(name, given, config_dir, as_json=False, jobs=jobs, naming=naming)
+        if growing is not None:
+            console().print(growing.in_words(), soft_wrap=True)
         show_script(executor, name, given, config_dir, naming)
         _show_backend(name, given, config_dir, naming)
         return
     if detach:
-        detach_sweep(name, given, config_dir, naming, executor)
+        planned = growing.sweep if growing else checked_sweep(name, given, config_dir, naming)[0]
+        detach_sweep(planned, given, executor)
         return
-    if not run_sweep(name, given, config_dir, jobs, report, naming, executor):
+    succeeded = (
+        sweep_until_resolved(growing, jobs, report, executor)
+        if growing
+        else run_sweep(name, given, config_dir, jobs, report, naming, executor)
+    )
+    if not succeeded:
         sys.exit(1)
 
 
@@ -116,7 +150,6 @@ def run_sweep(
 ) -> bool:
     """Run what is not finished, then write the report. False if a run or the report failed."""
     from cppo_lab.cli.checked_sweep import checked_sweep
-    from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.expansion import hydra_settings
     from cppo_lab.sweeps.frozen_claims import freeze
 
@@ -125,24 +158,38 @@ def run_sweep(
     refuse_hydra(planned, overrides)
     is_local = executor is None or executor.kind == "local"
     check_runs(planned, is_here=is_local and not is_hydras)
-    waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
-    done = len(planned.runs) - len(waiting)
-    if not waiting:
+    if all(run.folder.status == "FINISHED" for run in planned.runs):
         return _nothing_to_do(planned, report)
     if planned.name == planned.file.slug and (frozen := freeze(planned.file)):
         console().print(f"Claims frozen: {frozen}; commit it.", soft_wrap=True)
+
+    def start(waiting: Sequence[PlannedRun]) -> Mapping[str, str]:
+        if not is_hydras:
+            return train_runs(planned, waiting, jobs, executor).failed
+        _through_hydra(planned, grids, config_dir)
+        return {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
+
+    succeeded = train_waiting(planned, start)
+    return finish(planned, report) and succeeded
+
+
+def train_waiting(planned: Sweep, start: Callable[[Sequence[PlannedRun]], Mapping[str, str]]) -> bool:
+    """`start` the runs that are not finished, with the warnings around them; False if one failed.
+
+    `start` returns the reasons of those that did.
+    """
+    from cppo_lab.cli.region_warnings import warn_after, warn_before
+
+    waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
+    done = len(planned.runs) - len(waiting)
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
     warn_before(run.config for run in waiting)
-    if is_hydras:
-        _through_hydra(planned, grids, config_dir)
-        failed = {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
-    else:
-        failed = train_runs(planned, waiting, jobs, executor).failed
+    failed = start(waiting) if waiting else {}
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     warn_after(run.folder for run in waiting)
-    return _finish(planned, report) and not failed
+    return not failed
 
 
 def _nothing_to_do(planned: Sweep, report: bool) -> bool:
@@ -151,7 +198,7 @@ def _nothing_to_do(planned: Sweep, report: bool) -> bool:
     if not _is_tracked(planned):
         _mirror(planned).close(True)
     if not _report_is_current(planned):
-        return _finish(planned, report)
+        return finish(planned, report)
     _point_to_report(planned)
     return True
 
@@ -295,6 +342,7 @@ def _is_tracked(planned: Sweep) -> bool:
 
 def _through_hydra(planned: Sweep, grids: Sequence[Sequence[str]], config_dir: Path | None) -> None:
     """Hand the sweep to Hydra's multirun, for Hydra's launchers and sweepers."""
+    from cppo_lab.cli.hydra_launch import exit_code, multirun
     from cppo_lab.paths import PARENT_VARIABLE
 
     mirror = _mirror(planned)
@@ -303,33 +351,13 @@ def _through_hydra(planned: Sweep, grids: Sequence[Sequence[str]], config_dir: P
         environment[PARENT_VARIABLE] = mirror.run_id
     succeeded = False
     try:
-        codes = [_exit_code(_multirun(grid, config_dir), environment) for grid in grids]
+        codes = [exit_code(multirun(grid, config_dir), environment) for grid in grids]
         code = max(codes, key=abs)
         succeeded = code == 0
     finally:
         mirror.close(succeeded)
     if code and not any(run.folder.status == "FINISHED" for run in planned.runs):
         raise UserError(f"Hydra's multirun ended with exit code {code}; see its message above.")
-
-
-def _multirun(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    from cppo_lab.config.compose import search_path
-
-    searched = search_path(overrides, config_dir)
-    return [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", *searched, *overrides]
-
-
-def _exit_code(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    with subprocess.Popen(command, env=environment) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal interrupts the runs as well; they need a moment to write it to their folders.
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-            raise
 
 
 def _report_is_current(planned: Sweep) -> bool:
@@ -341,7 +369,7 @@ def _report_is_current(planned: Sweep) -> bool:
     return page.stat().st_mtime >= max(path.stat().st_mtime for path in read)
 
 
-def _finish(planned: Sweep, report: bool) -> bool:
+def finish(planned: Sweep, report: bool) -> bool:
     """Update the manifest and the report; False if there is no report, with the reason printed."""
     planned.write_manifest()
     if report and any(run.folder.rows("metrics.jsonl") for run in planned.runs):

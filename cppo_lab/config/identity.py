@@ -123,11 +123,11 @@ class Neutral(Protocol):
 
 def is_group(value: Any) -> bool:
     """Whether a value is a group of keys."""
-    return _is_type_of_groups(type(value))
+    return _is_type_of_groups(value.__class__)
 
 
 @functools.cache
-def _is_type_of_groups(kind: type) -> bool:
+def _is_type_of_groups(kind: Any) -> bool:
     return issubclass(kind, BaseModel | Neutral) or dataclasses.is_dataclass(kind)
 
 

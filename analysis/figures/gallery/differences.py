@@ -22,7 +22,7 @@ FURTHEST = 1.0
     section="accuracy",
     caption="Final accuracy minus that of the baseline, paired by seed and starting policy. Ticks are pairs, bars"
     " 95% Student t intervals over pairs; a point without a bar is a single pair. A difference is "
-    "inconclusive when its bar crosses zero or its Holm-adjusted p is 0.05 or more.",
+    "inconclusive when its bar crosses zero or its adjusted p is 0.05 or more.",
     about="paired differences in final accuracy from the baseline",
     place=3,
 )
