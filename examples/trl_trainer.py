@@ -86,6 +86,8 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model()
+    # Else a process of several may abort at its exit.
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -208,6 +208,8 @@ def main(path: str) -> None:
         network = trainer.accelerator.unwrap_model(trainer.model)
         weights = {name: each.detach().clone() for name, each in network.named_parameters()}
         torch.save({"log": trainer.state.log_history, "weights": weights}, Path(settings.output, "final.pt"))
+    # Else a process may abort at its exit, while another one still is connected to it.
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
