@@ -234,10 +234,12 @@ def _looks(panel: PanelSummary) -> list[str]:
     told = [
         f"{names[each.treatment]} {decision_in_words(each, looks)}, n = {each.n}" for each in panel.contrasts
     ]
-    return [
+    said = (
         f"Seeds were added until each difference from {names[panel.baseline]} was settled, {looks.pairs[-1]} at most: "
-        f"{'; '.join(told)}. The intervals of differences hold at all {plural(len(looks.pairs), 'look')} together."
-    ]
+        f"{'; '.join(told)}."
+    )
+    count = len(looks.pairs)
+    return [f"{said} Their intervals hold at all {count} looks together." if count > 1 else said]
 
 
 def decision_in_words(contrast: Contrast, looks: Looks) -> str:
