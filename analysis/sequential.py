@@ -4,8 +4,8 @@ A group-sequential design. The numbers of pairs at which the contrasts are looke
 shared equally by the contrasts of a panel (Bonferroni) and spent over the looks in proportion to the pairs (Lan and
 DeMets 1983, https://doi.org/10.2307/2336502, with the spending function of Kim and DeMets 1987 whose exponent is 1).
 What is shown are repeated confidence intervals (Jennison and Turnbull 1989,
-https://doi.org/10.1111/j.2517-6161.1989.tb01762.x): all of them cover the true difference with 95% probability, whenever
-and for whatever reason the sweep stops.
+https://doi.org/10.1111/j.2517-6161.1989.tb01762.x): all of them cover the true difference with 95% probability,
+whenever and for whatever reason the sweep stops.
 """
 
 from __future__ import annotations

@@ -180,7 +180,9 @@ def _panel(
     base = next((result for result in results if result.group is baseline), None)
     looks = read_looks(study.looks)
     contrasts = _settled(
-        [_compare(result, base) for result in results if base is not None and result is not base], tests, looks
+        [_compare(result, base) for result in results if base is not None and result is not base],
+        tests,
+        looks,
     )
     ranked = sorted(
         (result for result in results if result.final is not None),
