@@ -3,10 +3,10 @@
     python benchmarks/verdict.py                                    the spreads of results/tuned_table1.csv
     python benchmarks/verdict.py --seeds 40 --json results.json
 
-Simulated studies of `--family` contrasts with one baseline, whose paired differences are normal with the median spread
-of the committed contrasts. For every true difference: how often it is settled (above zero, or shown to lie within the
-margin), and the seeds that this took, on average over the studies, settled or not. Processor time counts two runs and a
-starting policy for each seed, by the rows' median duration and `--policy` seconds.
+Simulated studies of one of `--family` contrasts that share the error, with paired differences that are normal with the
+median spread of the committed contrasts. For every true difference: how often it is settled (shown not to be zero, or
+to lie within the margin), and the seeds that this took, on average over the studies, settled or not. Processor time
+counts two runs and a starting policy for each seed, by the rows' median duration and `--policy` seconds.
 """
 
 from __future__ import annotations
