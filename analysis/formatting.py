@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cppo_lab.analysis.statistics import Estimate
+if TYPE_CHECKING:
+    # A plan names its runs' groups, and needs no SciPy.
+    from cppo_lab.analysis.statistics import Estimate
 
 NONE = "–"
 MINUS = "−"

@@ -54,7 +54,9 @@ def yaml_file(path: Path) -> dict[str, Any]:
     """The mapping in a configuration file."""
     import yaml
 
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    # libyaml's, where PyYAML was built with it, is ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=loader))
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,10 +148,9 @@ def _about(path: Path) -> str:
 
 
 def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
-    from cppo_lab.config.compose import group_options
-    from cppo_lab.objectives.named import method, open_keys
+    from cppo_lab.objectives.named import listed_names, method, open_keys
 
-    known = group_options("algo", config_dir)
+    known = listed_names(config_dir)
     if name not in known:
         raise one_of("method", name, known)
     # A stand-in, which is never shown.
@@ -160,12 +159,11 @@ def _algo(name: str, config_dir: Path | None) -> AlgoSpec:
 
 def methods(config_dir: Path | None = None) -> list[dict[str, Any]]:
     """Every method with its coordinates."""
-    from cppo_lab.config.compose import group_options
     from cppo_lab.objectives.describe import COORDINATES, admitted, summary
-    from cppo_lab.objectives.named import open_keys
+    from cppo_lab.objectives.named import listed_names, open_keys
 
     rows = []
-    for name in group_options("algo", config_dir):
+    for name in listed_names(config_dir):
         if missing := open_keys(name, config_dir):
             needs = f"needs {', '.join(f'algo.{key}' for key in missing)}"
             empty = {key.replace("_", " "): None for key in COORDINATES}

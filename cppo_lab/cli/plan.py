@@ -71,7 +71,7 @@ def show_plan(
     """Print the runs of a sweep, and how long they take with `jobs` in parallel."""
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.sweeps.cost import cost, step_times
-    from cppo_lab.training.starting_policy import missing_policy
+    from cppo_lab.training.policy_cache import missing_policy
 
     sweep, _ = checked_sweep(name, overrides, config_dir, naming)
     times = step_times(sweep.output)

@@ -39,12 +39,12 @@ def print_command(config: RunConfig) -> None:
     """One run's command."""
     from cppo_lab.models.config import PretrainedModel
     from cppo_lab.tracking.run_folder import run_folder
-    from cppo_lab.training.starting_policy import cache_folder
+    from cppo_lab.training.policy_cache import cache_folder, is_as_it_is
     from cppo_lab.training.verl.translate import translate
 
     folder = run_folder(config).path
     start = str(cache_folder(config).resolve())
-    if isinstance(config.model, PretrainedModel) and not config.warmup.steps:
+    if isinstance(config.model, PretrainedModel) and is_as_it_is(config):
         start = config.model.path
     translation = translate(config, start)
     console().print(f"\n{config.algo.name} seed {config.seed} ({folder.name}):", highlight=False)

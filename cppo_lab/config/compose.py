@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from cppo_lab.config.default_choices import CONFIG_NAME
 from cppo_lab.config.other_names import key_hint
 from cppo_lab.config.overrides import how_to_quote, parse, plugins_named, quoted
+from cppo_lab.config.plain_values import PlainTree, plain_tree
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.schema_errors import schema_sentence
 from cppo_lab.errors import UserError, one_of
@@ -77,22 +79,42 @@ def compose_trees(
     Composing takes tenths of a second: runs with the same choices from groups are composed once, and their values are
     set in copies.
     """
-    # Pickled: reading them again is eight times as fast as a deep copy.
-    composed: dict[tuple[str, ...], bytes] = {}
+    composed: dict[tuple[str, ...], _Composed] = {}
+    known: dict[tuple[Path, ...], _Choices] = {}
     trees = []
     with _hydra():
         for overrides in combinations:
             # Loads the plug-ins, whose groups and choices are known from here on.
             searched = search_path(overrides, config_dir)
-            values, choices = _sorted_out(overrides, config_dir)
+            folders = tuple(conf_dirs(config_dir))
+            if folders not in known:
+                known[folders] = _Choices(config_dir)
+            values, choices = _sorted_out(overrides, known[folders])
             key = (*searched, *choices)
             if key not in composed:
-                composed[key] = pickle.dumps(_composed(key))
-            config = pickle.loads(composed[key])
-            for override in values:
-                _set_value(config, override)
-            trees.append(_resolved(config, overrides))
+                config = _composed(key)
+                composed[key] = _Composed(pickle.dumps(config), plain_tree(config))
+            trees.append(composed[key].with_values(values, overrides))
     return trees
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A composed configuration, in which values can be set: pickled, as a copy of it takes eight times as long."""
+
+    pickled: bytes
+    plain: PlainTree | None
+
+    def with_values(self, values: Sequence[Any], overrides: Sequence[str]) -> dict[str, Any]:
+        """The resolved tree with these of a run's `overrides`."""
+        if self.plain is not None:
+            tree = self.plain.with_values([(each.key_or_group, each.value()) for each in values])
+            if tree is not None:
+                return tree
+        config = pickle.loads(self.pickled)
+        for override in values:
+            _set_value(config, override)
+        return _resolved(config, overrides)
 
 
 @contextmanager
@@ -105,12 +127,26 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def _sorted_out(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[Any], list[str]]:
+class _Choices:
+    """The choices of every configuration group, read when they are asked for."""
+
+    def __init__(self, config_dir: Path | None) -> None:
+        self.groups = frozenset(groups(config_dir))
+        self._config_dir = config_dir
+        self._options: dict[str, list[str]] = {}
+
+    def of(self, group: str) -> list[str]:
+        """`group_options` of one of the groups."""
+        if group not in self._options:
+            self._options[group] = group_options(group, self._config_dir)
+        return self._options[group]
+
+
+def _sorted_out(overrides: Sequence[str], known: _Choices) -> tuple[list[Any], list[str]]:
     """The overrides that set values, parsed, and those left to Hydra: choices from groups, additions and deletions.
 
     Raises UserError for a choice that its group does not have, and for what is no override of a single run.
     """
-    known_groups = groups(config_dir)
     values, choices = [], []
     for text, override in zip(overrides, _parsed(overrides), strict=True):
         key = override.key_or_group
@@ -120,12 +156,10 @@ def _sorted_out(overrides: Sequence[str], config_dir: Path | None) -> tuple[list
             value = text.partition("=")[2]
             hint = f" If this is one value, {how_to_quote(key, value)}" if "/" in value else ""
             raise UserError(f"{text}: several values make a sweep; use cppo-lab sweep {text}.{hint}")
-        if key in known_groups and not override.is_delete():
-            options = group_options(key, config_dir)
-            if override.value() not in options:
-                raise _unknown_choice(key, text.partition("=")[2], options)
+        if key in known.groups and not override.is_delete() and override.value() not in known.of(key):
+            raise _unknown_choice(key, text.partition("=")[2], known.of(key))
         is_change = override.is_add() or override.is_force_add() or override.is_delete()
-        if is_change or key in known_groups or "/" in key or "@" in text or key.startswith("hydra."):
+        if is_change or key in known.groups or "/" in key or "@" in text or key.startswith("hydra."):
             choices.append(text)
         else:
             values.append(override)

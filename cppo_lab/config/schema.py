@@ -12,6 +12,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, SerializeAsAny, mod
 from cppo_lab.config.backend import Backend, NativeBackend
 from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
 from cppo_lab.models.config import ModelConfig, ScratchModel
+from cppo_lab.objectives.describe import rules_of
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.engine_config import EngineConfig, engines
 from cppo_lab.tasks.builtin import tasks
@@ -188,7 +189,16 @@ class Paths(Group):
 
 
 def _method(value: AlgoSpec | Mapping[str, Any]) -> AlgoSpec:
-    return value if isinstance(value, AlgoSpec) else AlgoSpec.build(value)
+    if isinstance(value, AlgoSpec):
+        return value
+    # The runs of a sweep share their methods, which are immutable. A plug-in may add rules that change what is valid.
+    key = repr((value, [rules.additions for _, rules in rules_of()]))
+    if key not in _METHODS:
+        _METHODS[key] = AlgoSpec.build(value)
+    return _METHODS[key]
+
+
+_METHODS: dict[str, AlgoSpec] = {}
 
 
 Method = Annotated[AlgoSpec, PlainValidator(_method), PlainSerializer(AlgoSpec.as_dict)]

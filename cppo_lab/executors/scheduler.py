@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cppo_lab.executors.remote_job import RemoteJob
 from cppo_lab.sweeps.jobs import Event, Job, Outcome, fail_run
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
-from cppo_lab.training.starting_policy import missing_policy
+from cppo_lab.training.policy_cache import missing_policy
 
 METRICS = "metrics.jsonl"
 _POLL_S = 0.2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from importlib import metadata
 
 from cppo_lab.errors import UserError
 
@@ -11,18 +13,27 @@ def resolved_device(device: str) -> str:
     """`auto` is CUDA where there is a GPU, else the CPU."""
     if device != "auto":
         return device
+    return "cuda" if has_cuda() else "cpu"
+
+
+def has_cuda() -> bool:
+    """Whether there is a GPU that PyTorch can use."""
+    if _is_cpu_build():
+        return False
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.cuda.is_available()
+
+
+@functools.cache
+def _is_cpu_build() -> bool:
+    # Importing torch takes over a second, and a build for CPUs says so in its version.
+    return metadata.version("torch").endswith("+cpu")
 
 
 def check_device(key: str, device: str) -> None:
     """Raise UserError for a device that this machine does not have; `key` is the setting that asks for it."""
-    if device != "cuda":
-        return
-    import torch
-
-    if not torch.cuda.is_available():
+    if device == "cuda" and not has_cuda():
         raise UserError(f"{key}=cuda: this machine has no CUDA device; allowed are cpu and auto.")
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-import torch
-from torch import Tensor
+from cppo_lab.lazy_torch import Tensor, torch
 
 ZERO_LOGP = -100.0
 """What log-probability minus infinity is read as: e^-100 is zero in float32, and sums stay finite."""
@@ -128,7 +127,7 @@ class TokenBatch:
         picked: dict[str, object] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, torch.Tensor):
                 picked[field.name] = value[index]
             elif isinstance(value, int):
                 picked[field.name] = value

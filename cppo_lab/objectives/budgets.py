@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.parameters import Param, fail, join
 from cppo_lab.objectives.prefixes import positions, row_quantile, shift_right

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.decisions import ClipWindow, Decision
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.pooled import PooledTokens
@@ -45,9 +43,8 @@ def threshold_and_clip(
     )
 
 
-_MARGIN = {torch.float64: 1e-12}
+_MARGIN, _MARGIN_IN_FLOAT64 = 1e-6, 1e-12
 """How far inside its own |log ratio| the bound of a clipped token lies: rounding must not let the token through."""
-_MARGIN_ELSE = 1e-6
 
 
 def _largest_log_ratio(pool: PooledTokens, *, moment_limit: float) -> dict[str, Tensor]:
@@ -88,7 +85,7 @@ def moment_clip(
 
     The moment is that of tokens that move away; the window is never narrower than [1 - clip_low, 1 + clip_high].
     """
-    margin = _MARGIN.get(at.ratio.dtype, _MARGIN_ELSE)
+    margin = _MARGIN_IN_FLOAT64 if at.ratio.dtype == torch.float64 else _MARGIN
     bound = (at.statistics["largest_log_ratio"].to(at.ratio) - margin).clamp(min=0)
     low, high = (-bound).exp().clamp(max=max(1 - clip_low, 0.0)), bound.exp().clamp(min=1 + clip_high)
     window = ClipWindow(low, high, None)

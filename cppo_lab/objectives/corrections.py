@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.divergences import DivergenceInputs
 from cppo_lab.objectives.divergences import binary_kl as binary_divergence
@@ -124,8 +122,8 @@ class CorrectionSpec(Coordinate, path="correction"):
     kind: Annotated[str, corrections] = OFF
 
 
-@torch.no_grad()
 def correction_factor(inputs: CorrectionInputs, spec: CorrectionSpec) -> Tensor:
-    """The factor on the token loss [B, T], 0 outside the mask."""
-    factor: Tensor = spec.rule()(inputs)
+    """The factor on the token loss [B, T], detached, 0 outside the mask."""
+    with torch.no_grad():
+        factor: Tensor = spec.rule()(inputs)
     return factor.expand_as(inputs.mask) * inputs.mask

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor
 from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.divergences import DivergenceInputs, DivergenceSpec
 from cppo_lab.objectives.log_ratios import moves_away

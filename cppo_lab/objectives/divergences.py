@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.batch import ZERO_LOGP, FullDistributions, TopK
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.log_ratios import log_ratio
@@ -204,7 +202,6 @@ class DivergenceSpec(Coordinate, path="divergence"):
     ] = OFF
 
 
-@torch.no_grad()
 def divergence(
     spec: DivergenceSpec,
     logp: Tensor,
@@ -215,7 +212,7 @@ def divergence(
     *,
     selector: Literal["kind", "mean_kind"] = "kind",
 ) -> Tensor | None:
-    """D_t [B, T] of `spec.kind` (or of `spec.mean_kind`), 0 outside the mask; None where that is none.
+    """D_t [B, T] of `spec.kind` (or of `spec.mean_kind`), detached, 0 outside the mask; None where that is none.
 
     `logp` and `anchor_logp` [B, T] have been read with `read_logp`. Raises ValueError when the tensors that the kind
     needs are missing.
@@ -231,9 +228,10 @@ def divergence(
     rule = spec.rule(selector)
     forward = DivergenceInputs(anchor_logp, logp, False, topk, full)
     reverse = DivergenceInputs(logp, anchor_logp, True, topk, full)
-    values = _in_parts(rule, reverse if spec.direction == "reverse" else forward)
-    if spec.direction == "both":
-        values = torch.maximum(values, _in_parts(rule, reverse))
+    with torch.no_grad():
+        values = _in_parts(rule, reverse if spec.direction == "reverse" else forward)
+        if spec.direction == "both":
+            values = torch.maximum(values, _in_parts(rule, reverse))
     return values.to(logp.dtype).clamp(min=0).masked_fill(~mask, 0.0)
 
 

@@ -1,8 +1,6 @@
 """Reading log-probabilities safely, and the log-ratio every rule starts from."""
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.batch import ZERO_LOGP
 
 MAX_LOG_RATIO = 20.0

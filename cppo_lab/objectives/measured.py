@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.log_ratios import log_ratio, moves_away, read_logp

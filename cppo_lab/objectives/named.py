@@ -24,7 +24,12 @@ def method_names(config_dir: Path | None = None) -> list[str]:
     `config_dir` is a folder with further configuration groups. Files whose name starts with an underscore are parts of
     others; a method that leaves a value open (`open_keys`) is not complete.
     """
-    return [name for name in _names(method_files(config_dir)) if not open_keys(name, config_dir)]
+    return [name for name in listed_names(config_dir) if not open_keys(name, config_dir)]
+
+
+def listed_names(config_dir: Path | None = None) -> list[str]:
+    """The same with those that leave a value open."""
+    return _names(method_files(config_dir))
 
 
 def open_keys(name: str, config_dir: Path | None = None) -> tuple[str, ...]:

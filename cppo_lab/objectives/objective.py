@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.coordinate import OFF
 from cppo_lab.objectives.corrections import CorrectionInputs, correction_factor
@@ -113,7 +111,8 @@ def token_objective(
     fixed_log_ratio = found.log_ratios.detach()
     at = thresholds_at(algo.trust_region, step=step, progress=progress, controller=threshold_factor)
     given = _given_statistics(algo, statistics)
-    decision = _decide(batch, algo, found, at, given)
+    with torch.no_grad():
+        decision = _decide(batch, algo, found, at, given)
     selected = _selected(batch, algo, found, decision, given)
     if selected.dropped is not None:
         decision = _without(decision, selected.dropped)
@@ -251,7 +250,6 @@ def _given_statistics(algo: AlgoSpec, statistics: Statistics | None) -> Statisti
     return statistics or {}
 
 
-@torch.no_grad()
 def _direction(batch: TokenBatch, algo: AlgoSpec, found: Measured) -> Direction | None:
     region = algo.trust_region
     if not region.uses("direction"):
@@ -271,7 +269,6 @@ def _direction(batch: TokenBatch, algo: AlgoSpec, found: Measured) -> Direction 
     return direction
 
 
-@torch.no_grad()
 def _decide(
     batch: TokenBatch, algo: AlgoSpec, found: Measured, at: Thresholds, statistics: Statistics
 ) -> Decision:

@@ -1,7 +1,6 @@
 """Unpack responses that a trainer without padding stores end to end, into the rows that the rules read."""
 
-import torch
-from torch import Tensor
+from cppo_lab.lazy_torch import Tensor, torch
 
 
 def unpack(values: Tensor, lengths: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from cppo_lab.lazy_torch import Tensor, torch
 
 Statistics = Mapping[str, Tensor]
 """Statistics by name, most of them scalars."""

@@ -15,9 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.divergences import MIN_REST, DivergenceInputs
 
 Tail = Literal["uniform", "aggregated", "second_moment"]

@@ -1,7 +1,6 @@
 """Positions, prefix sums and row statistics over response tokens; padding and holes are inert."""
 
-import torch
-from torch import Tensor
+from cppo_lab.lazy_torch import Tensor, torch
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import positions, row_mean, shift_right
 from cppo_lab.objectives.rules import Rules

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor
 from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.log_ratios import log_ratio, read_logp

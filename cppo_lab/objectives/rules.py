@@ -73,6 +73,8 @@ class Rule:
     """What it reads of the whole minibatch: takes `PooledTokens` and some of the rule's parameters, by keyword."""
     statistic_when: When | None = None
     """Takes the rule's group; False where its values make the statistic needless. None: it is always needed."""
+    admitted: When | None = None
+    """Takes the rule's group; whether CPPO's Theorem 1 admits these weights. None: found by evaluating them."""
 
     def reads(self, name: str) -> bool:
         """Whether `name` is one of its parameters."""
@@ -100,12 +102,13 @@ class Rules(Registry[Rule]):
         largest: float = math.inf,
         statistic: Statistic | None = None,
         statistic_when: When | None = None,
+        admitted: When | None = None,
     ) -> Callable[[Function], Function]:
         """A decorator that registers a function as the rule `name`.
 
         `about` is by default the first line of the function's docstring. `needs`: what it reads besides its inputs;
-        `check`: raises ValueError for a method in which it makes no sense; `feedback`, `largest`, `statistic` and
-        `statistic_when`: see `Rule`.
+        `check`: raises ValueError for a method in which it makes no sense; `feedback`, `largest`, `statistic`,
+        `statistic_when` and `admitted`: see `Rule`.
 
         Raises ValueError for a name that is taken, an unknown need, a parameter without a type, and a parameter that
         another rule of this kind declares differently, since their keys lie side by side in a configuration.
@@ -131,6 +134,7 @@ class Rules(Registry[Rule]):
                 largest,
                 statistic,
                 statistic_when,
+                admitted,
             )
             text = about or (function.__doc__ or "").strip().split("\n")[0]
             if not text:

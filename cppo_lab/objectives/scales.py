@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.parameters import Param, fail
 from cppo_lab.objectives.pooled import PooledTokens, Statistics, quantile

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.parameters import Param, fail
 from cppo_lab.objectives.pooled import PooledTokens, Statistics

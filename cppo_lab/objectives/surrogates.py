@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.decisions import ClipWindow
 from cppo_lab.objectives.log_ratios import MAX_LOG_RATIO

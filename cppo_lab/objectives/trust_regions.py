@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.budgets import BudgetInputs, BudgetSpec
 from cppo_lab.objectives.coordinate import OFF, Coordinate
 from cppo_lab.objectives.decisions import ClipWindow, Decision

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from cppo_lab.lazy_torch import Tensor, torch
 from cppo_lab.objectives.coordinate import Coordinate
 from cppo_lab.objectives.parameters import Param
 from cppo_lab.objectives.prefixes import positions
@@ -53,19 +51,22 @@ class WeightInputs:
 weights = Rules("trust_region.weights.kind")
 
 
-@weights.register("uniform")
+@weights.register("uniform", admitted=lambda _: True)
 def uniform(at: WeightInputs) -> Tensor:
     """1."""
     return torch.ones_like(at.fraction)
 
 
-@weights.register("linear", paper=CPPO)
+# The derivative of (1 - u) / (1 - (1 - w_min) u) is -w_min / (1 - (1 - w_min) u)^2.
+@weights.register("linear", paper=CPPO, admitted=lambda _: True)
 def linear(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """1 - (1 - w_min) u (Eq. 9)."""
     return (at.fraction * (w_min - 1)).add_(1)
 
 
-@weights.register("shuffled", paper=CPPO, needs=["weight_order"])
+@weights.register(
+    "shuffled", paper=CPPO, needs=["weight_order"], admitted=lambda spec: 1 in (spec.w_min, spec.horizon)
+)
 def shuffled(at: WeightInputs, *, w_min: Floor) -> Tensor:
     """The linear weights, in an order drawn once per rollout."""
     return (at.fraction * (w_min - 1)).add_(1)
@@ -123,7 +124,7 @@ class WeightSpec(Coordinate, path="trust_region.weights"):
 
 
 def position_weights(
-    mask: Tensor, spec: WeightSpec, order: Tensor | None = None, dtype: torch.dtype = torch.float32
+    mask: Tensor, spec: WeightSpec, order: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """w_t [B, T], 0 outside the mask; positions count response tokens only, so padding and holes are inert.
 
@@ -141,7 +142,7 @@ def position_weights(
         position = (keys.argsort(dim=-1, stable=True).argsort(dim=-1) + 1) * mask
     lengths = mask.sum(-1, keepdim=True)
     horizon = lengths if spec.horizon == "own" else torch.full_like(lengths, spec.horizon)
-    found: Tensor = spec.rule()(WeightInputs(position, horizon, dtype))
+    found: Tensor = spec.rule()(WeightInputs(position, horizon, dtype or torch.float32))
     return found.masked_fill(~mask, 0.0)
 
 
@@ -151,9 +152,15 @@ _PROBED_LENGTHS = (2, 3, 5, 17, 128, 1024)
 def theorem_one_admits(spec: WeightSpec) -> bool:
     """Whether (T - t) / w_t never increases along a response, the condition of CPPO's Theorem 1.
 
-    Evaluated for responses of several lengths up to 1024 tokens (up to the horizon, when that is fixed). Weights in
-    a drawn order are admitted only when they are all equal.
+    As their rule says, or else evaluated for responses of several lengths up to 1024 tokens (up to the horizon, when
+    that is fixed). Weights in a drawn order are admitted only when they are all equal.
     """
+    says = spec.selected()["kind"].admitted
+    return evaluated_to_be_admitted(spec) if says is None else says(spec)
+
+
+def evaluated_to_be_admitted(spec: WeightSpec) -> bool:
+    """`theorem_one_admits` by evaluation, whatever the rule says."""
     horizon = _PROBED_LENGTHS[-1] if spec.horizon == "own" else spec.horizon
     lengths = {length for length in (*_PROBED_LENGTHS, horizon) if length <= horizon}
     return all(_admitted_at(spec, length) for length in lengths)

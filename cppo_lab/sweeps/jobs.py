@@ -11,7 +11,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.activity import Activity
-from cppo_lab.training.starting_policy import missing_policy
+from cppo_lab.training.policy_cache import missing_policy
 
 _TELL_S = 1.0
 Tell = Callable[[str, Any], None]

@@ -20,12 +20,11 @@ from cppo_lab.models.lora import ADAPTER_FOLDER, Lora, add_adapter, load_adapter
 from cppo_lab.models.tokenizers import trained_tokenizer, vocabulary_tokenizer
 from cppo_lab.tasks.task import Task, TaskConfig
 from cppo_lab.training.checkpoint import save_checkpoint
+from cppo_lab.training.policy_cache import RECIPE_FILE, cache_folder, is_as_it_is
 from cppo_lab.training.warmup import SCRATCH_RAMP, Progress, warm_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -41,29 +40,12 @@ class StartingPolicy:
     revision: str | None = None
 
 
-def cache_folder(config: RunConfig) -> Path:
-    """The cache folder of the starting policy of `config`."""
-    return config.paths.output / "policies" / starting_policy_id(config)
-
-
-def missing_policy(config: RunConfig) -> Path | None:
-    """The cache folder of the starting policy if it is not made yet; None if it is pretrained as it is, or cached."""
-    if _is_as_it_is(config):
-        return None
-    folder = cache_folder(config)
-    return None if (folder / RECIPE_FILE).is_file() else folder
-
-
-def _is_as_it_is(config: RunConfig) -> bool:
-    return isinstance(config.model, PretrainedModel) and not config.warmup.steps
-
-
 def starting_policy(config: RunConfig, task: Task, progress: Progress | None = None) -> StartingPolicy:
     """The starting policy of a run. The first caller trains it; others wait for it on a file lock.
 
     `task` is the run's as its model is asked.
     """
-    if isinstance(config.model, PretrainedModel) and _is_as_it_is(config):
+    if isinstance(config.model, PretrainedModel) and is_as_it_is(config):
         return StartingPolicy(config.model.path, starting_policy_id(config), None, config.model.revision)
     folder = cache_folder(config)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +69,6 @@ def _make(config: RunConfig, task: Task, folder: Path, progress: Progress | None
         "accuracy": accuracy,
         "parameters": sum(parameter.numel() for parameter in policy.network.parameters()),
     }
-    # Written last: the folder counts as complete only with it.
     (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 

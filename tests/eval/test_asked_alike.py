@@ -16,9 +16,10 @@ from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.run import evaluate_request
 from cppo_lab.training.asked_model import asked_model
 from cppo_lab.training.checkpoint import save_checkpoint
+from cppo_lab.training.policy_cache import cache_folder
 from cppo_lab.training.run import run
 from cppo_lab.training.sample_prompts import sample_prompts
-from cppo_lab.training.starting_policy import cache_folder, starting_policy
+from cppo_lab.training.starting_policy import starting_policy
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"

@@ -1,9 +1,12 @@
 """Edge cases of the numbers: single tokens, empty rows, impossible tokens, overflow, low precision."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from cppo_lab.objectives import TokenBatch, aggregate, denominator, divergences, method, token_objective
@@ -11,7 +14,12 @@ from cppo_lab.objectives.batch import FullDistributions, TopK
 from cppo_lab.objectives.divergences import divergence
 from cppo_lab.objectives.prefixes import row_quantile
 from cppo_lab.objectives.spec import DivergenceSpec, WeightSpec
-from cppo_lab.objectives.weights import position_weights, theorem_one_admits
+from cppo_lab.objectives.weights import (
+    evaluated_to_be_admitted,
+    position_weights,
+    theorem_one_admits,
+    weights,
+)
 
 pytest.importorskip("yaml")
 
@@ -254,6 +262,19 @@ def test_a_fixed_horizon_keeps_the_floor_past_its_end() -> None:
     torch.testing.assert_close(weights, torch.tensor([1.0, 0.75, 0.5, 0.5, 0.5]))
     weights = kind_weights("remaining_horizon", 5, w_min=0.5, horizon=3)
     torch.testing.assert_close(weights, torch.tensor([1.0, 0.5, 0.5, 0.5, 0.5]))
+
+
+@given(
+    st.sampled_from([rule.name for rule in weights.values() if rule.admitted is not None]),
+    st.one_of(st.just(1.0), st.floats(1e-3, 1.0)),
+    st.one_of(st.just("own"), st.integers(1, 300)),
+)
+def test_what_a_rule_says_of_theorem_one_is_what_its_weights_say(
+    kind: str, w_min: float, horizon: int | Literal["own"]
+) -> None:
+    floor = {"w_min": w_min} if weights[kind].reads("w_min") else {}
+    spec = WeightSpec(kind=kind, horizon=horizon, **floor)
+    assert theorem_one_admits(spec) == evaluated_to_be_admitted(spec)
 
 
 def test_shuffled_weights_permute_the_linear_ones_within_the_response() -> None:

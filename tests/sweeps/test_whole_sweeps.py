@@ -149,7 +149,7 @@ def test_store_that_cannot_be_used_ends_the_sweep_before_any_run(
 def test_failed_starting_policy_fails_its_runs_with_the_reason(tmp_path: Path) -> None:
     output = tmp_path / "out"
     (output / "policies").mkdir(parents=True)
-    from cppo_lab.training.starting_policy import cache_folder
+    from cppo_lab.training.policy_cache import cache_folder
 
     config = compose_run([*TINY, f"paths.output='{output}'"])
     # A file where the cache folder must come to stand.

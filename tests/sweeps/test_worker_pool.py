@@ -8,9 +8,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
-import torch
 
 from cppo_lab.config.compose import compose_run
+from cppo_lab.models import device
 from cppo_lab.sweeps import worker_pool
 from cppo_lab.sweeps.jobs import Event, Job, jobs_for
 from cppo_lab.sweeps.worker_pool import default_jobs, run_jobs
@@ -20,7 +20,7 @@ from cppo_lab.tracking.run_folder import run_folder
 @pytest.fixture(autouse=True)
 def _eight_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "has_cuda", lambda: False)
 
 
 @pytest.mark.parametrize(("threads", "jobs"), [(1, 8), (2, 4), (3, 2), (5, 1), (16, 1)])
@@ -42,7 +42,7 @@ def test_runs_on_a_gpu_are_done_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     assert default_jobs(configs[:1]) == 8
     found = compose_run(["trainer.device=auto"])
     assert default_jobs([found]) == 8
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "has_cuda", lambda: True)
     assert default_jobs([found]) == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 from tiny_runs import ROOT, tiny_config
 
 from cppo_lab.config.backend import VerlBackend
-from cppo_lab.training.starting_policy import cache_folder
+from cppo_lab.training.policy_cache import cache_folder
 from cppo_lab.training.verl.launch import driver_environment
 
 PYTHON = Path(os.environ.get("CPPO_LAB_VERL_PYTHON") or ROOT / ".venv-verl" / "bin" / "python")

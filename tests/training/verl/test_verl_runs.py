@@ -32,7 +32,7 @@ from verl_processes import (
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.sweeps.sweep import find_sweep
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.training.starting_policy import cache_folder
+from cppo_lab.training.policy_cache import cache_folder
 from cppo_lab.training.verl.launch import driver_environment
 from cppo_lab.training.verl.translate import translate
 
