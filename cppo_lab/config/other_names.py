@@ -18,6 +18,9 @@ _OTHER_NAMES: Mapping[str, Sequence[str]] = {
     ),
     "trainer.prompts_per_minibatch": ("ppo_mini_batch_size", "mini_batch_size", "minibatch_size"),
     "trainer.microbatch_sequences": ("ppo_micro_batch_size", "micro_batch_size"),
+    "trainer.microbatch_tokens": (
+        *("ppo_max_token_len_per_gpu", "max_token_len", "use_dynamic_bsz", "max_tokens_per_microbatch"),
+    ),
     "trainer.epochs": ("num_iterations", "ppo_epochs", "num_ppo_epochs", "num_train_epochs"),
     "trainer.steps": ("max_steps", "total_steps", "num_steps"),
     "trainer.evaluate_every": ("eval_steps", "test_freq"),

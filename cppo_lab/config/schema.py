@@ -65,6 +65,9 @@ class Trainer(Group):
     `length_decay`: halved every `lr_length_period_factor` times the step of a surge, down to `lr_length_floor`; a surge
     is a mean response length above `lr_length_multiple` times that of the first `lr_length_window` steps.
 
+    At most `microbatch_sequences` responses, and `microbatch_tokens` tokens with their padding, go through the model at
+    once; with the latter they are sorted by length.
+
     A `lora_rank` above 0 trains a LoRA adapter of the `lora_targets` alone, scaled by `lora_alpha` / `lora_rank`.
     """
 
@@ -100,6 +103,7 @@ class Trainer(Group):
     lora_rank: Annotated[int, Field(ge=0)] = 0
     lora_alpha: Positive = 32.0
     lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    microbatch_tokens: Count | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Trainer:
@@ -156,6 +160,11 @@ class Trainer(Group):
         """The numbers of the control by length, without the beginning of their keys."""
         names = ("multiple", "window", "period_factor", "floor")
         return {name: getattr(self, f"lr_length_{name}") for name in names}
+
+    def tokens_at_once(self, rows: int, longest: int) -> int:
+        """The most tokens of a pass over `rows` responses, which are at most `longest` with their prompts."""
+        bound = rows * longest
+        return bound if self.microbatch_tokens is None else min(bound, max(longest, self.microbatch_tokens))
 
     @property
     def planned_updates(self) -> int:

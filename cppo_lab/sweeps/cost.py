@@ -140,7 +140,7 @@ def _memory(config: RunConfig, parameters: int, prompt: int) -> int:
     """Networks, one microbatch's activations in the dtype that is computed in, and the interpreter; in bytes."""
     trainer = config.trainer
     rows = trainer.microbatch_sequences or trainer.prompts_per_minibatch * trainer.group_size
-    tokens = rows * (prompt + config.task.response_limit)
+    tokens = trainer.tokens_at_once(rows, prompt + config.task.response_limit)
     layers, hidden = _shape(config)
     activations = tokens * layers * hidden * 34 * _computed_bytes(config)
     interpreter = (600 << 20) + config.engine.reserved_bytes

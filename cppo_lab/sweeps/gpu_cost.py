@@ -162,7 +162,7 @@ def _memory(config: RunConfig, shape: ModelShape, per_response: int, devices: in
         sampling = cache
     return GpuMemory(
         states=states // devices,
-        training=cast // devices + rows * per_response * per_token,
+        training=cast // devices + trainer.tokens_at_once(rows, per_response) * per_token,
         sampling=sampling,
         kv_cache=cache,
         sequences=sequences,

@@ -81,8 +81,7 @@ class RolloutPhase:
         reference_logp = None if self.reference is None else self._recomputed(self.reference, rollout)
         values = None
         if self.critic is not None:
-            at_once = self.settings.microbatch_sequences
-            values = recompute_values(self.critic, self.policy, rollout, batch_size=at_once)
+            values = recompute_values(self.critic, self.policy, rollout, settings=self.settings)
         regulariser = self.algo.regulariser
         kl = None
         if reference_logp is not None and regulariser.kl_where == "reward":
@@ -135,8 +134,7 @@ class RolloutPhase:
             network,
             self.policy,
             rollout,
-            temperature=self.settings.temperature,
-            batch_size=self.settings.microbatch_sequences,
+            settings=self.settings,
         )
 
     def _live(self, graded: GradedRollout) -> Tensor:

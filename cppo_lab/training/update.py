@@ -16,6 +16,7 @@ from cppo_lab.diagnostics.masked_tokens import MaskedTokenCounter
 from cppo_lab.diagnostics.metrics import Diagnostics
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
+from cppo_lab.models.implementation import is_by_lab
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.logprobs import hidden_statistics, response_hidden
 from cppo_lab.models.value_head import Critic
@@ -31,6 +32,7 @@ from cppo_lab.rng import Stream, torch_stream
 from cppo_lab.rollouts.rollout import Rollout
 from cppo_lab.training.experience import Experience, minibatch_order
 from cppo_lab.training.learning_rate import LearningRate, row_log_weights
+from cppo_lab.training.microbatches import microbatches
 from cppo_lab.training.recompute import recompute_logp
 from cppo_lab.training.step_record import Metrics, StepRecord
 
@@ -135,8 +137,7 @@ class Learner:
             self.policy.network,
             self.policy,
             rollout,
-            temperature=self.settings.temperature,
-            batch_size=self.settings.microbatch_sequences,
+            settings=self.settings,
         )
 
     def _update(
@@ -152,7 +153,13 @@ class Learner:
         value_whole = denominator(mask, _TOKEN_MEAN)
         self.optimizer.zero_grad(set_to_none=True)
         total = value_total = 0.0
-        parts = rows.split(settings.microbatch_sequences or len(rows))
+        parts = microbatches(
+            experience.rollout,
+            rows,
+            sequences=settings.microbatch_sequences,
+            tokens=settings.microbatch_tokens,
+            by_length=not is_by_lab(self.policy.network),
+        )
         statistics = self._statistics(experience, parts, step)
         taken.add_statistics(statistics)
         for part in parts:

@@ -60,7 +60,7 @@ MAY_DIFFER = {
     "lr_ess_base", "lr_ess_exponent", "lr_length_multiple", "lr_length_window", "lr_length_period_factor",
     "lr_length_floor", "betas", "weight_decay", "grad_clip",
     "checkpoint_every", "samples_per_step", "threads", "device",
-    "lora_rank", "lora_alpha", "lora_targets", "evaluate_greedy",
+    "lora_rank", "lora_alpha", "lora_targets", "evaluate_greedy", "microbatch_tokens",
 }  # fmt: skip
 
 

@@ -48,6 +48,11 @@ def _refusals(config: RunConfig, backend: VerlBackend) -> Iterator[str]:
         yield f"algo={name}: reads statistics of the whole minibatch before its update, which workers see a part of."
     if backend.device == "cpu" and trainer.threads != 1:
         yield f"trainer.threads={trainer.threads}: must be 1; give backend.workers, each of which has one thread."
+    if trainer.microbatch_tokens is not None:
+        yield (
+            f"trainer.microbatch_tokens={trainer.microbatch_tokens}: must be null; give backend.tokens_per_pass, which "
+            "bounds the tokens of each GPU."
+        )
     if trainer.lora_rank:
         yield f"trainer.lora_rank={trainer.lora_rank}: must be 0; adapters are not trained by backend=verl."
     if config.engine.kind not in _ROLLOUTS:

@@ -80,6 +80,7 @@ def test_a_reference_is_held_where_the_method_has_one() -> None:
     [
         (["algo=ppo"], "algo=ppo: trains a critic"),
         (["algo=switched_batch"], "algo=switched_batch: reads statistics of the whole minibatch"),
+        (["trainer.microbatch_tokens=8192"], "trainer.microbatch_tokens=8192: must be null"),
         (["trainer.lora_rank=4", "model.implementation=transformers"], "trainer.lora_rank=4: must be 0"),
         (["trainer.threads=2"], "trainer.threads=2: must be 1; give backend.workers"),
         (["engine=vllm", "algo=grpo"], "engine.kind=vllm: verl's vLLM server needs GPUs"),
