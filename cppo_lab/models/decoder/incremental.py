@@ -93,8 +93,12 @@ class IncrementalDecoder:
         self.logits, self._count = self.logits[rows], len(rows)
         # The last one is computed again and again, up to a round number.
         rows = torch.nn.functional.pad(rows, (0, rounded_up(len(rows)) - len(rows)), value=int(rows[-1]))
-        kv_heads = self._sizes.kv_heads
-        of_cache = (rows.unsqueeze(-1) * kv_heads + torch.arange(kv_heads, device=rows.device)).flatten()
-        self._keys = [keys[of_cache] for keys in self._keys]
-        self._values = [values[of_cache] for values in self._values]
-        self._mask, self._positions = self._mask[of_cache], self._positions[rows]
+        self._keys = [self._kept(keys, rows) for keys in self._keys]
+        self._values = [self._kept(values, rows) for values in self._values]
+        self._mask, self._positions = self._kept(self._mask, rows), self._positions[rows]
+
+    def _kept(self, table: Tensor, rows: Tensor) -> Tensor:
+        """The key-value heads of the sequences `rows` in a table [B * kv_heads, ...]."""
+        # A sequence's heads lie side by side: one copy each.
+        together = table.view(len(table) // self._sizes.kv_heads, -1)
+        return together.index_select(0, rows).view(-1, *table.shape[1:])

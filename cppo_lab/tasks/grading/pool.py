@@ -1,4 +1,8 @@
-"""Grading in worker processes with limits on time and memory, which are replaced when a response exceeds them."""
+"""Grading in worker processes with limits on time and memory, which are replaced when a response exceeds them.
+
+A short response whose reference is a number or a text is graded in this process: no expression is evaluated, and
+regular expressions take milliseconds at most.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,8 @@ LIMIT_S = 2.0
 MEMORY_BYTES = 1 << 30
 """Address space of a worker."""
 WORKERS = 2
+SHORT = 512
+"""Characters of the longest response that needs no worker where its reference is no expression."""
 _ANSWERS_PER_WORKER = 5000
 # Beyond an answer's limit, for a new worker to load sympy on a busy machine.
 _PATIENCE_S = 60.0
@@ -58,6 +64,8 @@ def _grade_one(response: str, answer: str, form: AnswerFormat, limit_s: float) -
 class Grader:
     """Grades responses in `workers` processes, which are killed and replaced at their limits.
 
+    Those of at most `short` characters (None: not even these) need none where their reference is no expression.
+
     `symbolic` loads math-verify into them; without it, no reference can be symbolic. Processes start on first use.
     Close it, or use it as a context.
     """
@@ -69,8 +77,9 @@ class Grader:
         workers: int = WORKERS,
         limit_s: float = LIMIT_S,
         memory_bytes: int = MEMORY_BYTES,
+        short: int | None = SHORT,
     ) -> None:
-        self.symbolic, self.limit_s = symbolic, limit_s
+        self.symbolic, self.limit_s, self._short = symbolic, limit_s, short
         self._workers, self._memory_bytes = workers, memory_bytes
         self._pool = self._new_pool()
         self._is_closed = False
@@ -111,14 +120,13 @@ class Grader:
         Raises ValueError if a reference is not a number, compared as text, or (with `symbolic`) an expression;
         RuntimeError if no worker can be started, or the grader is closed.
         """
+        self._check_open()
         forms = [MARKED] * len(responses) if formats is None else formats
         items = list(zip(responses, answers, forms, strict=True))
         for _, answer, form in items:
             if not self.symbolic and form.comparison != "text" and parse_number(answer) is None:
                 raise ValueError(f"answer {answer[:40]!r}: not a number")
-        verdicts: list[Verdict | None] = [
-            Verdict(Outcome.REJECTED) if len(response) > MAX_RESPONSE else None for response in responses
-        ]
+        verdicts = [self._graded_here(*item) for item in items]
         failures = 0
         while missing := [i for i, verdict in enumerate(verdicts) if verdict is None]:
             graded = self._try([items[i] for i in missing])
@@ -129,10 +137,22 @@ class Grader:
                 verdicts[i] = verdict
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _try(self, items: Sequence[tuple[str, str, AnswerFormat]]) -> list[Verdict | None]:
-        """The verdicts on (response, answer, format), None where the pool broke."""
+    def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("the grader is closed")
+
+    def _graded_here(self, response: str, answer: str, form: AnswerFormat) -> Verdict | None:
+        """The verdict on a response that needs no worker; None for one that does."""
+        if len(response) > MAX_RESPONSE:
+            return Verdict(Outcome.REJECTED)
+        is_expression = form.comparison != "text" and parse_number(answer) is None
+        if self._short is None or len(response) > self._short or is_expression:
+            return None
+        return grade(response, answer, form)
+
+    def _try(self, items: Sequence[tuple[str, str, AnswerFormat]]) -> list[Verdict | None]:
+        """The verdicts on (response, answer, format), None where the pool broke."""
+        self._check_open()
         if not self._pool.active:
             # Pebble abandons a pool when one of its workers dies between two answers.
             self._end_pool()

@@ -21,6 +21,7 @@ from hostile import FAMILIES, Hostile, dressed, hostile_answers
 from saboteurs import never_starts, sabotaged
 
 from cppo_lab.tasks.grading import pool
+from cppo_lab.tasks.grading.answers import MARKED, AnswerFormat, grade
 from cppo_lab.tasks.grading.pool import Grader
 from cppo_lab.tasks.grading.verdict import Outcome, Verdict
 
@@ -81,7 +82,7 @@ def workers_of(grader: Grader) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def symbolic() -> Iterator[Grader]:
     """A grader whose workers have started."""
-    with Grader(symbolic=True, limit_s=1.0) as grader:
+    with Grader(symbolic=True, limit_s=1.0, short=None) as grader:
         grader.grade(*zip(*ORDINARY, strict=True))
         yield grader
 
@@ -91,7 +92,7 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Grader]]
     """Make a grader whose workers fail as a response such as `spin` says."""
     monkeypatch.setattr(pool, "_grade_one", sabotaged)
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(Grader(symbolic=False, **options))
+        yield lambda **options: stack.enter_context(Grader(symbolic=False, short=None, **options))
 
 
 def with_ordinary(pairs: Sequence[Pair]) -> list[Pair]:
@@ -152,6 +153,29 @@ def test_hostile_answers_to_numeric_references_are_refused_quickly(symbolic: Gra
     assert not any(verdict.outcome is Outcome.TIMED_OUT for verdict in verdicts)
 
 
+@pytest.mark.parametrize("form", [MARKED, AnswerFormat(answer_line=True), AnswerFormat(comparison="text")])
+def test_short_responses_need_no_worker_and_get_the_same_verdicts(form: AnswerFormat) -> None:
+    pairs = [
+        (completion, gold)
+        for completion, gold in numeric_pairs(list(hostile_answers(of_each=15)))
+        if len(completion) <= pool.SHORT
+    ]
+    assert len(pairs) > 1_000
+    responses, answers = zip(*pairs, strict=True)
+    with Grader(symbolic=True) as grader:
+        seconds = []
+        for pair in pairs:
+            started = time.perf_counter()
+            grader.grade(*([each] for each in pair), [form])
+            seconds.append(time.perf_counter() - started)
+        assert not grader._pool._pool_manager.worker_manager.workers, "none was started"
+        here = grader.grade(responses, answers, [form] * len(pairs))
+    assert max(seconds) < 0.5, "milliseconds; a busy machine takes its time"
+    assert here == [grade(response, answer, form) for response, answer in pairs]
+    assert grader._graded_here("x" * (pool.SHORT + 1), "1", form) is None
+    assert grader._graded_here("x", r"\frac{1}{2}", MARKED) is None
+
+
 def test_a_hostile_answer_of_every_family_is_refused_for_symbolic_references(symbolic: Grader) -> None:
     check_all(symbolic, symbolic_pairs([Hostile(family.name, family.write(9)) for family in FAMILIES]))
 
@@ -206,7 +230,7 @@ def test_a_worker_that_fails_is_replaced_and_costs_one_verdict(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_killed_while_they_wait_are_replaced(workers: int) -> None:
-    with Grader(symbolic=False, workers=workers) as grader:
+    with Grader(symbolic=False, workers=workers, short=None) as grader:
         for _ in range(2):
             assert grader.grade(["#### 18"], ["18"])[0].correct
             for worker in workers_of(grader):
@@ -234,7 +258,7 @@ def test_a_worker_killed_while_it_grades_costs_one_verdict(saboteur: Callable[..
 
 def test_answers_lost_on_the_way_to_a_worker_are_graded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_PATIENCE_S", 0.5)
-    with Grader(symbolic=False, limit_s=0.5) as grader:
+    with Grader(symbolic=False, limit_s=0.5, short=None) as grader:
         grader.grade(["#### 1"], ["1"])
         # What a worker leaves behind that dies after it took a task and before it said so.
         monkeypatch.setattr(grader._pool, "schedule", lambda *_, **__: pebble.ProcessFuture())
@@ -245,7 +269,7 @@ def test_answers_lost_on_the_way_to_a_worker_are_graded_again(monkeypatch: pytes
 
 def test_workers_that_cannot_start_raise_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_start", never_starts)
-    with Grader(symbolic=False) as grader, pytest.raises(RuntimeError, match="cannot be started"):
+    with Grader(symbolic=False, short=None) as grader, pytest.raises(RuntimeError, match="cannot be started"):
         grader.grade(["#### 18"] * 10, ["18"] * 10)
 
 
@@ -286,7 +310,7 @@ from test_hostile_answers import workers_of
 
 if __name__ == "__main__":
     pool._grade_one = sabotaged
-    grader = pool.Grader(symbolic=False, workers=2, limit_s=2.0)
+    grader = pool.Grader(symbolic=False, workers=2, limit_s=2.0, short=None)
     grader.grade(["#### 1"] * 20, ["1"] * 20)
     threading.Thread(target=lambda: grader.grade(["spin"], ["1"]), daemon=True).start()
     time.sleep(0.5)
