@@ -11,7 +11,7 @@ SUITE := build/math_verify-$(MATH_VERIFY)
 NOT_QUICK := slow or browser or vllm or gpu or verl or trl or ray or lmeval or rliable or testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify backend-verl test-backend-verl test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed docs lint contract types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify backend-verl test-backend-verl test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed bench bench-gpu docs lint contract types check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -111,6 +111,22 @@ build/ray/.installed: requirements/ray.txt $(INSTALLED)
 
 test-ray: build/ray/.installed ## Test sweeps on Ray (packages of their own)
 	PYTHONPATH=$(CURDIR)/$(<D) $(BIN)/python -m pytest -q -m ray tests/executors
+
+BENCH := OMP_NUM_THREADS=1 $(BIN)/python benchmarks
+MEASURED := benchmarks/results
+
+bench: $(INSTALLED) .venv-trl/.installed ## Measure speed and memory on an idle CPU, half an hour, and write the README's table
+	$(BENCH)/vs_trl.py --json $(MEASURED)/vs_trl-cpu.json
+	$(BENCH)/decoder.py --json $(MEASURED)/decoder-cpu.json
+	$(BENCH)/rollout.py --json $(MEASURED)/rollout-cpu.json
+	$(BENCH)/head.py --repeats 3 --json $(MEASURED)/head-cpu.json
+	$(BENCH)/sharing.py --json $(MEASURED)/sharing-cpu.json
+	$(BENCH)/verdict.py --json $(MEASURED)/verdict.json
+	$(BENCH)/planning.py --json $(MEASURED)/planning.json
+	$(BENCH)/speed_table.py README.md
+
+bench-gpu: $(INSTALLED) ## Measure on a CUDA device, under ten minutes
+	$(BIN)/python benchmarks/gpu.py --json $(MEASURED)/gpu.json
 
 docs: .venv-docs/.installed ## Build the documentation into build/site and check its links
 	NO_MKDOCS_2_WARNING=1 $(<D)/bin/mkdocs build --quiet
