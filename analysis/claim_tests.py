@@ -184,7 +184,7 @@ def answerable(claim: Claim, planned: Sequence[Planned]) -> bool:
 
 
 def _verdict(seen: Estimate | None, p: PValues) -> str:
-    if seen is None or not seen.has_interval:
+    if seen is None or not seen.shows_interval:
         return INCONCLUSIVE
     return HOLDS if p.holds < ALPHA else FAILS if p.fails < ALPHA else INCONCLUSIVE
 

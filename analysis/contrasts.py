@@ -93,7 +93,7 @@ class Contrast:
         """Whether the interval excludes zero and the adjusted p is below ALPHA."""
         seen = self.estimate
         return bool(
-            seen and seen.has_interval and (seen.low > 0 or seen.high < 0) and self.p_adjusted < ALPHA
+            seen and seen.shows_interval and (seen.low > 0 or seen.high < 0) and self.p_adjusted < ALPHA
         )
 
     @property
@@ -102,8 +102,8 @@ class Contrast:
         seen = self.estimate
         if seen is None:
             return "no matched pairs"
-        if not seen.has_interval:
-            return "inconclusive (one pair)"
+        if not seen.shows_interval:
+            return f"inconclusive ({'one pair' if self.n == 1 else 'two pairs'})"
         if self.resolved:
             return "higher" if seen.mean > 0 else "lower"
         return "inconclusive" if seen.low <= 0 <= seen.high else "inconclusive after Holm"

@@ -45,16 +45,20 @@ def probability(value: float | None) -> str:
 
 def percent_range(estimate: Estimate | None) -> str:
     """Interval of a share as percent, cut to the possible range 0..100."""
-    if estimate is None or not estimate.has_interval:
-        return NONE
+    if estimate is None or not estimate.shows_interval:
+        return _no_interval(estimate)
     return f"{100 * max(0.0, estimate.low):.1f} to {100 * min(1.0, estimate.high):.1f}"
 
 
 def points_range(estimate: Estimate | None) -> str:
     """Interval of a difference in points."""
-    if estimate is None or not estimate.has_interval:
-        return NONE
+    if estimate is None or not estimate.shows_interval:
+        return _no_interval(estimate)
     return f"{points(estimate.low)} to {points(estimate.high)}"
+
+
+def _no_interval(estimate: Estimate | None) -> str:
+    return NONE if estimate is None or estimate.n < 2 else f"n = {estimate.n}: no interval"
 
 
 def p_value(value: float | None) -> str:

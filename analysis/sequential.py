@@ -106,7 +106,7 @@ def at_looks(contrasts: Sequence[Contrast], looks: Looks) -> tuple[Contrast, ...
 def decision(contrast: Contrast, margin: float) -> Decision:
     """What a contrast `at_looks` has settled."""
     seen = contrast.estimate
-    if seen is None or not seen.has_interval:
+    if seen is None or not seen.shows_interval:
         return "open"
     if contrast.resolved:
         return "above" if seen.mean > 0 else "below"

@@ -38,6 +38,8 @@ class Estimate:
     n: int
     sd: float
     shared: float = 0.0
+    values: tuple[float, ...] = ()
+    """The values themselves, where there are too few for an interval."""
 
     @property
     def own_sd(self) -> float:
@@ -47,6 +49,11 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def shows_interval(self) -> bool:
+        """Whether its interval is told: that of two seeds has whatever width their distance happened to have."""
+        return self.has_interval and self.n > 2
 
 
 def t_interval(
@@ -63,10 +70,11 @@ def t_interval(
     n = len(sample)
     mean = float(sample.mean())
     if n < 2:
-        return Estimate(mean, math.nan, math.nan, n, math.nan, shared_error)
+        return Estimate(mean, math.nan, math.nan, n, math.nan, shared_error, tuple(map(float, sample)))
     sd = math.hypot(max(float(sample.std(ddof=1)), least_sd), shared_error * math.sqrt(n))
     half = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n, sd, shared_error)
+    values = tuple(map(float, sample)) if n == 2 else ()
+    return Estimate(mean, mean - half, mean + half, n, sd, shared_error, values)
 
 
 def interquartile_mean(scores: Array) -> float:

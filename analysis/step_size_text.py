@@ -90,7 +90,7 @@ def range_difference(found: RangeContrast) -> str:
     if seen is None:
         return ""
     bound = "" if found.at_least == found.at_most else "at least " if found.at_least else "at most "
-    interval = f" ({_signed(seen.low)} to {_signed(seen.high)})" if seen.has_interval else ""
+    interval = f" ({_signed(seen.low)} to {_signed(seen.high)})" if seen.shows_interval else ""
     return f"{bound}{_signed(seen.mean)}{interval}"
 
 
@@ -123,7 +123,9 @@ def _at_rate(rate: float) -> str:
 
 def _interval(found: Contrast) -> str:
     seen = found.estimate
-    return f"95% CI {points_range(seen)}, n = {found.n}" if seen and seen.has_interval else f"n = {found.n}"
+    if seen is None or not seen.has_interval:
+        return f"n = {found.n}"
+    return f"95% CI {points_range(seen)}, n = {found.n}" if seen.shows_interval else points_range(seen)
 
 
 def _signed(value: float) -> str:

@@ -88,7 +88,7 @@ def claim_estimate(seen: Estimate, is_of_accuracy: bool = True) -> str:
     """A mean difference and its interval, in points where it is of accuracies."""
     if is_of_accuracy:
         return f"{points(seen.mean)} ({points_range(seen)})" if seen.has_interval else points(seen.mean)
-    interval = f" ({signed(seen.low)} to {signed(seen.high)})" if seen.has_interval else ""
+    interval = f" ({signed(seen.low)} to {signed(seen.high)})" if seen.shows_interval else ""
     return f"{signed(seen.mean)}{interval}"
 
 
@@ -200,6 +200,8 @@ def _gain(result: MethodResult) -> str:
 def _interval_and_n(result: MethodResult) -> str:
     if result.final is None or not result.final.has_interval:
         return f" (n = {result.n})"
+    if not result.final.shows_interval:
+        return f" ({percent_range(result.final)})"
     if result.final.high - result.final.low > USELESS_WIDTH:
         return f" (n = {result.n}, too few seeds for a useful interval)"
     return f" (95% CI {percent_range(result.final)}, n = {result.n})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -143,6 +144,16 @@ def difference_row(curves: Sequence[Sensitivity], baselines: Mapping[str, str]) 
     return Row("over plain policy\ngradient (points)", difference, "difference", 2.1)
 
 
+_SEED: dict[str, Any] = {
+    "gid": "seed",
+    "linestyle": "none",
+    "marker": "_",
+    "markersize": 9,
+    "markeredgewidth": 1.3,
+    "alpha": 0.7,
+}
+
+
 def _row(
     axes: Axes,
     row: Row,
@@ -159,10 +170,14 @@ def _row(
             continue
         x = np.array([at for at, _ in known])
         y = np.array([each.mean for _, each in known])
-        bands = [(at, each.low, each.high) for at, each in known if each.has_interval]
+        bands = [(at, each.low, each.high) for at, each in known if each.shows_interval]
         if bands and len(curves) <= MOST_BANDS and row.kind != "log":
             at, low, high = (np.array(values) for values in zip(*bands, strict=True))
             axes.fill_between(at, low, high, color=look.color, alpha=0.1, linewidth=0, zorder=1)
+        for at, each in known:
+            if row.kind != "log":
+                # Too few for a band: the seeds themselves.
+                axes.plot([at] * len(each.values), each.values, **_SEED, color=look.color, zorder=3)
         axes.plot(x, y, **look.line(), zorder=4, label=curve.grid.method)
         if marked is not None:
             _marks(axes, curve, look, marked(curve.grid.method))
@@ -221,7 +236,12 @@ def _share_limits(grid: np.ndarray, rows: Sequence[Row], blocks: int) -> None:
             for axes in grid[block * len(rows) + number]
             if axes.figure is not None
         ]
-        curves = [line for axes in same for line in axes.lines if not str(line.get_label()).startswith("_")]
+        curves = [
+            line
+            for axes in same
+            for line in axes.lines
+            if line.get_gid() == _SEED["gid"] or not str(line.get_label()).startswith("_")
+        ]
         ends = [end for line in curves for end in np.asarray(line.get_ydata(), dtype=np.float64)]
         finite = np.array([end for end in ends if np.isfinite(end)])
         if row.kind == "log":

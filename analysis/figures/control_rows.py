@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cppo_lab.analysis.claims import MARGIN
 from cppo_lab.analysis.controls import AT_BEST, FEWER_EPOCHS, SAME_KL, Control
 from cppo_lab.analysis.figures import style
-from cppo_lab.analysis.figures.estimates import rows_of_panels
+from cppo_lab.analysis.figures.estimates import draw_ticks, rows_of_panels
 from cppo_lab.analysis.figures.looks import INK, PAPER, RULE, SOFT_INK, Look
 from cppo_lab.analysis.formatting import points
 from cppo_lab.analysis.grids import value_text
@@ -44,7 +45,7 @@ def control_figure(controls: Sequence[Control], looks: Mapping[str, Look]) -> Fi
         end
         for control in controls
         for seen in _estimates(control).values()
-        for end in ((seen.low, seen.high) if seen.has_interval else (seen.mean,))
+        for end in ((seen.low, seen.high) if seen.shows_interval else (seen.mean, *seen.values))
     ]
     low, high = max(-FURTHEST, min([*ends, -MARGIN])), min(FURTHEST, max([*ends, MARGIN]))
     air = 0.05 * (high - low)
@@ -95,11 +96,13 @@ def _dot(
     axes: Axes, seen: Estimate, height: float, look: Look, kind: str, limits: tuple[float, float]
 ) -> None:
     hollow = kind == AT_ONE
-    if seen.has_interval:
+    if seen.shows_interval:
         ends = [max(limits[0], seen.low), min(limits[1], seen.high)]
         axes.plot(
             ends, [height, height], color=look.color, linewidth=1.0 if hollow else 2.2, alpha=0.9, zorder=3
         )
+    else:
+        draw_ticks(axes, [value for value in seen.values if limits[0] <= value <= limits[1]], height, look)
     if limits[0] <= seen.mean <= limits[1]:
         axes.plot(
             seen.mean,
@@ -116,7 +119,9 @@ def _dot(
 def _estimates(control: Control) -> dict[str, Estimate]:
     found = {AT_ONE: control.at_one, **control.controls}
     return {
-        kind: each.estimate for kind, each in found.items() if each is not None and each.estimate is not None
+        kind: replace(each.estimate, values=() if each.estimate.shows_interval else tuple(each.values))
+        for kind, each in found.items()
+        if each is not None and each.estimate is not None
     }
 
 

@@ -27,7 +27,7 @@ def draw_estimate(
     axes: Axes, estimate: Estimate, y: float, look: Look, low: float, high: float, *, filled: bool = True
 ) -> None:
     """The mean as a marker and its interval as a bar, cut to low..high; hollow and thin unless `filled`."""
-    if estimate.has_interval:
+    if estimate.shows_interval:
         axes.plot(
             [max(low, estimate.low), min(high, estimate.high)],
             [y, y],

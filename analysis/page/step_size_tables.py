@@ -93,7 +93,7 @@ def _ranges(known: StepSize) -> Table:
 
     def interval(curve: Sensitivity) -> Cell:
         seen = curve.good.octaves
-        return Cell(f"{seen.low:.1f} to {seen.high:.1f}" if seen.has_interval else NONE)
+        return Cell(f"{seen.low:.1f} to {seen.high:.1f}" if seen.shows_interval else NONE)
 
     columns: tuple[Column[Sensitivity], ...] = (
         *((Column("axis", lambda c: Cell(c.grid.axes[0]), numeric=False),) if several else ()),

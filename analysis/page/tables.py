@@ -56,7 +56,7 @@ class Cell:
     @classmethod
     def interval(cls, estimate: Estimate | None, show: Callable[[Estimate | None], str]) -> Cell:
         """The interval of an estimate."""
-        known = estimate is not None and estimate.has_interval
+        known = estimate is not None and estimate.shows_interval
         return cls(show(estimate), f"{estimate.low:.6f} to {estimate.high:.6f}" if estimate and known else "")
 
     @classmethod
@@ -208,7 +208,7 @@ def claims_table(tests: Sequence[ClaimTest], table: RunTable) -> Table:
     """Every claim of a sweep with its contrast, tests and verdict."""
 
     def p(test: ClaimTest, value: float) -> Cell:
-        known = test.estimate is not None and test.estimate.has_interval
+        known = test.estimate is not None and test.estimate.shows_interval
         return Cell(f"{value:.2g}", value) if known else Cell("", "")
 
     columns: tuple[Column[ClaimTest], ...] = (

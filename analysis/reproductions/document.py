@@ -300,7 +300,7 @@ def _method_cells(runs: Sequence[Run], is_greedy: bool) -> list[str]:
         str(len(runs)),
         mean("start"),
         mean("final"),
-        percent_range(final) if final and final.has_interval else "",
+        percent_range(final) if final and final.shows_interval else "",
         mean("best"),
         f"{int(sum(run.collapsed for run in runs))} of {len(runs)}",
         mean("masked_share"),

@@ -292,7 +292,7 @@ def _key(axes: Axes) -> None:
 def _on_axis(seen: Estimate, unit: float) -> tuple[float, float, float]:
     """Mean and ends of an estimate in units of the axis; without an interval the ends are the mean."""
     mean = seen.mean / unit
-    return (mean, seen.low / unit, seen.high / unit) if seen.has_interval else (mean, mean, mean)
+    return (mean, seen.low / unit, seen.high / unit) if seen.shows_interval else (mean, mean, mean)
 
 
 def _mark(axes: Axes, row: int, line: Line, limit: float, unit: float) -> None:

@@ -17,8 +17,8 @@ from cppo_lab.analysis.figures.data import FigureData
     "learning rate that both were tried at, as in a comparison at one rate. Diamonds: each at its best "
     "setting, chosen by other seeds than those compared. Squares: plain policy gradient at the rate that "
     "moves the policy as far per rollout (median KL). A method is credited with what it adds to the best "
-    "of these controls, the open circles aside. Bars are 95% intervals; the grey band is three points to "
-    "each side of zero.",
+    "of these controls, the open circles aside. Bars are 95% intervals, and two seeds alone are ticks; the "
+    "grey band is three points to each side of zero.",
     about="difference from plain policy gradient at one learning rate, each at its best, and at the same KL",
     place=3,
 )

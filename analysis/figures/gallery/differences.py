@@ -21,7 +21,7 @@ FURTHEST = 1.0
     title="Difference from the baseline",
     section="accuracy",
     caption="Final accuracy minus that of the baseline, paired by seed and starting policy. Ticks are pairs, bars"
-    " 95% Student t intervals over pairs; a point without a bar is a single pair. A difference is "
+    " 95% Student t intervals over pairs; a point without a bar has one pair or two. A difference is "
     "inconclusive when its bar crosses zero or its adjusted p is 0.05 or more.",
     about="paired differences in final accuracy from the baseline",
     place=3,
@@ -52,7 +52,7 @@ def _limits(contrasts: list[Contrast]) -> tuple[float, float]:
     ends = [0.0]
     for contrast in contrasts:
         ends += contrast.values.tolist()
-        if contrast.estimate is not None and contrast.estimate.has_interval:
+        if contrast.estimate is not None and contrast.estimate.shows_interval:
             ends += [contrast.estimate.low, contrast.estimate.high]
     low, high = max(-FURTHEST, min(ends)), min(FURTHEST, max(ends))
     air = 0.06 * max(high - low, 0.02)

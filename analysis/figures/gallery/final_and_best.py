@@ -23,7 +23,7 @@ from cppo_lab.analysis.summary import MethodResult
     section="accuracy",
     caption="Final accuracy ({final}; filled, with the seeds as ticks) and best accuracy within {window} "
     "(hollow). Bars are 95% Student t intervals over seeds, clipped to 0 to 100%; a point without a bar "
-    "has a single seed. The dashed line is the mean of the starting policies. The best of several noisy "
+    "has one seed or two. The dashed line is the mean of the starting policies. The best of several noisy "
     "evaluations overestimates the accuracy.",
     about="final and best accuracy with intervals",
     place=2,
@@ -68,7 +68,7 @@ def _panel(axes: Axes, ranked: list[MethodResult], looks: dict[str, Look]) -> No
 
 
 def _right_end(result: MethodResult) -> float:
-    ends = [estimate.high for estimate in (result.final, result.best) if estimate and estimate.has_interval]
+    ends = [estimate.high for estimate in (result.final, result.best) if estimate and estimate.shows_interval]
     return float(np.nanmax([*ends, *result.values("best"), *result.values("final")]))
 
 

@@ -15,10 +15,10 @@ from cppo_lab.analysis.grids import RATE
     title="Final accuracy over the learning rate",
     section="step_size",
     caption="Final accuracy ({final}) at every learning rate tried, means over seeds; bands are 95% Student t "
-    "intervals (none for more than six methods). Rings mark each method's best rate, the dashed line the "
-    "lab's default. Below: the difference from plain policy gradient at the same rate, which is what a "
-    "comparison at one rate shows, and the median KL from the rollout policy per step, which is how far "
-    "the policy moves.",
+    "intervals (none for more than six methods), dashes the seeds where there are only two. Rings mark each "
+    "method's best rate, the dashed line the lab's default. Below: the difference from plain policy gradient "
+    "at the same rate, which is what a comparison at one rate shows, and the median KL from the rollout policy "
+    "per step, which is how far the policy moves.",
     about="final accuracy, difference from plain policy gradient and median KL over the learning rate",
     place=1,
 )

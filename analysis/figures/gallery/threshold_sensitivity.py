@@ -15,9 +15,9 @@ from cppo_lab.analysis.grids import RATE
     title="Final accuracy over the threshold",
     section="step_size",
     caption="Final accuracy ({final}) at every threshold tried, means over seeds; bands are 95% Student t "
-    "intervals (none for more than six methods). Rings mark each method's best setting, upright dashes its "
-    "published one; the dashed line is plain policy gradient, which has none. Below: the share of tokens that "
-    "the rule masks.",
+    "intervals (none for more than six methods), dashes the seeds where there are only two. Rings mark each "
+    "method's best setting, upright dashes its published one; the dashed line is plain policy gradient, which "
+    "has none. Below: the share of tokens that the rule masks.",
     about="final accuracy and masked share over a threshold, such as delta or the size of a budget",
     place=2,
 )
