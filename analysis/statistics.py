@@ -73,8 +73,8 @@ def t_interval(
         return Estimate(mean, math.nan, math.nan, n, math.nan, shared_error, tuple(map(float, sample)))
     sd = math.hypot(max(float(sample.std(ddof=1)), least_sd), shared_error * math.sqrt(n))
     half = float(scipy_stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
-    values = tuple(map(float, sample)) if n == 2 else ()
-    return Estimate(mean, mean - half, mean + half, n, sd, shared_error, values)
+    few = tuple(map(float, sample)) if n == 2 else ()
+    return Estimate(mean, mean - half, mean + half, n, sd, shared_error, few)
 
 
 def interquartile_mean(scores: Array) -> float:
