@@ -38,10 +38,11 @@ def caveats(study: Study, summary: Summary) -> list[str]:
         out.append(
             f"{listed(_lone(summary))}: a single seed counts, so there is no interval and nothing can be resolved."
         )
-    if sizes and 1 < max(sizes) <= 3:
+    if sizes and max(sizes) == 2:
+        out.append("Two seeds per method give no interval, and resolve no difference; three give wide ones.")
+    if sizes and max(sizes) == 3:
         out.append(
-            f"With {max(sizes)} seeds per method the intervals are wide and only very large differences "
-            "can be resolved."
+            "With three seeds per method the intervals are wide and only very large differences can be resolved."
         )
     policies = study.runs[["starting_recipe", "starting_seed"]].dropna().drop_duplicates()
     if len(policies) == 1 and max(sizes, default=0) > 1:
