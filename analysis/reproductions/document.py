@@ -14,6 +14,7 @@ from cppo_lab.analysis.formatting import percent, percent_range, plural, points,
 from cppo_lab.analysis.frozen import broken_in_words, frozen_in_words
 from cppo_lab.analysis.page.tables import claims_table
 from cppo_lab.analysis.paper import reported_differences
+from cppo_lab.analysis.reproductions.collapses import collapse_rows
 from cppo_lab.analysis.reproductions.figure import MOST_POINTS, shown_in_words
 from cppo_lab.analysis.reproductions.items import PAPER_SCALE, Item, anchor, heading
 from cppo_lab.analysis.reproductions.step_size_section import step_size_lines
@@ -221,6 +222,7 @@ def _section(item: Item, images: str) -> str:
     ]
     if item.step_size is not None:
         lines += step_size_lines(item, images)
+        lines += _collapses(item.table)
         lines += [GREEDY, "", *_methods(item.table, baseline=None), ""] if _is_greedy(item.table) else []
     elif item.table.runs:
         lines += [
@@ -284,6 +286,14 @@ def _methods(table: RunTable, baseline: str | None) -> list[str]:
                 cells.append(claim_estimate(seen) if seen else "")
             lines.append(line(*([panel, *cells] if several else cells)))
     return lines
+
+
+def _collapses(table: RunTable) -> list[str]:
+    rows = collapse_rows(table)
+    if not rows:
+        return ["No run ended below half of its starting accuracy.", ""]
+    names = ("panel", "method", "ended below half of the start", "there from step, of each such run")
+    return ["### Who collapsed, and when", "", *head(*names), *(line(*row) for row in rows), ""]
 
 
 def _is_greedy(table: RunTable) -> bool:
