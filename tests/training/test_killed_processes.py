@@ -84,7 +84,6 @@ def test_killed_sweep_leaves_no_orphan_and_the_second_call_finishes_it(output: P
     wait_for(lambda: len(some_metrics(output)) == 2 and steps_logged(output) >= 6, process)
     workers = workers_of(process.pid)
     assert sum(worker.ppid() == process.pid for worker in workers) == 2
-    assert len(workers) > 2, "each has processes that grade"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=15)
