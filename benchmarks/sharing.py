@@ -65,6 +65,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args()
+    if options.runs < len(METHODS) or options.runs % len(METHODS):
+        raise SystemExit(
+            f"--runs {options.runs}: must be a multiple of {len(METHODS)}, the number of methods."
+        )
     quiet_libraries()
     shared = settings(options.model, options.steps)
     seeds = options.runs // len(METHODS)
