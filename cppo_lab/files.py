@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.errors import UserError
+from cppo_lab.failpoints import failpoint
 
 _NO_ROOM_BYTES = 64 << 10
 """With less, an error that does not say so is taken for one of a full disk."""
@@ -22,8 +23,43 @@ _NO_ROOM_BYTES = 64 << 10
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file's content; a reader or a crash sees the old or the new text, never a part."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+    failpoint("file-written")
     scratch.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk: a machine may lose its power."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sweep_scratch(folder: Path, name: str = "") -> None:
+    """Remove the hidden temporary files and folders, `.NAME.PID`, that processes left which are gone.
+
+    Those of processes that run, and those of other machines' processes that may, are kept.
+    """
+    for path in folder.glob(f".{name}*.*"):
+        owner = path.suffix[1:]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def remove_scratch(folder: Path) -> None:

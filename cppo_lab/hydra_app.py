@@ -39,12 +39,10 @@ def one_run(tree: DictConfig) -> float | None:
     folder = run_folder(config)
     parent = os.environ.get(PARENT_VARIABLE)
     mirror = RunMirror(config, folder, parent) if config.tracking.enabled else NoMirror()
-    succeeded = False
     try:
         run(config, lambda _step, _metrics: mirror.poll(), None, mirror.poll)
-        succeeded = True
     finally:
-        mirror.close(succeeded)
+        mirror.close()
     accuracies = [
         row["eval/heldout/accuracy"] for row in folder.rows("metrics.jsonl") if "eval/heldout/accuracy" in row
     ]

@@ -68,6 +68,18 @@ def output(tmp_path: Path, warmed_up: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store without the lab's experiment, to be copied; making one takes seconds."""
+    from cppo_lab.tracking.mlflow_store import quiet_client
+    from cppo_lab.tracking.sqlite_store import make_sqlite_store
+
+    quiet_client()
+    path = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
+    make_sqlite_store(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, warmed_up: Path) -> Iterator[Path]:
     """An output folder as `output`, on a file system of its own that has room for one or two checkpoints."""

@@ -18,7 +18,7 @@ from cppo_lab.config.compose import compose_run
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.native import NativeEngine
-from cppo_lab.tracking.run_folder import run_folder
+from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.training.loop import TrainingLoop
 from cppo_lab.training.run import training_loop
 from cppo_lab.training.starting_policy import load_starting_policy, starting_policy
@@ -154,3 +154,26 @@ def files_with_times(root: Path, patterns: Sequence[str] = ("**/*",)) -> dict[st
         for path in root.glob(pattern)
         if path.is_file()
     }
+
+
+def written_run(config: RunConfig, status: str = "FINISHED", steps: int = 3, **info: Any) -> RunFolder:
+    """The folder of a run as the trainer would leave it, without training."""
+    folder = run_folder(config)
+    folder.create(config.model_dump(mode="python"))
+    folder.update_info(
+        run_id=folder.path.name.rpartition("-")[2],
+        name="cppo seed 0",
+        status=status,
+        reason=None,
+        method=config.algo.name,
+        git={"commit": "c" * 40, "dirty": True},
+        versions={"torch": "2.13.0"},
+    )
+    folder.update_info(**info)
+    for step in range(steps):
+        row = {"step": step, "eval/heldout/accuracy": 0.25 * step, "train/undefined": float("nan")}
+        folder.append("metrics.jsonl", row)
+    folder.write_samples(0, [{"prompt": "p", "completion": '"tokens": {', "tokens": None}])
+    folder.write_samples(1, [{"prompt": "p", "completion": "c", "tokens": {"text": ["c"]}}])
+    folder.write_samples(steps - 1, [{"prompt": "p", "completion": "c"}])
+    return folder

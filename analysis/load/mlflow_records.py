@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cppo_lab.analysis.load.axes import NAME_OF_CHOICE
 from cppo_lab.analysis.load.run_record import RunRecord, flatten, read_config, read_run
 from cppo_lab.files import write_atomically
-from cppo_lab.tracking.mlflow_store import (
+from cppo_lab.tracking.mlflow_names import (
     DIRTY_TAG,
     DIVERGED_TAG,
     METHOD_TAG,

@@ -29,14 +29,10 @@ from cppo_lab.analysis.load.mlflow_records import (
 from cppo_lab.analysis.load.run_record import RunRecord, not_started
 from cppo_lab.analysis.load.sources import NothingToReport, SweepSource, join, sweep_source
 from cppo_lab.analysis.load.study import Study
-from cppo_lab.errors import UserError, near_miss
-from cppo_lab.tracking.mlflow_store import (
-    KIND_TAG,
-    RUN_ID_TAG,
-    first_line,
-    quiet_client,
-    sqlite_problem,
-)
+from cppo_lab.errors import UserError, first_line, near_miss
+from cppo_lab.tracking.mlflow_names import KIND_TAG, RUN_ID_TAG
+from cppo_lab.tracking.mlflow_store import quiet_client
+from cppo_lab.tracking.sqlite_store import sqlite_problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -21,10 +21,12 @@ from cppo_lab.cli import (
     reproduce,
     results,
     sweep,
+    sync,
     train,
     tune,
     unsafe_keeps,
 )
+from cppo_lab.cli.mirrors import NOT_SENT, unsent_in_words
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import termination_as_interrupt
 
@@ -68,6 +70,7 @@ app.command("eval")(eval.eval_)
 app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.command()(results.results)
+app.command()(sync.sync)
 app.command()(inspect.inspect)
 app.command()(unsafe_keeps.unsafe_keeps)
 app.command()(compare.compare)
@@ -83,6 +86,12 @@ def main() -> None:
     try:
         with termination_as_interrupt():
             app(prog_name="cppo-lab")
+    except SystemExit as end:
+        if said := unsent_in_words():
+            typer.secho(said, err=True, fg="yellow")
+            if not end.code:
+                sys.exit(NOT_SENT)
+        raise
     except UserError as error:
         if _Debug.on:
             raise

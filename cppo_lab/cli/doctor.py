@@ -168,7 +168,8 @@ def _folders(output: Path) -> list[Finding]:
 
 
 def _store(output: Path) -> Finding:
-    from cppo_lab.tracking.mlflow_store import Store, tracking_uri
+    from cppo_lab.tracking.mlflow_store import Store
+    from cppo_lab.tracking.store_address import tracking_uri
 
     uri = tracking_uri(None, output)
     try:

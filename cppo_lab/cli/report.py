@@ -75,7 +75,7 @@ class Request:
 
     def _of_server(self) -> Study:
         from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
-        from cppo_lab.tracking.mlflow_store import default_experiment, tracking_uri
+        from cppo_lab.tracking.store_address import default_experiment, tracking_uri
 
         uri = tracking_uri(self.mlflow, self.output)
         wanted = Selection(uri, self.experiment or default_experiment(), self.sweeps, self.runs)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cppo_lab.cli.console import console, plural
+from cppo_lab.cli.mirrors import catch_up, close_mirror, open_sweep_mirror
 from cppo_lab.cli.options import (
     Baseline,
     ConfigDir,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from cppo_lab.sweeps.adhoc import Naming
     from cppo_lab.sweeps.jobs import Event, Job, Outcome
     from cppo_lab.sweeps.sweep import PlannedRun, Sweep
-    from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
 
 
 def sweep(
@@ -195,8 +195,7 @@ def train_waiting(planned: Sweep, start: Callable[[Sequence[PlannedRun]], Mappin
 def _nothing_to_do(planned: Sweep, report: bool) -> bool:
     """Bring the store and the report up to date; False if there is no report."""
     console().print(f"Sweep {planned.name}: all {len(planned.runs)} runs are finished; nothing to do.")
-    if not _is_tracked(planned):
-        _mirror(planned).close(True)
+    catch_up(planned.name, lambda: open_sweep_mirror(planned))
     if not _report_is_current(planned):
         return finish(planned, report)
     _point_to_report(planned)
@@ -291,10 +290,9 @@ def _with_progress(
     from cppo_lab.cli.progress import SweepProgress
     from cppo_lab.sweeps.jobs import jobs_for
 
-    mirror = _mirror(planned)
+    mirror = open_sweep_mirror(planned)
     labels = {run.folder.path.name: run.label for run in planned.runs}
     steps = {run.folder.path.name: run.config.trainer.steps for run in waiting}
-    succeeded = False
     with SweepProgress(labels, steps, console()) as progress:
 
         def on_event(event: Event) -> None:
@@ -302,7 +300,6 @@ def _with_progress(
 
         try:
             outcome = do(jobs_for([run.config for run in waiting]), on_event, mirror.poll)
-            succeeded = not outcome.failed
         except KeyboardInterrupt:
             progress.stop()
             console().print(
@@ -310,7 +307,7 @@ def _with_progress(
             )
             raise
         finally:
-            mirror.close(succeeded)
+            close_mirror(mirror)
     return outcome
 
 
@@ -320,42 +317,20 @@ def _command_line() -> str:
     return shlex.join(["cppo-lab", *own_arguments()])
 
 
-def _mirror(planned: Sweep) -> SweepMirror | NoMirror:
-    from cppo_lab.tracking.mlflow_sync import NoMirror, SweepMirror
-
-    tracking = planned.runs[0].config.tracking
-    if not tracking.enabled:
-        planned.write_manifest()
-        return NoMirror()
-    with console().status("Opening the MLflow store …"):
-        return SweepMirror(planned, tracking)
-
-
-def _is_tracked(planned: Sweep) -> bool:
-    """Whether the store has this sweep: all of its runs may have been finished by another one."""
-    from cppo_lab.tracking.mlflow_store import store_name, tracking_uri
-
-    tracking = planned.runs[0].config.tracking
-    name = store_name(tracking_uri(tracking.uri, planned.output), planned.output)
-    return not tracking.enabled or planned.read_manifest().get("tracking_store") == name
-
-
 def _through_hydra(planned: Sweep, grids: Sequence[Sequence[str]], config_dir: Path | None) -> None:
     """Hand the sweep to Hydra's multirun, for Hydra's launchers and sweepers."""
     from cppo_lab.cli.hydra_launch import exit_code, multirun
     from cppo_lab.paths import PARENT_VARIABLE
 
-    mirror = _mirror(planned)
+    mirror = open_sweep_mirror(planned)
     environment = dict(os.environ)
     if mirror.run_id:
         environment[PARENT_VARIABLE] = mirror.run_id
-    succeeded = False
     try:
         codes = [exit_code(multirun(grid, config_dir), environment) for grid in grids]
         code = max(codes, key=abs)
-        succeeded = code == 0
     finally:
-        mirror.close(succeeded)
+        close_mirror(mirror)
     if code and not any(run.folder.status == "FINISHED" for run in planned.runs):
         raise UserError(f"Hydra's multirun ended with exit code {code}; see its message above.")
 
@@ -385,7 +360,7 @@ def finish(planned: Sweep, report: bool) -> bool:
 
 
 def _point_to_report(planned: Sweep) -> None:
-    from cppo_lab.tracking.mlflow_store import tracking_uri, ui_command
+    from cppo_lab.tracking.store_address import tracking_uri, ui_command
 
     page = planned.output / "reports" / planned.name / "index.html"
     if page.exists():

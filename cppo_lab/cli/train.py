@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cppo_lab.cli.console import console
+from cppo_lab.cli.mirrors import catch_up, close_mirror, open_run_mirror
 from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, all_overrides
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
     folder = run_folder(config)
     if folder.status == "FINISHED":
         console().print(f"Run {folder.path} is already finished; nothing to do.")
+        catch_up(folder.path.name, lambda: open_run_mirror(config, folder))
         return
     warn_before([config])
     _run_with_progress(config, folder)
@@ -79,11 +81,10 @@ def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
     from cppo_lab.cli.progress import SweepProgress
     from cppo_lab.quiet import quiet_libraries
     from cppo_lab.sweeps.jobs import Event
-    from cppo_lab.tracking.mlflow_sync import NoMirror, RunMirror
     from cppo_lab.training.run import run
 
     quiet_libraries()
-    mirror = RunMirror(config, folder) if config.tracking.enabled else NoMirror()
+    mirror = open_run_mirror(config, folder)
     key = folder.path.name
     label = f"{config.algo.name} seed {config.seed}"
     with SweepProgress({key: label}, {key: config.trainer.steps}, console()) as bars:
@@ -99,10 +100,8 @@ def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
             bars.show(Event(key, "activity", activity))
 
         bars.show(Event(key, "started"))
-        succeeded = False
         try:
             run(config, on_step, on_warmup, mirror.poll, on_activity=on_activity)
-            succeeded = True
         except KeyboardInterrupt:
             bars.stop()
             console().print(
@@ -110,5 +109,5 @@ def _run_with_progress(config: RunConfig, folder: RunFolder) -> None:
             )
             raise
         finally:
-            mirror.close(succeeded)
+            close_mirror(mirror)
         bars.show(Event(key, "finished"))

@@ -9,7 +9,8 @@ from cppo_lab.eval.folder import PROBLEMS, RESULTS, TIMINGS
 from cppo_lab.eval.request import EvaluationRequest
 from cppo_lab.eval.results import mlflow_metrics
 from cppo_lab.eval.run import Finished
-from cppo_lab.tracking.mlflow_store import Store, tracking_uri
+from cppo_lab.tracking.mlflow_store import Store
+from cppo_lab.tracking.store_address import tracking_uri
 
 EXPERIMENT = "cppo-lab-evals"
 SENT = "mlflow.json"

@@ -6,14 +6,19 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cppo_lab.config.schema import RunConfig, Tracking
 from cppo_lab.errors import first_line
-from cppo_lab.tracking.mlflow_store import Store, tracking_uri
+from cppo_lab.tracking.mirrored_sweep import MirroredSweep, sweep_status
+from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.store_address import tracking_uri, without_credentials
+
+# A store that failed so often in a row is down: no run is tried until the next time.
+_FAILURES = 3
 
 
 class TrackedRun(Protocol):
@@ -37,7 +42,7 @@ class TrackedSweep(Protocol):
     @property
     def output(self) -> Path: ...
     @property
-    def manifest_path(self) -> Path: ...
+    def folder(self) -> Path: ...
     def read_manifest(self) -> Mapping[str, Any]: ...
     def write_manifest(self, **extra: Any) -> Path: ...
 
@@ -46,18 +51,20 @@ class NoMirror:
     """Tracking is off."""
 
     run_id = ""
+    unsent: Sequence[str] = ()
+    address = ""
 
     def poll(self) -> None:
         """Nothing to do."""
 
-    def close(self, succeeded: bool) -> None:
+    def close(self) -> None:
         """Nothing to do."""
 
 
 class _Mirror(ABC):
     """Sends new data every `tracking.every_s` seconds, in a thread, so that a slow store never blocks the runs.
 
-    A store that fails is reported once and retried.
+    A store that fails is reported once and retried. unsent: after `close`, the names of what could not be sent.
     """
 
     def __init__(self, tracking: Tracking, output: Path) -> None:
@@ -69,6 +76,8 @@ class _Mirror(ABC):
         self._ended: dict[Path, int] = {}
         uri = tracking_uri(tracking.uri, output)
         self.store = Store(uri, tracking.experiment, output)
+        self.address = self.store.address
+        self.unsent: list[str] = []
 
     @abstractmethod
     def runs(self) -> list[tuple[RunFolder, str]]:
@@ -90,32 +99,44 @@ class _Mirror(ABC):
 
     def send(self) -> None:
         """Send new data and return when it is sent."""
-        self._tolerating_failure(self._send_new)
+        self._send_new(is_live=True)
 
-    def close(self, succeeded: bool) -> None:
-        """Wait for the running transfer, then send the rest."""
+    def close(self) -> None:
+        """Wait for the running transfer, then send the rest, and compare."""
         if self._sender is not None:
             self._sender.join()
-        self.send()
+        self.unsent = self._send_new(is_live=False)
 
-    def _send_new(self) -> None:
+    def _send_new(self, *, is_live: bool) -> list[str]:
+        """Send what is new of each run; the names of those of which something could not be sent."""
+        unsent: list[str] = []
+        failures = 0
         for folder, name in self.runs():
             written = folder.written_at
             if written is None or self._ended.get(folder.path) == written:
                 continue
-            if self.store.mirror(folder, self.parent, name):
+            if failures >= _FAILURES:
+                unsent.append(folder.path.name)
+                continue
+            try:
+                self.store.runs.update(folder, self.parent, name, is_live=is_live)
+                failures = 0
+            except Exception as error:
+                # The results are in the run folders; a store that is down must not stop the runs.
+                failures += 1
+                unsent.append(folder.path.name)
+                self._report(error)
+                continue
+            if folder.status != "RUNNING":
                 self._ended[folder.path] = written
+        return unsent
 
-    def _tolerating_failure(self, action: Callable[[], None]) -> None:
-        """Call `action`; report the first failure of the store, and ignore later ones."""
-        try:
-            action()
-        except Exception as error:
-            # The results are in the run folders; a store that is down must not stop the runs.
-            if not self._reported:
-                reason = first_line(error)[:200]
-                print(f"Warning: MLflow store {self.store.uri}: {reason}; trying again.", file=sys.stderr)
-            self._reported = True
+    def _report(self, error: Exception) -> None:
+        """Say once that the store fails."""
+        if not self._reported:
+            reason = without_credentials(first_line(error))[:200]
+            print(f"Warning: MLflow store {self.address}: {reason}; trying again.", file=sys.stderr)
+        self._reported = True
 
 
 class SweepMirror(_Mirror):
@@ -126,17 +147,21 @@ class SweepMirror(_Mirror):
         self._sweep = sweep
         known = sweep.read_manifest()
         axes = {key: ",".join(values) for key, values in sweep.axes.items()}
-        self.run_id = self.store.parent_run(
-            sweep.name,
-            {"sweep": sweep.name, "axes": axes},
-            known.get("mlflow_run_id") if known.get("tracking_store") == self.store.name else None,
+        is_same = known.get("tracking_store") == self.store.name
+        self._parent = MirroredSweep(
+            store=self.store,
+            folder=sweep.folder,
+            name=sweep.name,
+            params={"sweep": sweep.name, "axes": axes},
+            legacy_id=known.get("mlflow_run_id") if is_same else None,
         )
-        # The URI is for readers; the name survives a move of the output folder.
+        self.run_id = self.store.trying(self._parent.open)
+        # The address is for readers; the name survives a move of the output folder.
         sweep.write_manifest(
-            tracking_uri=self.store.uri, tracking_store=self.store.name, mlflow_run_id=self.run_id
+            tracking_uri=self.address, tracking_store=self.store.name, mlflow_run_id=self.run_id
         )
         # At once, so that the store lists the planned runs whatever happens to this process.
-        self._tolerating_failure(lambda: self.store.describe_parent(self.run_id, [self._sweep.manifest_path]))
+        self._describe()
 
     def runs(self) -> list[tuple[RunFolder, str]]:
         """All runs, named by their axis values."""
@@ -147,13 +172,21 @@ class SweepMirror(_Mirror):
         """The MLflow run of the sweep."""
         return self.run_id
 
-    def close(self, succeeded: bool) -> None:
-        """Send the rest, and end the parent run."""
-        super().close(succeeded)
+    def close(self) -> None:
+        """Send the rest, and end the parent run, unless another process still trains a run of it."""
+        super().close()
         self._sweep.write_manifest()
-        self._tolerating_failure(
-            lambda: self.store.close_parent(self.run_id, succeeded, [self._sweep.manifest_path])
-        )
+        statuses = [run.folder.present_status for run in self._sweep.runs]
+        if not self._describe(sweep_status(statuses)):
+            self.unsent.append(self._sweep.name)
+
+    def _describe(self, status: str = "RUNNING") -> bool:
+        try:
+            self._parent.describe(self._parent.open(status))
+        except Exception as error:
+            self._report(error)
+            return False
+        return True
 
 
 class RunMirror(_Mirror):

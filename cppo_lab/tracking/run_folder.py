@@ -3,7 +3,7 @@
 config.yaml     the resolved configuration
 run.json        identity, status, starting policy, versions, counts
 metrics.jsonl   one line per step, deterministic (null where a value is undefined)
-timings.jsonl   wall-clock times per step, and the tokens trained on so far
+timings.jsonl   wall-clock times per step, when it was logged (Unix time), and the tokens trained on so far
 profiles.jsonl  divergence and masking by position
 agreement.jsonl mask overlap: which of the same tokens other rules would mask
 masked_tokens.json  what the mask hit, over all steps up to the last checkpoint
@@ -104,6 +104,19 @@ class RunFolder:
     def rows(self, log: str) -> list[dict[str, Any]]:
         """The complete lines of a log."""
         return read_log(self.path / log)
+
+    def row_times(self, started: int) -> dict[int, int]:
+        """When the row of each step was written, in milliseconds since 1970, for a run `started` then.
+
+        Rows of earlier versions have no time: theirs is the start and the time that the steps took.
+        """
+        found = {0: started}
+        last = float(started)
+        for row in self.rows("timings.jsonl"):
+            laps = sum(value for key, value in row.items() if key.endswith("_s") and key != "tokens_per_s")
+            last = row["logged_at"] * 1000 if "logged_at" in row else last + laps * 1000
+            found[row["step"]] = int(last)
+        return found
 
     def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the graded responses of a step."""

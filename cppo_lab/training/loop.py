@@ -195,7 +195,7 @@ class TrainingLoop:
     def _log(self, step: int, metrics: Metrics, timings: Mapping[str, float]) -> None:
         row = {"step": step, **dict(sorted(metrics.items()))}
         if timings:
-            self.folder.append("timings.jsonl", {"step": step, **timings})
+            self.folder.append("timings.jsonl", {"step": step, **timings, "logged_at": time.time()})
         self.folder.append("metrics.jsonl", row)
         tokens = {"sampled": self.sampled_tokens, "trained": self.learner.trained_tokens}
         self.folder.update_info(steps_done=step, updates=self.learner.updates, tokens=tokens)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from tiny_runs import files_with_times
+from tiny_runs import files_with_times, written_run
 
 from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import load_study
@@ -22,39 +22,17 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.adhoc import adhoc_sweep
 from cppo_lab.sweeps.sweep import plan_sweep
-from cppo_lab.tracking import mlflow_store as tracking
-from cppo_lab.tracking.mlflow_store import STARTING_POLICY_TAG, store_name, tracking_uri
+from cppo_lab.tracking import sqlite_store
+from cppo_lab.tracking.mlflow_names import STARTING_POLICY_TAG
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
+from cppo_lab.tracking.store_address import store_name, tracking_uri
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One output folder, so one store, for all tests here: making a store takes seconds."""
     return tmp_path_factory.mktemp("tracked")
-
-
-def written_run(config: RunConfig, status: str = "FINISHED", steps: int = 3, **info: Any) -> RunFolder:
-    """The folder of a run as the trainer would leave it, without training."""
-    folder = run_folder(config)
-    folder.create(config.model_dump(mode="python"))
-    folder.update_info(
-        run_id=folder.path.name.rpartition("-")[2],
-        name="cppo seed 0",
-        status=status,
-        reason=None,
-        method=config.algo.name,
-        git={"commit": "c" * 40, "dirty": True},
-        versions={"torch": "2.13.0"},
-    )
-    folder.update_info(**info)
-    for step in range(steps):
-        row = {"step": step, "eval/heldout/accuracy": 0.25 * step, "train/undefined": float("nan")}
-        folder.append("metrics.jsonl", row)
-    folder.write_samples(0, [{"prompt": "p", "completion": '"tokens": {', "tokens": None}])
-    folder.write_samples(1, [{"prompt": "p", "completion": "c", "tokens": {"text": ["c"]}}])
-    folder.write_samples(steps - 1, [{"prompt": "p", "completion": "c"}])
-    return folder
 
 
 def tracked(client: MlflowClient, tags: dict[str, str] | None = None) -> list[Any]:
@@ -67,7 +45,7 @@ def tracked(client: MlflowClient, tags: dict[str, str] | None = None) -> list[An
 def test_run_arrives_with_params_metrics_by_step_versions_and_artifacts(root: Path) -> None:
     config = compose_run([f"paths.output='{root}'", "seed=11"])
     folder = written_run(config)
-    RunMirror(config, folder).close(True)
+    RunMirror(config, folder).close()
     client = MlflowClient(tracking_uri(None, root))
     (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FINISHED"
@@ -89,10 +67,10 @@ def test_run_arrives_with_params_metrics_by_step_versions_and_artifacts(root: Pa
 def test_mirroring_twice_adds_nothing(root: Path) -> None:
     config = compose_run([f"paths.output='{root}'", "seed=12"])
     folder = written_run(config)
-    RunMirror(config, folder).close(True)
+    RunMirror(config, folder).close()
     client = MlflowClient(tracking_uri(None, root))
     runs = len(tracked(client))
-    RunMirror(config, folder).close(True)
+    RunMirror(config, folder).close()
     mirror = RunMirror(config, folder)
     mirror.send()
     mirror.send()
@@ -120,17 +98,17 @@ def test_failed_run_says_so_with_its_reason_and_may_go_on(root: Path) -> None:
     folder = written_run(
         config, status="FAILED", reason="diverged at step 2, update 7: loss nan", diverged=True
     )
-    RunMirror(config, folder).close(False)
+    RunMirror(config, folder).close()
     client = MlflowClient(tracking_uri(None, root))
     (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FAILED"
     assert "diverged at step 2" in found.data.tags["cppo_lab.reason"]
     assert found.data.tags["cppo_lab.diverged"] == "True"
     folder.update_info(status="RUNNING", reason=None, diverged=False)
-    RunMirror(config, folder).close(True)
+    RunMirror(config, folder).send()
     assert client.get_run(found.info.run_id).info.status == "RUNNING"
     folder.update_info(status="FAILED", reason="KeyError: 'divergence_mean'")
-    RunMirror(config, folder).close(False)
+    RunMirror(config, folder).close()
     assert client.get_run(found.info.run_id).data.tags["cppo_lab.diverged"] == "False"
 
 
@@ -140,12 +118,13 @@ def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path)
         written_run(run.config)
     settings = sweep.runs[0].config.tracking
     first = SweepMirror(sweep, settings)
-    first.close(True)
+    first.close()
     again = SweepMirror(sweep, settings)
     client = MlflowClient(tracking_uri(None, root))
     assert again.run_id == first.run_id
     assert client.get_run(first.run_id).info.status == "RUNNING"
-    again.close(False)
+    sweep.runs[0].folder.update_info(status="FAILED", reason="diverged")
+    again.close()
     assert client.get_run(first.run_id).info.status == "FAILED"
     nested = tracked(client, {"mlflow.parentRunId": first.run_id})
     assert {run.data.params["seed"] for run in nested} == {"21", "22"}
@@ -155,12 +134,12 @@ def test_sweep_is_one_parent_with_its_runs_nested_and_is_found_again(root: Path)
 def test_sweep_says_which_runs_are_to_come_before_any_has_begun(root: Path) -> None:
     sweep = plan_sweep(adhoc_sweep(["seed=23,24"]), ["seed=23,24", f"paths.output='{root}'"])
     mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
-    client = mirror.store._client
+    client = mirror.store.client
     path = client.download_artifacts(mirror.run_id, "sweep.json")
     manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     assert [entry["status"] for entry in manifest["runs"]] == [None, None]
     written_run(sweep.runs[0].config)
-    mirror.close(False)
+    mirror.close()
     path = client.download_artifacts(mirror.run_id, "sweep.json")
     manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     assert [entry["status"] for entry in manifest["runs"]] == ["FINISHED", None]
@@ -184,7 +163,7 @@ def test_report_reads_back_what_was_sent(root: Path, tmp_path: Path) -> None:
     sweep = plan_sweep(adhoc_sweep(["seed=25,26"]), ["seed=25,26", f"paths.output='{root}'"])
     for run in sweep.runs:
         written_run(run.config, starting_policy={"recipe": "0123456789ab", "seed": 0, "accuracy": 0.3})
-    SweepMirror(sweep, sweep.runs[0].config.tracking).close(True)
+    SweepMirror(sweep, sweep.runs[0].config.tracking).close()
     here = load_study(root, sweep.name)
     there = load_experiment(Selection(tracking_uri(None, root), "cppo-lab", (sweep.name,)), tmp_path)
     assert there.metrics.equals(here.metrics)
@@ -205,9 +184,9 @@ def test_store_that_goes_away_costs_a_warning_and_no_result(
         raise ConnectionError("the store went away")
 
     for name in ("create_run", "log_batch", "set_terminated", "log_artifact", "get_run"):
-        monkeypatch.setattr(mirror.store._client, name, gone)
+        monkeypatch.setattr(mirror.store.client, name, gone)
     mirror.send()
-    mirror.close(True)
+    mirror.close()
     printed = capsys.readouterr().err
     assert printed.count("the store went away") == 1
 
@@ -223,11 +202,11 @@ def test_store_that_fails_halfway_gets_no_second_run_for_a_folder(
         raise ConnectionError("the store went away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(mirror.store._client, "log_batch", gone)
+        broken.setattr(mirror.store.client, "log_batch", gone)
         mirror.send()
         mirror.send()
-    mirror.close(True)
-    (found,) = tracked(mirror.store._client, {"cppo_lab.run_id": folder.info["run_id"]})
+    mirror.close()
+    (found,) = tracked(mirror.store.client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FINISHED"
     assert found.data.params["seed"] == "32"
 
@@ -240,15 +219,15 @@ def test_slow_store_keeps_nobody_waiting_and_gets_everything_in_the_end(
     mirror = RunMirror(config, folder)
     answering, asked = threading.Event(), threading.Event()
     senders: list[str] = []
-    send = mirror.store.mirror
+    send = mirror.store.runs.update
 
-    def slow(*arguments: Any) -> bool:
+    def slow(*arguments: Any, **options: Any) -> list[str]:
         senders.append(threading.current_thread().name)
         asked.set()
         assert answering.wait(60)
-        return send(*arguments)
+        return send(*arguments, **options)
 
-    monkeypatch.setattr(mirror.store, "mirror", slow)
+    monkeypatch.setattr(mirror.store.runs, "update", slow)
     for _ in range(5):
         mirror.poll()
         assert asked.wait(60)
@@ -256,7 +235,7 @@ def test_slow_store_keeps_nobody_waiting_and_gets_everything_in_the_end(
     folder.append("metrics.jsonl", {"step": 1, "eval/heldout/accuracy": 0.9})
     folder.update_info(status="FINISHED")
     threading.Timer(0.2, answering.set).start()
-    mirror.close(True)
+    mirror.close()
     client = MlflowClient(tracking_uri(None, root))
     (found,) = tracked(client, {"cppo_lab.run_id": folder.info["run_id"]})
     assert found.info.status == "FINISHED"
@@ -273,15 +252,15 @@ def test_run_that_ended_is_not_read_again_unless_it_goes_on(
     mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
     mirror.send()
     sent: list[Path] = []
-    send = mirror.store.mirror
+    send = mirror.store.runs.update
 
-    def counting(folder: RunFolder, *arguments: Any) -> bool:
+    def counting(folder: RunFolder, *arguments: Any, **options: Any) -> list[str]:
         sent.append(folder.path)
-        return send(folder, *arguments)
+        return send(folder, *arguments, **options)
 
-    monkeypatch.setattr(mirror.store, "mirror", counting)
-    for name in ("get_run", "log_batch"):
-        monkeypatch.setattr(mirror.store._client, name, lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(mirror.store.runs, "update", counting)
+    for name in ("get_run", "search_runs", "log_batch"):
+        monkeypatch.setattr(mirror.store.client, name, lambda *_, **__: pytest.fail("asked again"))
     mirror.send()
     mirror.send()
     assert sent == []
@@ -289,8 +268,8 @@ def test_run_that_ended_is_not_read_again_unless_it_goes_on(
     failed.update_info(status="RUNNING", reason=None)
     mirror.send()
     failed.update_info(status="FINISHED")
-    mirror.close(True)
-    (found,) = tracked(mirror.store._client, {"cppo_lab.run_id": failed.info["run_id"]})
+    mirror.close()
+    (found,) = tracked(mirror.store.client, {"cppo_lab.run_id": failed.info["run_id"]})
     assert found.info.status == "FINISHED"
 
 
@@ -303,9 +282,9 @@ def test_two_sweeps_over_the_same_runs_both_have_them_nested(root: Path) -> None
                 written_run(run.config)
         for _ in range(2):
             mirror = SweepMirror(sweep, sweep.runs[0].config.tracking)
-            mirror.close(True)
+            mirror.close()
         parents.append(mirror.run_id)
-    client = mirror.store._client
+    client = mirror.store.client
     seeds = [
         sorted(run.data.params["seed"] for run in tracked(client, {"mlflow.parentRunId": parent}))
         for parent in parents
@@ -323,14 +302,14 @@ def test_output_folder_that_moves_keeps_its_runs_and_parents(root: Path, tmp_pat
     sweep = plan_sweep(adhoc_sweep(overrides), [*overrides, f"paths.output='{first}'"])
     written_run(sweep.runs[0].config)
     before = SweepMirror(sweep, sweep.runs[0].config.tracking)
-    before.close(True)
-    count = len(tracked(before.store._client))
+    before.close()
+    count = len(tracked(before.store.client))
     first.rename(moved)
     sweep = plan_sweep(adhoc_sweep(overrides), [*overrides, f"paths.output='{moved}'"])
     after = SweepMirror(sweep, sweep.runs[0].config.tracking)
-    after.close(True)
+    after.close()
     assert after.run_id == before.run_id
-    assert len(tracked(after.store._client)) == count
+    assert len(tracked(after.store.client)) == count
     manifest = json.loads((sweep.folder / "sweep.json").read_text(encoding="utf-8"))
     assert manifest["tracking_uri"] == f"sqlite:///{moved}/mlflow.db", (
         "readers get an address that they can open"
@@ -375,7 +354,7 @@ def test_corrupt_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_locked_store_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_LOCK_PATIENCE_S", 0.2)
+    monkeypatch.setattr(sqlite_store, "_LOCK_PATIENCE_S", 0.2)
     config = compose_run([f"paths.output='{root}'", "seed=41"])
     RunMirror(config, run_folder(config))
     with sqlite3.connect(root / "mlflow.db") as other:

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from tiny_runs import TINY, lab, one_run_folder, same_weights, start_lab, wait_for
 
 from cppo_lab.models.loading import load_policy
-from cppo_lab.tracking.mlflow_store import tracking_uri
 from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.store_address import tracking_uri
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,212 @@
+"""Compares tracking stores with the folders of sweeps and runs, and mends them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cppo_lab.errors import UserError
+from cppo_lab.files import read_object, write_atomically
+from cppo_lab.tracking.mirrored_runs import MIRROR_FILE
+from cppo_lab.tracking.mirrored_sweep import MANIFEST, MirroredSweep, sweep_status
+from cppo_lab.tracking.mlflow_store import Store
+from cppo_lab.tracking.run_folder import RunFolder, Status
+from cppo_lab.tracking.store_address import default_experiment, store_name, tracking_uri
+
+_ALONE = "none"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store and an experiment in it; None for what the runs were tracked in."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run or a sweep, and how MLflow's record of it differed, in words. `failed`: it could not be compared."""
+
+    name: str
+    differences: tuple[str, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class RecordedSweep:
+    """A sweep as its sweep.json tells it."""
+
+    output: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of sweep.json."""
+        return self.output / "sweeps" / self.name
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The content of sweep.json. Raises UserError if it is damaged."""
+        return read_object(self.folder / MANIFEST)
+
+    @property
+    def runs(self) -> list[tuple[RunFolder, str]]:
+        """The folders of the runs that have begun, each with its values on the axes other than the method."""
+        found = []
+        for entry in self.manifest.get("runs", []):
+            folder = RunFolder(self.output / "runs" / Path(str(entry["folder"])).name)
+            if folder.written_at is not None:
+                others = [f"{key}={value}" for key, value in entry["axes"].items() if key != "algo"]
+                found.append((folder, " ".join(others)))
+        return found
+
+    @property
+    def status(self) -> str:
+        """MLflow's status of the sweep."""
+        planned = len(self.manifest.get("runs", []))
+        statuses = [_status(folder) for folder, _ in self.runs]
+        return sweep_status([*statuses, *[None] * (planned - len(statuses))])
+
+    def write_statuses(self) -> None:
+        """Bring the statuses in sweep.json up to date."""
+        known = {entry["folder"]: entry for entry in self.manifest["runs"]}
+        runs = [entry | {"status": _status(RunFolder(self.output / name))} for name, entry in known.items()]
+        if runs != self.manifest["runs"]:
+            self.manifest["runs"] = runs
+            write_atomically(self.folder / MANIFEST, json.dumps(self.manifest, indent=2) + "\n")
+
+    def mirrored(self, store: Store) -> MirroredSweep:
+        """Its MLflow run."""
+        is_same = self.manifest.get("tracking_store") == store.name
+        axes = {key: ",".join(values) for key, values in self.manifest.get("axes", {}).items()}
+        known = self.manifest.get("mlflow_run_id") if is_same else None
+        return MirroredSweep(store, self.folder, self.name, {"sweep": self.name, "axes": axes}, known)
+
+
+class Stores:
+    """The stores of an output folder's runs, each opened once."""
+
+    def __init__(self, output: Path, asked: Place) -> None:
+        self._output, self._asked = output, asked
+        self._open: dict[tuple[str, str], Store] = {}
+
+    def of(self, folder: RunFolder | None, address: str | None = None) -> Store:
+        """The store that a run was tracked in, or the one asked for. Raises UserError if it cannot be used.
+
+        `address` is what the sweep's manifest says of it.
+        """
+        tracking = {} if folder is None else tracking_of(folder)
+        uri = self._asked.uri or tracking_uri(tracking.get("uri") or address, self._output)
+        # What is written down has no password; the environment may have it.
+        known = tracking_uri(None, self._output)
+        if store_name(known, self._output) == store_name(uri, self._output):
+            uri = known
+        experiment = self._asked.experiment or tracking.get("experiment") or default_experiment()
+        if (uri, experiment) not in self._open:
+            self._open[uri, experiment] = Store(uri, experiment, self._output)
+        return self._open[uri, experiment]
+
+
+def tracking_of(folder: RunFolder) -> Mapping[str, Any]:
+    """The section `tracking` of a run's configuration."""
+    path = folder.path / "config.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content.get("tracking") or {}
+
+
+def sync_sweep(sweep: RecordedSweep, stores: Stores, *, only_check: bool) -> Iterator[Compared]:
+    """Compare a sweep and its runs with its store, and unless `only_check` send what is missing."""
+    runs = sweep.runs
+    address = (
+        sweep.manifest.get("tracking_uri") if sweep.manifest.get("tracking_store") != "default" else None
+    )
+    store = stores.of(runs[0][0] if runs else None, address)
+    mirrored = sweep.mirrored(store)
+    run_id, found = mirrored.check(sweep.status)
+    if only_check:
+        yield Compared(sweep.name, tuple(found))
+        for folder, _ in runs:
+            yield _tried(folder, partial(_check, store, folder, run_id))
+        return
+    parent = mirrored.open(sweep.status)
+    sweep.write_statuses()
+    mirrored.describe(parent)
+    yield Compared(sweep.name, tuple(found))
+    children = store.runs.children(parent)
+
+    def update(folder: RunFolder, values: str) -> list[str]:
+        info = folder.info
+        name = f"{info.get('method')} {values}".strip()
+        known = children.get(str(info.get("run_id")), [])
+        return store.runs.update(folder, parent, name, known=known, thorough=True)
+
+    for folder, values in runs:
+        yield _tried(folder, partial(update, folder, values))
+
+
+def sync_run(folder: RunFolder, stores: Stores, *, only_check: bool) -> Compared:
+    """Compare a run on its own with its store, and unless `only_check` send what is missing."""
+    store = stores.of(folder)
+    name = folder.info.get("name", folder.path.name)
+
+    def compare() -> list[str]:
+        if only_check:
+            return store.runs.check(folder, None)
+        return store.runs.update(folder, None, name, thorough=True)
+
+    return _tried(folder, compare)
+
+
+def _check(store: Store, folder: RunFolder, parent: str | None) -> list[str]:
+    return ["is missing"] if parent is None else store.runs.check(folder, parent)
+
+
+def _tried(folder: RunFolder, action: Callable[[], list[str]]) -> Compared:
+    """What `action` found; a damaged run must not keep the others from being compared."""
+    try:
+        return Compared(folder.path.name, tuple(action()))
+    except (UserError, ValueError, KeyError, OSError) as error:
+        return Compared(folder.path.name, (f"cannot be compared: {error}",), failed=True)
+
+
+def recorded_sweeps(output: Path) -> list[RecordedSweep]:
+    """The sweeps of an output folder."""
+    return [RecordedSweep(output, path.parent.name) for path in sorted(output.glob(f"sweeps/*/{MANIFEST}"))]
+
+
+def is_tracked(sweep: RecordedSweep) -> bool:
+    """Whether the sweep was sent to a store."""
+    return "tracking_store" in sweep.manifest
+
+
+def runs_alone(output: Path, sweeps: list[RecordedSweep]) -> list[RunFolder]:
+    """The tracked runs that were trained on their own, or by no sweep that is still there."""
+    inside = {folder.path.name for sweep in sweeps for folder, _ in sweep.runs}
+    folders = [RunFolder(path.parent) for path in sorted(output.glob("runs/*/run.json"))]
+    return [
+        folder
+        for folder in folders
+        if _was_sent_alone(folder) or (folder.path.name not in inside and tracking_of(folder).get("enabled"))
+    ]
+
+
+def _was_sent_alone(folder: RunFolder) -> bool:
+    try:
+        return any(_ALONE in under for under in read_object(folder.path / MIRROR_FILE).values())
+    except (UserError, TypeError):
+        return False
+
+
+def _status(folder: RunFolder) -> Status | None:
+    """The status of a run; None for one that cannot be read, which is said where it is compared."""
+    try:
+        return folder.present_status
+    except UserError:
+        return None
