@@ -11,6 +11,11 @@ class UserError(Exception):
     """One sentence that names the key, the value and what is allowed. The CLI prints it and exits with 2."""
 
 
+def printable(text: str) -> str:
+    """A text with control characters escaped: a terminal would obey them."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type's name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,6 +23,22 @@ Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 """A commit of the Hugging Face hub."""
 
 
+NAME_LENGTH = 80
+
+
+def name_problem(name: str) -> str | None:
+    """Why a name cannot be a folder's on every system, or shown on a terminal; None if it can."""
+    allowed = f"must be 1 to {NAME_LENGTH} printable characters without / and \\, and not begin with a dot or a space"
+    is_fine = (
+        0 < len(name) <= NAME_LENGTH
+        and name.isprintable()
+        and not {"/", "\\"} & set(name)
+        and not name.startswith((".", " "))
+        and not name.endswith(" ")
+    )
+    return None if is_fine else allowed
+
+
 class Group(BaseModel):
     """A configuration group: frozen, and an unknown key is an error."""
 

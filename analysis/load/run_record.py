@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from cppo_lab.manifests import is_intact, manifest_problem
+
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Lone surrogates: JSON and YAML can escape them, and no UTF-8 file can hold them.
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -79,6 +81,10 @@ def read_run(folder: Path, run_id: str | None = None) -> RunRecord:
     told = read_object(folder / "run.json", notes)
     if told is None:
         told = {"status": "UNKNOWN", "reason": notes[0].removeprefix(f"{folder.name}: ").rstrip(".")}
+    elif not is_intact(told):
+        notes.append(f"{folder.name}: run.json is not as the run wrote it (its own hash differs).")
+    if told.get("status") == "FINISHED" and (found := manifest_problem(folder)) is not None:
+        notes.append(f"{folder.name}: {found[0]} is not as the run wrote it ({found[1]}).")
     config = read_config(folder / "config.yaml", notes)
     metrics, timings, profiles = (
         _read_log(folder / name, notes) for name in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl")

@@ -22,6 +22,7 @@ from cppo_lab.analysis.load.run_record import RunRecord, read_object, read_run, 
 from cppo_lab.analysis.load.study import Heading, Study, assemble
 from cppo_lab.config.seed_axes import is_seed_axis
 from cppo_lab.errors import UserError, near_miss
+from cppo_lab.manifests import is_intact
 from cppo_lab.tracking.run_folder import RunFolder
 
 OVERRIDE = re.compile(r"\+{0,2}[\w./@-]+=")
@@ -85,12 +86,24 @@ def read_sweep(output_root: Path, name: str) -> SweepSource:
     manifest = read_object(path, notes)
     if manifest is None:
         raise NothingToReport(f"sweep = {notes[0]}")
+    if not is_intact(manifest):
+        raise NothingToReport(
+            f"sweep = {name}: {path} is damaged (its own hash differs); remove it, and the sweep's command makes it "
+            "again."
+        )
 
     def record_of(entry: Mapping[str, Any]) -> RunRecord:
         run_id = str(entry["run_id"]) if entry.get("run_id") else None
-        return _present(read_run(output_root / str(entry.get("folder", "")), run_id=run_id))
+        return _present(read_run(_inside(output_root, str(entry.get("folder", ""))), run_id=run_id))
 
     return sweep_source(name, manifest, record_of)
+
+
+def _inside(output_root: Path, folder: str) -> Path:
+    """A run folder that a manifest names. Raises NothingToReport for one outside the output folder."""
+    if Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise NothingToReport(f"sweep.json: folder {folder!r}: must be below {output_root}.")
+    return output_root / folder
 
 
 def sweep_source(

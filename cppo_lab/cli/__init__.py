@@ -27,7 +27,7 @@ from cppo_lab.cli import (
     unsafe_keeps,
 )
 from cppo_lab.cli.mirrors import NOT_SENT, unsent_in_words
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, printable
 from cppo_lab.interrupts import termination_as_interrupt
 
 app = typer.Typer(
@@ -95,7 +95,7 @@ def main() -> None:
     except UserError as error:
         if _Debug.on:
             raise
-        typer.secho(f"Error: {error}", err=True, fg="red")
+        typer.secho(f"Error: {printable(str(error))}", err=True, fg="red")
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("Interrupted.", err=True, fg="yellow")
@@ -104,7 +104,7 @@ def main() -> None:
         if _Debug.on:
             raise
         typer.secho(
-            f"Error: {type(error).__name__}: {error} (cppo-lab --debug … shows the traceback)",
+            f"Error: {type(error).__name__}: {printable(str(error))} (cppo-lab --debug … shows the traceback)",
             err=True,
             fg="red",
         )

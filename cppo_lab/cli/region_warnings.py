@@ -21,7 +21,7 @@ def warn_before(configs: Iterable[RunConfig]) -> None:
 
 def warn_after(folders: Iterable[RunFolder]) -> None:
     """Print what run.json says of finished runs, each sentence once."""
-    _print(said for folder in folders for said in folder.info.get("warnings", []))
+    _print(said for folder in folders if folder.is_readable for said in folder.info.get("warnings", []))
 
 
 def _print(sentences: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cppo_lab.cli.console import console, plural
+from cppo_lab.cli.damaged import Repair, look_for_damage
 from cppo_lab.cli.mirrors import catch_up, close_mirror, open_sweep_mirror
 from cppo_lab.cli.options import (
     Baseline,
@@ -74,6 +75,7 @@ def sweep(
             show_default=False,
         ),
     ] = None,
+    repair: Repair = False,
     adhoc_name: Name = None,
     baseline: Baseline = None,
     label: Label = None,
@@ -121,10 +123,12 @@ def sweep(
         planned = growing.sweep if growing else checked_sweep(name, given, config_dir, naming)[0]
         detach_sweep(planned, given, executor)
         return
+    if growing is not None and repair:
+        raise UserError("--repair: has no effect with --until-resolved; repair the sweep without it first.")
     succeeded = (
         sweep_until_resolved(growing, jobs, report, executor)
         if growing
-        else run_sweep(name, given, config_dir, jobs, report, naming, executor)
+        else run_sweep(name, given, config_dir, jobs, report, naming, executor, repair)
     )
     if not succeeded:
         sys.exit(1)
@@ -147,8 +151,12 @@ def run_sweep(
     report: bool,
     naming: Naming | None = None,
     executor: Local | Submitit | Ray | None = None,
+    repair: bool = False,
 ) -> bool:
-    """Run what is not finished, then write the report. False if a run or the report failed."""
+    """Run what is not finished, then write the report. False if a run or the report failed, or a run is damaged.
+
+    With `repair`, damaged runs are not finished.
+    """
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.sweeps.expansion import hydra_settings
     from cppo_lab.sweeps.frozen_claims import freeze
@@ -158,8 +166,9 @@ def run_sweep(
     refuse_hydra(planned, overrides)
     is_local = executor is None or executor.kind == "local"
     check_runs(planned, is_here=is_local and not is_hydras)
+    is_damaged = look_for_damage([run.folder for run in planned.runs], repair)
     if all(run.folder.status == "FINISHED" for run in planned.runs):
-        return _nothing_to_do(planned, report)
+        return _nothing_to_do(planned, report) and not is_damaged
     if planned.name == planned.file.slug and (frozen := freeze(planned.file)):
         console().print(f"Claims frozen: {frozen}; commit it.", soft_wrap=True)
 
@@ -169,7 +178,7 @@ def run_sweep(
         _through_hydra(planned, grids, config_dir)
         return {run.folder.path.name: "see run.json" for run in waiting if run.folder.status != "FINISHED"}
 
-    succeeded = train_waiting(planned, start)
+    succeeded = train_waiting(planned, start) and not is_damaged
     return finish(planned, report) and succeeded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cppo_lab.cli.console import console
+from cppo_lab.cli.damaged import Repair, look_for_damage
 from cppo_lab.cli.mirrors import catch_up, close_mirror, open_run_mirror
 from cppo_lab.cli.options import ConfigDir, Output, Overrides, Plugins, all_overrides
 
@@ -23,6 +25,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what verl would be told (backend=verl), and stop.")
     ] = False,
+    repair: Repair = False,
     config_dir: ConfigDir = None,
     plugins: Plugins = None,
     output: Output = None,
@@ -42,7 +45,7 @@ def train(
     if dry_run:
         _dry_run(given, config_dir)
     else:
-        _train(given, config_dir)
+        _train(given, config_dir, repair)
 
 
 def _dry_run(overrides: Sequence[str], config_dir: Path | None) -> None:
@@ -56,7 +59,7 @@ def _dry_run(overrides: Sequence[str], config_dir: Path | None) -> None:
     print_command(config)
 
 
-def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
+def _train(overrides: Sequence[str], config_dir: Path | None, repair: bool) -> None:
     from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.config.compose import compose_run
     from cppo_lab.tracking.run_folder import run_folder
@@ -67,9 +70,12 @@ def _train(overrides: Sequence[str], config_dir: Path | None) -> None:
     check_memory(config)
     writable(config.paths.output)
     folder = run_folder(config)
+    is_damaged = look_for_damage([folder], repair)
     if folder.status == "FINISHED":
         console().print(f"Run {folder.path} is already finished; nothing to do.")
         catch_up(folder.path.name, lambda: open_run_mirror(config, folder))
+        if is_damaged:
+            sys.exit(1)
         return
     warn_before([config])
     _run_with_progress(config, folder)

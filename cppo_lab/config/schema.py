@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, SerializeAsAny, model_validator
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.config.backend import Backend, NativeBackend
-from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind
+from cppo_lab.fields import Count, Group, NotNegative, Positive, Seed, Share, by_kind, name_problem
 from cppo_lab.models.config import ModelConfig, ScratchModel
 from cppo_lab.objectives.describe import rules_of
 from cppo_lab.objectives.spec import AlgoSpec
@@ -182,11 +183,18 @@ class Trainer(Group):
         return math.ceil(self.prompts_per_step / self.prompts_per_minibatch)
 
 
+def _shown(uri: str | None) -> str | None:
+    return None if uri is None else without_credentials(uri)
+
+
 class Tracking(Group):
-    """MLflow. `uri` null means `$MLFLOW_TRACKING_URI`, else a SQLite file in the output folder."""
+    """MLflow. `uri` null means `$MLFLOW_TRACKING_URI`, else a SQLite file in the output folder.
+
+    A password in the address is used, and never written down.
+    """
 
     enabled: bool
-    uri: str | None
+    uri: Annotated[str | None, PlainSerializer(_shown)]
     experiment: str
     every_s: Positive
 
@@ -232,6 +240,14 @@ class RunConfig(Group):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RunConfig:
+        if problem := name_problem(self.algo.name):
+            raise ValueError(f"algo.name = {self.algo.name!r}: {problem}")
+        for key, text in {
+            "model.name": self.model.name,
+            "tracking.experiment": self.tracking.experiment,
+        }.items():
+            if not text.isprintable():
+                raise ValueError(f"{key} = {text!r}: must be printable")
         if self.algo.needs("group") and self.trainer.group_size < 2:
             raise ValueError(
                 f"trainer.group_size = {self.trainer.group_size}: must be at least 2 for "

@@ -33,9 +33,11 @@ def check_model_folder(path: str) -> None:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"model {path}: has no config.json; must be a model folder in Hugging Face format.")
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    weights = [*folder.glob("*.safetensors")]
     if not weights:
-        raise UserError(f"model {path}: has no weights (*.safetensors).")
+        is_pickled = any(folder.glob("*.bin"))
+        pickled = " Its *.bin files are pickled, which can hold code, and are not read." if is_pickled else ""
+        raise UserError(f"model {path}: has no weights (*.safetensors).{pickled}")
     pointer = next((each for each in sorted(weights) if _is_lfs_pointer(each)), None)
     if pointer is not None:
         raise UserError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.hub import offline_if_unreachable
+from cppo_lab.manifests import check_manifest
 from cppo_lab.models.config import Dtype, Implementation
 from cppo_lab.models.folders import check_model_folder, is_local
 
@@ -142,10 +144,11 @@ def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") 
 
     if is_local(path):
         check_model_folder(path)
+        check_manifest(Path(path), "restore it, or remove the folder")
     tokenizer = load_tokenizer(path, revision)
     try:
         network, loaded = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=torch.float32, output_loading_info=True
+            path, revision=revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:
         raise _not_loaded(path, error) from error

@@ -11,7 +11,7 @@ from typing import Any
 from cppo_lab.config.identity import digest
 from cppo_lab.config.overrides import parse
 from cppo_lab.errors import UserError
-from cppo_lab.files import read_object
+from cppo_lab.manifests import read_sealed
 from cppo_lab.paths import output_root
 from cppo_lab.sweeps.expansion import expand, hydra_settings, values_set
 from cppo_lab.sweeps.sweep_file import Grid, SweepFile, sweep_path
@@ -155,7 +155,7 @@ def refuse_other(file: SweepFile, output: Path) -> None:
 def _manifest(output: Path, name: str) -> dict[str, Any]:
     """What sweep.json says; empty without one, also where `output` is no folder."""
     path = output / "sweeps" / name / "sweep.json"
-    return read_object(path) if path.is_file() else {}
+    return read_sealed(path, "remove it, and the same overrides make it again") if path.is_file() else {}
 
 
 def _output(overrides: Sequence[str]) -> Path:

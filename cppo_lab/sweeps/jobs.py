@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.manifests import Damaged
 from cppo_lab.quiet import quiet_libraries
 from cppo_lab.tracking.run_folder import run_folder
 from cppo_lab.training.activity import Activity
@@ -69,8 +70,12 @@ def fail_run(job: Job, reason: str) -> None:
     """Note in a run's folder that it failed, if it had begun."""
     if job.kind == "run":
         folder = run_folder(job.config)
-        if folder.info:
-            folder.update_info(status="FAILED", reason=reason, diverged=False)
+        try:
+            if folder.info:
+                folder.update_info(status="FAILED", reason=reason, diverged=False)
+        except Damaged:
+            # Its run.json counts as FAILED as it is.
+            return
 
 
 def do_job(kind: str, config: RunConfig, tell: Tell) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.config.compose import compose_runs
 from cppo_lab.config.identity import digest
 from cppo_lab.config.overrides import with_plugins
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.files import read_object, write_atomically
+from cppo_lab.files import write_atomically
+from cppo_lab.manifests import read_sealed, sealed_text
 from cppo_lab.sweeps.adhoc import (
     Naming,
     adhoc_sweep,
@@ -118,7 +119,7 @@ class Sweep:
                 {
                     "run_id": run.run_id,
                     "folder": f"runs/{run.folder.path.name}",
-                    "overrides": list(run.overrides),
+                    "overrides": [without_credentials(override) for override in run.overrides],
                     "axes": dict(run.axes),
                     # Tells a run whose folder was deleted from one that never started.
                     "status": run.folder.status,
@@ -149,7 +150,7 @@ class Sweep:
 
     def read_manifest(self) -> dict[str, Any]:
         """The content of sweep.json; empty before the sweep's first run."""
-        return read_object(self.manifest_path)
+        return read_sealed(self.manifest_path, "remove it, and the same command makes it again")
 
     def write_manifest(self, **extra: Any) -> Path:
         """Update sweep.json. It is not rewritten without a change: its time tells whether a report is older."""
@@ -157,7 +158,7 @@ class Sweep:
         manifest = jsonable_config({"created_at": _now()} | known | self.manifest() | extra)
         if manifest != known:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.manifest_path, json.dumps(manifest, indent=2) + "\n")
+            write_atomically(self.manifest_path, sealed_text(manifest))
         return self.manifest_path
 
 

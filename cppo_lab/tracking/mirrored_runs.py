@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError
 from cppo_lab.failpoints import failpoint
 from cppo_lab.files import read_object, write_atomically
 from cppo_lab.tracking.mlflow_names import PARENT_TAG, RUN_ID_TAG, SENT_TAG, TOKEN_TAG, VERSION_TAG
 from cppo_lab.tracking.run_content import RunContent, run_content
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.tracking.store_address import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

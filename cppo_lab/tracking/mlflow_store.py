@@ -9,12 +9,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.tracking.mirrored_runs import MirroredRuns
 from cppo_lab.tracking.mlflow_names import KIND_TAG
 from cppo_lab.tracking.run_content import flat
 from cppo_lab.tracking.sqlite_store import make_sqlite_store, sqlite_problem
-from cppo_lab.tracking.store_address import store_name, without_credentials
+from cppo_lab.tracking.store_address import store_name
 
 _REASON_LENGTH = 200
 

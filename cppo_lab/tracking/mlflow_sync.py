@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.config.schema import RunConfig, Tracking
 from cppo_lab.errors import first_line
 from cppo_lab.tracking.mirrored_sweep import MirroredSweep, sweep_status
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.tracking.store_address import tracking_uri, without_credentials
+from cppo_lab.tracking.store_address import tracking_uri
 
 # A store that failed so often in a row is down: no run is tried until the next time.
 _FAILURES = 3

@@ -149,13 +149,13 @@ def _tags(info: Mapping[str, Any]) -> dict[str, str]:
 def _files(folder: RunFolder, has_ended: bool) -> dict[str, Path]:
     names = ("config.yaml", "uncommitted.diff", *(RUN_FILES if has_ended else ()))
     found = {name: folder.path / name for name in names if (folder.path / name).is_file()}
-    samples = _telling_samples(folder.path / "samples") if has_ended else []
+    samples = _telling_samples(folder) if has_ended else []
     return found | {f"samples/{path.name}": path for path in samples}
 
 
-def _telling_samples(folder: Path) -> list[Path]:
+def _telling_samples(folder: RunFolder) -> list[Path]:
     """The sample files that a report reads: the last one and those with token traces."""
-    files = sorted(folder.glob("step_*.jsonl"))
+    files = [path for _, path in folder.sample_files()]
     return [path for path in files[:-1] if _TOKENS in path.read_text(encoding="utf-8")] + files[-1:]
 
 

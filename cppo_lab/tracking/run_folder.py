@@ -8,11 +8,13 @@ profiles.jsonl  divergence and masking by position
 agreement.jsonl mask overlap: which of the same tokens other rules would mask
 masked_tokens.json  what the mask hit, over all steps up to the last checkpoint
 samples/        some graded training responses of every step
+manifest.json   the hashes of a finished run's files
 checkpoints/    step_N (last, with trainer state) and best_step_N (N > 0), in Hugging Face format
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -23,7 +25,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cppo_lab.config.identity import run_id
-from cppo_lab.files import jsonable, read_log, read_object, remove_scratch, write_atomically
+from cppo_lab.errors import UserError
+from cppo_lab.files import jsonable, read_log, remove_scratch, write_atomically
+from cppo_lab.manifests import read_sealed, sealed_text
 
 if TYPE_CHECKING:
     # The schema loads PyTorch; readers of run folders need none of it.
@@ -38,7 +42,7 @@ MASKED_TOKENS = "masked_tokens.json"
 UNSAFE_KEEPS = "unsafe_keeps.json"
 """Written by `cppo-lab unsafe-keeps` alone."""
 
-_LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
+LOGS = ("metrics.jsonl", "timings.jsonl", "profiles.jsonl", "agreement.jsonl")
 
 
 class RunFolder:
@@ -56,8 +60,16 @@ class RunFolder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json; empty before the first attempt."""
-        return read_object(self.path / "run.json")
+        """The content of run.json; empty before the first attempt. Raises Damaged if it is not what was written."""
+        return read_sealed(self.path / "run.json", f"--repair trains the run again, or remove {self.path}")
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether run.json is what was written, or not there yet."""
+        try:
+            return self.info is not None
+        except UserError:
+            return False
 
     @property
     def written_at(self) -> int | None:
@@ -67,12 +79,15 @@ class RunFolder:
 
     def update_info(self, **changes: Any) -> None:
         """Merge `changes` into run.json."""
-        write_atomically(self.path / "run.json", json.dumps(jsonable(self.info | changes), indent=2) + "\n")
+        write_atomically(self.path / "run.json", sealed_text(jsonable(self.info | changes)))
 
     @property
     def status(self) -> Status | None:
-        """The recorded status; None when the run has never started."""
-        return self.info.get("status")
+        """The recorded status; None when the run has never started, FAILED where run.json cannot be read."""
+        try:
+            return self.info.get("status")
+        except UserError:
+            return "FAILED"
 
     @property
     def present_status(self) -> Status | None:
@@ -118,17 +133,28 @@ class RunFolder:
             found[row["step"]] = int(last)
         return found
 
-    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the graded responses of a step."""
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Write the graded responses of a step; the file's name, with its SHA-256."""
         text = "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(self.path / "samples" / f"step_{step:06d}.jsonl", text)
+        name = f"step_{step:06d}.jsonl"
+        write_atomically(self.path / "samples" / name, text)
+        return {name: hashlib.sha256(text.encode()).hexdigest()}
+
+    def sample_files(self) -> list[tuple[int, Path]]:
+        """(step, file) of the samples, oldest first."""
+        found = [
+            (int(number), path)
+            for path in (self.path / "samples").glob("step_*.jsonl")
+            if (number := path.stem.removeprefix("step_")).isdecimal()
+        ]
+        return sorted(found)
 
     def checkpoints(self, prefix: str = "step_") -> list[tuple[int, Path]]:
         """(step, folder) of the complete checkpoints, oldest first; `best_step_` for the best one's weights."""
         found = [
-            (int(path.name.removeprefix(prefix)), path)
+            (int(number), path)
             for path in (self.path / "checkpoints").glob(f"{prefix}[0-9]*")
-            if path.is_dir()
+            if path.is_dir() and (number := path.name.removeprefix(prefix)).isdecimal()
         ]
         return sorted(found)
 
@@ -138,18 +164,19 @@ class RunFolder:
             if number < step:
                 shutil.rmtree(path)
         for path in (self.path / "checkpoints").glob(".*"):
-            shutil.rmtree(path)
+            if path.is_dir() and path.suffix[1:].isdecimal():
+                shutil.rmtree(path)
 
     def rewind(self, step: int) -> None:
         """Truncate every log after `step` and remove half-written files, so that a resumed run continues exactly."""
         for folder in (self.path, self.path / "samples"):
             remove_scratch(folder)
-        for log in _LOGS:
+        for log in LOGS:
             kept = [row for row in self.rows(log) if row["step"] <= step]
             if kept or (self.path / log).exists():
                 write_atomically(self.path / log, "".join(json.dumps(row) + "\n" for row in kept))
-        for path in (self.path / "samples").glob("step_*.jsonl"):
-            if int(path.stem.removeprefix("step_")) > step:
+        for number, path in self.sample_files():
+            if number > step:
                 path.unlink()
         for number, path in self.checkpoints("best_step_"):
             if number > step:

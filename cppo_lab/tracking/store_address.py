@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from pathlib import Path
 
 import yaml
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.paths import conf_dir
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-_SECRET_PARAMETER = re.compile(
-    r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)=)[^&\s'\"]+", re.IGNORECASE
-)
 
 
 def default_uri(output: Path) -> str:
@@ -31,11 +26,6 @@ def default_experiment() -> str:
     """The experiment that runs are tracked in unless `tracking.experiment` says otherwise."""
     content = yaml.safe_load((conf_dir() / "tracking" / "mlflow.yaml").read_text(encoding="utf-8"))
     return str(content["experiment"])
-
-
-def without_credentials(text: str) -> str:
-    """A text in which every address has lost its user, its password and secret parameters, to be written or shown."""
-    return _SECRET_PARAMETER.sub(r"\1…", _CREDENTIALS.sub("", text))
 
 
 def sqlite_path(uri: str) -> Path | None:

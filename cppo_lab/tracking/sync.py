@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,6 +12,7 @@ import yaml
 
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
+from cppo_lab.manifests import read_sealed, sealed_text
 from cppo_lab.tracking.mirrored_runs import MIRROR_FILE
 from cppo_lab.tracking.mirrored_sweep import MANIFEST, MirroredSweep, sweep_status
 from cppo_lab.tracking.mlflow_store import Store
@@ -54,7 +54,7 @@ class RecordedSweep:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The content of sweep.json. Raises UserError if it is damaged."""
-        return read_object(self.folder / MANIFEST)
+        return read_sealed(self.folder / MANIFEST, "remove it, and the sweep's own command makes it again")
 
     @property
     def runs(self) -> list[tuple[RunFolder, str]]:
@@ -80,7 +80,7 @@ class RecordedSweep:
         runs = [entry | {"status": _status(RunFolder(self.output / name))} for name, entry in known.items()]
         if runs != self.manifest["runs"]:
             self.manifest["runs"] = runs
-            write_atomically(self.folder / MANIFEST, json.dumps(self.manifest, indent=2) + "\n")
+            write_atomically(self.folder / MANIFEST, sealed_text(self.manifest))
 
     def mirrored(self, store: Store) -> MirroredSweep:
         """Its MLflow run."""

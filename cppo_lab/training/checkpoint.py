@@ -1,39 +1,54 @@
-"""Checkpoints, written atomically."""
+"""Checkpoints, written atomically, with the hashes of their files."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
-from cppo_lab.errors import UserError
+from cppo_lab.failpoints import failpoint
+from cppo_lab.files import flush, sweep_scratch
 from cppo_lab.interrupts import interrupts_held
+from cppo_lab.manifests import manifest_problem, write_manifest
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.lora import ADAPTER_FOLDER, has_adapter, plain_copy, save_adapter
+from cppo_lab.training.state_file import read_state, write_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-STATE_FILE = "trainer.pt"
+    from cppo_lab.tracking.run_folder import RunFolder
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Create folder `path` atomically: `fill` a hidden temporary folder, then rename it."""
+    """Create folder `path` atomically: `fill` a hidden temporary folder, list its files' hashes, then rename it.
+
+    Nobody else may write `path` meanwhile.
+    """
+    sweep_scratch(path.parent, path.name)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     fill(scratch)
+    write_manifest(scratch)
+    for each in (*scratch.rglob("*"), scratch):
+        flush(each)
+    failpoint("checkpoint-filled")
     shutil.rmtree(path, ignore_errors=True)
+    failpoint("checkpoint-removed")
     scratch.rename(path)
+    flush(path.parent)
 
 
-def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = None) -> None:
-    """Save the policy in Hugging Face format and, with `state`, the trainer state needed to resume.
+def save_checkpoint(
+    path: Path,
+    policy: Policy,
+    state: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Save the policy in Hugging Face format; with `state`, the trainer state needed to resume; and further `texts`.
 
     A policy with an adapter is saved as the plain model that it amounts to, with the adapter alone in a folder of it.
     """
@@ -45,22 +60,34 @@ def save_checkpoint(path: Path, policy: Policy, state: dict[str, Any] | None = N
             save_adapter(policy.network, folder / ADAPTER_FOLDER)
         policy.tokenizer.save_pretrained(folder)
         if state is not None:
-            torch.save(state, folder / STATE_FILE)
+            write_state(folder, state)
+        for name, text in (texts or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
 
     with interrupts_held():
         write_folder(path, fill)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The trainer state of a checkpoint folder. Only tensors and plain data are read, so that no code in it runs.
+    """The trainer state of a checkpoint folder, tensors and plain data. Raises UserError if it cannot be read."""
+    return read_state(path)
 
-    Raises UserError for a file that holds anything else, as checkpoints of earlier versions do.
+
+def drop_damaged(folder: RunFolder) -> list[str]:
+    """Remove the checkpoints of a run that are not as they were written, newest first, up to one that is.
+
+    Returns what was found, a sentence for each.
     """
-    try:
-        state: dict[str, Any] = torch.load(path / STATE_FILE, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path / STATE_FILE}: holds more than tensors and plain data, and is not loaded (an earlier version of "
-            f"the lab wrote such checkpoints); remove {path.parents[1]} to start the run anew."
-        ) from error
-    return state
+    said = []
+    for step, path in reversed(folder.checkpoints()):
+        found = manifest_problem(path)
+        if found is None:
+            break
+        shutil.rmtree(path)
+        before = folder.checkpoints()
+        again = f"checkpoint {before[-1][1].name}" if before else "the start"
+        said.append(
+            f"Checkpoint {path.name} was damaged ({found[0]}: {found[1]}): the run went on from {again}, not from step "
+            f"{step}."
+        )
+    return said

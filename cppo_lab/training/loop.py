@@ -20,10 +20,12 @@ from cppo_lab.diagnostics.nothing_learnt import EARLY_STEPS, nothing_to_learn
 from cppo_lab.diagnostics.position_profiles import PositionProfiler
 from cppo_lab.diagnostics.token_traces import TokenRecorder
 from cppo_lab.eval.held_out import Evaluation, evaluate
+from cppo_lab.manifests import Damaged
 from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
 from cppo_lab.tasks.problem import Grade, Problem
 from cppo_lab.tasks.task import HeldoutSampling
+from cppo_lab.tracking.integrity import claim_problem, log_claims, write_run_manifest
 from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 from cppo_lab.training.activity import Activity, OnActivity
 from cppo_lab.training.checkpoint import load_state, save_checkpoint
@@ -95,6 +97,8 @@ class TrainingLoop:
         self.step = 0
         self.sampled_tokens = 0
         self.best_accuracy = -math.inf
+        # The hashes of the sample files, by name.
+        self.samples: dict[str, str] = {}
         head = self.policy.network.get_output_embeddings().weight
         self.masked_tokens = MaskedTokenCounter(len(head), head.device)
         # Rollouts sampled but not yet trained on: one, and as many more as the staleness.
@@ -111,6 +115,9 @@ class TrainingLoop:
             self._log(self.step, metrics, timings)
             if self.step % self.settings.checkpoint_every == 0 or self._is_last():
                 self._checkpoint()
+        # Also where the last step's checkpoint is all that an earlier process got done.
+        self._after_checkpoint()
+        write_run_manifest(self.folder, self.samples)
 
     def _is_last(self) -> bool:
         return self.step == self.settings.steps
@@ -190,7 +197,7 @@ class TrainingLoop:
         count = self.settings.samples_per_step
         if count:
             rows = experience.sample_rows(count, self.policy.tokenizer, recorder)
-            self.folder.write_samples(self.step, rows)
+            self.samples |= self.folder.write_samples(self.step, rows)
 
     def _log(self, step: int, metrics: Metrics, timings: Mapping[str, float]) -> None:
         row = {"step": step, **dict(sorted(metrics.items()))}
@@ -217,8 +224,13 @@ class TrainingLoop:
             "learner": self.learner.state_dict(),
             "masked_tokens": self.masked_tokens.state_dict(),
             "pending": [experience.state_dict() for experience in self.pending],
+            "logs": log_claims(self.folder),
+            "samples": self.samples,
         }
         self._save(self.folder.path / "checkpoints" / f"step_{self.step:06d}", state)
+        self._after_checkpoint()
+
+    def _after_checkpoint(self) -> None:
         if self.masked_tokens.steps:
             self.folder.write_object(MASKED_TOKENS, self.masked_tokens.content(self.policy.tokenizer))
         self.folder.drop_checkpoints_before(self.step)
@@ -228,19 +240,24 @@ class TrainingLoop:
         save_checkpoint(path, self.policy, state)
 
     def _resume(self) -> bool:
-        """Restore the last checkpoint, whose weights the policy already has. False if there is none."""
+        """Restore the last checkpoint, whose weights the policy already has. False if there is none.
+
+        Raises Damaged where the logs and samples are not those that the checkpoint claims.
+        """
         checkpoints = self.folder.checkpoints()
         if not checkpoints:
             self.folder.rewind(-1)
             return False
         step, path = checkpoints[-1]
         state = load_state(path)
+        self.samples = dict(state["samples"])
+        problem = claim_problem(self.folder, state["logs"], self.samples)
+        if problem is not None:
+            raise Damaged(f"{problem}, which checkpoint {path.name} claims; --repair trains the run again.")
         self.learner.load_state_dict(state["learner"])
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]
-        # A checkpoint of an earlier version has no counts: those of the steps before it are missing.
-        if "masked_tokens" in state:
-            self.masked_tokens.load_state_dict(state["masked_tokens"])
+        self.masked_tokens.load_state_dict(state["masked_tokens"])
         self.pending = deque(map(Experience.from_state_dict, state["pending"]))
         self.folder.rewind(step)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import active_parameter_count, cost_key
 from cppo_lab.errors import UserError
 from cppo_lab.files import full_disk
+from cppo_lab.manifests import MANIFEST_FILE
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import loaded
 from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder, run_folder
@@ -87,8 +89,10 @@ def _attempt(
     _open(config, folder)
     on_start()
     try:
+        _go_on_from_what_is_whole(folder)
         _train(config, folder, on_step, on_warmup, on_activity)
         said = warnings_after(config, folder)
+        said += folder.info.get("damaged", [])
         outcome: dict[str, Any] = {"status": "FINISHED", "reason": None, "warnings": said}
     except (KeyboardInterrupt, SystemExit):
         outcome = {
@@ -108,6 +112,18 @@ def _attempt(
         raise
     finally:
         folder.update_info(**outcome, ended_at=_now(), duration_s=spent + time.monotonic() - started)
+
+
+def _go_on_from_what_is_whole(folder: RunFolder) -> None:
+    """Drop damaged checkpoints, and say so."""
+    from cppo_lab.training.checkpoint import drop_damaged
+
+    (folder.path / MANIFEST_FILE).unlink(missing_ok=True)
+    said = drop_damaged(folder)
+    for each in said:
+        print(f"Warning: run {folder.path.name}: {each}", file=sys.stderr)
+    if said:
+        folder.update_info(damaged=[*folder.info.get("damaged", []), *said])
 
 
 def _open(config: RunConfig, folder: RunFolder) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from cppo_lab.config.identity import starting_policy_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
+from cppo_lab.failpoints import failpoint
+from cppo_lab.files import read_object
+from cppo_lab.manifests import Damaged, check_manifest
 from cppo_lab.models.config import PretrainedModel, ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.models.implementation import implement
@@ -52,8 +55,23 @@ def starting_policy(config: RunConfig, task: Task, progress: Progress | None = N
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / RECIPE_FILE).is_file():
             _make(config, task, folder, progress)
-    recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+    recipe = _checked_recipe(folder)
     return StartingPolicy(str(folder), folder.name, recipe["accuracy"])
+
+
+def _checked_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe of a cached starting policy, all of whose files are as they were written.
+
+    Raises UserError for one that is damaged, or that was made by another recipe.
+    """
+    remedy = f"remove the folder, rm -r {folder}, and the same command makes it again"
+    check_manifest(folder, remedy)
+    recipe = read_object(folder / RECIPE_FILE)
+    if recipe.get("id", folder.name) != folder.name:
+        raise Damaged(f"{folder}: holds the starting policy {recipe['id']}, a copy of another one; {remedy}.")
+    if "accuracy" not in recipe:
+        raise Damaged(f"{folder / RECIPE_FILE}: is damaged (it has no accuracy); {remedy}.")
+    return recipe
 
 
 def _make(config: RunConfig, task: Task, folder: Path, progress: Progress | None) -> None:
@@ -61,15 +79,16 @@ def _make(config: RunConfig, task: Task, folder: Path, progress: Progress | None
     # A from-scratch model's first steps would be too large without a ramp.
     ramp = 1 if config.model.is_pretrained else SCRATCH_RAMP
     accuracy = warm_up(policy, task, config.warmup, config.task.response_limit, progress, ramp)
-    save_checkpoint(folder, policy)
     recipe = {
+        "id": folder.name,
         "model": config.model.model_dump(),
         "warmup": config.warmup.model_dump(),
         "task": config.task.model_dump(),
         "accuracy": accuracy,
         "parameters": sum(parameter.numel() for parameter in policy.network.parameters()),
     }
-    (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    save_checkpoint(folder, policy, texts={RECIPE_FILE: json.dumps(recipe, indent=2) + "\n"})
+    failpoint("policy-saved")
 
 
 def _untrained(config: RunConfig, task: Task) -> Policy:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import clean_environment
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError
 from cppo_lab.failpoints import VARIABLE
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.sqlite_store import sqlite_problem
-from cppo_lab.tracking.store_address import default_uri, store_name, ui_command, without_credentials
+from cppo_lab.tracking.store_address import default_uri, store_name, ui_command
 
 OPEN = "import sys; from pathlib import Path; from cppo_lab.tracking.mlflow_store import Store; " + (
     "from cppo_lab.tracking.store_address import default_uri; root = Path(sys.argv[1]); "

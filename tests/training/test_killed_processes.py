@@ -161,7 +161,7 @@ def test_interrupted_hydra_multirun_leaves_nothing_running_in_the_store(output: 
         run.data.tags["cppo_lab.kind"]: run.info.status
         for run in client.search_runs([experiment.experiment_id])
     }
-    assert states == {"sweep": "FAILED", "run": "KILLED"}
+    assert states == {"sweep": "KILLED", "run": "KILLED"}
 
 
 def test_starting_policy_killed_while_being_made_is_made_again(tmp_path: Path) -> None:

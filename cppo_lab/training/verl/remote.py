@@ -19,10 +19,11 @@ from cppo_lab.objectives.batch import TokenBatch
 from cppo_lab.objectives.objective import token_objective
 from cppo_lab.objectives.spec import AlgoSpec
 from cppo_lab.rollouts.rollout import Rollout
-from cppo_lab.training.checkpoint import STATE_FILE, write_folder
+from cppo_lab.training.checkpoint import write_folder
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.loop import HeldOut, TrainingLoop
 from cppo_lab.training.rollout_phase import RolloutPhase
+from cppo_lab.training.state_file import write_state
 from cppo_lab.training.step_record import StepRecord
 from cppo_lab.training.update import Diverged, Learner
 
@@ -177,7 +178,7 @@ class RemoteLoop(TrainingLoop):
             self.cluster.save(folder, to_resume=state is not None)
             self.policy.tokenizer.save_pretrained(folder)
             if state is not None:
-                torch.save(state, folder / STATE_FILE)
+                write_state(folder, state)
 
         write_folder(path, fill)
 

@@ -1,0 +1,41 @@
+"""Runs whose record is not what was written: said, or with `--repair` trained again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cppo_lab.cli.console import console
+
+if TYPE_CHECKING:
+    from cppo_lab.tracking.run_folder import RunFolder
+
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair", help="Train runs whose logs, samples or run.json are not as they were written again."
+    ),
+]
+
+
+def look_for_damage(folders: Iterable[RunFolder], repair: bool) -> bool:
+    """Say which of these runs are damaged, and with `repair` make them ones to train; whether one stays damaged.
+
+    What a run that goes on finds damaged stops that run, with the same remedy.
+    """
+    from cppo_lab.tracking.integrity import damage, forget_damaged
+
+    stays = False
+    for folder in folders:
+        if folder.status is None:
+            continue
+        name = folder.path.name
+        if repair and (found := forget_damaged(folder)):
+            console().print(f"Repairing {name}: {found}.", style="yellow", markup=False, soft_wrap=True)
+        elif folder.status == "FINISHED" and (found := damage(folder)):
+            stays = True
+            said = f"Damaged: {name}: {found}. --repair trains the run again."
+            console().print(said, style="red", markup=False, soft_wrap=True)
+    return stays
