@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cppo_lab.cli.console import console
+from cppo_lab.errors import UserError, printable
 
 if TYPE_CHECKING:
     from cppo_lab.tracking.run_folder import RunFolder
@@ -18,6 +19,19 @@ Repair = Annotated[
         "--repair", help="Train runs whose logs, samples or run.json are not as they were written again."
     ),
 ]
+
+
+def readable(folders: Iterable[RunFolder]) -> list[RunFolder]:
+    """The runs whose run.json can be read, or is not there yet; the others are named in a warning."""
+    found = []
+    for folder in folders:
+        try:
+            folder.info  # noqa: B018
+        except UserError as error:
+            typer.secho(f"Warning: {printable(str(error))} It is left out.", err=True, fg="yellow")
+        else:
+            found.append(folder)
+    return found
 
 
 def look_for_damage(folders: Iterable[RunFolder], repair: bool) -> bool:
@@ -34,7 +48,7 @@ def look_for_damage(folders: Iterable[RunFolder], repair: bool) -> bool:
         name = folder.path.name
         if repair and (found := forget_damaged(folder)):
             console().print(f"Repairing {name}: {found}.", style="yellow", markup=False, soft_wrap=True)
-        elif folder.status == "FINISHED" and (found := damage(folder)):
+        elif (folder.status == "FINISHED" or not folder.is_readable) and (found := damage(folder)):
             stays = True
             said = f"Damaged: {name}: {found}. --repair trains the run again."
             console().print(said, style="red", markup=False, soft_wrap=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cppo_lab.cli.console import seconds
+from cppo_lab.cli.damaged import readable
 from cppo_lab.errors import UserError, near_miss
-from cppo_lab.files import read_object
 from cppo_lab.tracking.run_folder import RunFolder
 
 # What runs are usually filtered by, and where their files have it.
@@ -68,13 +68,11 @@ def runs(output: Path, filters: Sequence[str] = ()) -> list[dict[str, Any]]:
 
     Each of `filters` is `key=value`. Raises UserError for a key that no run has.
     """
-    listed = [
-        _Listed(RunFolder(path.parent), read_object(path))
-        for path in sorted((output / "runs").glob("*/run.json"))
-    ]
+    folders = readable(RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json")))
+    listed = [_Listed(folder, folder.info) for folder in folders]
     for text in filters:
         listed = _filtered(listed, text)
-    listed.sort(key=lambda each: str(each.info["started_at"]), reverse=True)
+    listed.sort(key=lambda each: str(each.info.get("started_at")), reverse=True)
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for each in listed:
         by_method.setdefault(each.method, []).append(each.settings)

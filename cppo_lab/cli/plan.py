@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cppo_lab.cli.console import console, count, plural, print_json, seconds, table
+from cppo_lab.cli.damaged import readable
 from cppo_lab.cli.options import (
     AsJson,
     Baseline,
@@ -75,6 +76,7 @@ def show_plan(
 
     sweep, _ = checked_sweep(name, overrides, config_dir, naming)
     times = step_times(sweep.output)
+    readable(run.folder for run in sweep.runs)
     rows = [(run, run.folder.present_status or "PENDING", cost(run.config, times)) for run in sweep.runs]
     waiting = [run.config for run, state, _ in rows if state != "FINISHED"]
     policies = {folder.name for config in waiting if (folder := missing_policy(config))}

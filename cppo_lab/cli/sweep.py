@@ -189,8 +189,8 @@ def train_waiting(planned: Sweep, start: Callable[[Sequence[PlannedRun]], Mappin
     """
     from cppo_lab.cli.region_warnings import warn_after, warn_before
 
-    waiting = [run for run in planned.runs if run.folder.status != "FINISHED"]
-    done = len(planned.runs) - len(waiting)
+    done = sum(run.folder.status == "FINISHED" for run in planned.runs)
+    waiting = [run for run in planned.runs if run.folder.status != "FINISHED" and run.folder.is_readable]
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
     warn_before(run.config for run in waiting)

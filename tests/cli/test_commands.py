@@ -182,9 +182,14 @@ def test_broken_run_json_is_named(invoke: Invoke, tmp_path: Path) -> None:
     broken.parent.mkdir(parents=True)
     for text in ("{", "[1]"):
         broken.write_text(text, encoding="utf-8")
-        refused(invoke("plan", *asked), str(broken), "not a JSON object")
-        refused(invoke("sweep", *asked, "tracking=none"), str(broken))
-        refused(invoke("list", "runs", "-o", str(tmp_path / "o")), str(broken))
+        for listing in (["plan", *asked], ["list", "runs", "-o", str(tmp_path / "o")]):
+            code, _, err = invoke(*listing)
+            assert code == 0
+            assert f"Warning: {broken}: is not a JSON object" in err
+        code, out, _ = invoke("sweep", *asked, "tracking=none", "--no-report")
+        assert code == 1
+        assert f"Damaged: {name}: {broken} is not what the run wrote. --repair trains the run again." in out
+        refused(invoke("train", *asked, "tracking=none"), str(broken), "not a JSON object")
 
 
 BAD = [
@@ -277,6 +282,12 @@ def test_corrupt_weights_are_refused(invoke: Invoke, model: Path, tmp_path: Path
     shutil.copytree(model, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    refused(
+        invoke("eval", "chain", "--model", str(broken), "-o", str(tmp_path / "o")),
+        str(weights),
+        "is damaged",
+    )
+    (broken / "manifest.json").unlink()
     refused(
         invoke("eval", "chain", "--model", str(broken), "-o", str(tmp_path / "o")),
         str(broken),

@@ -1,0 +1,448 @@
+"""Breaks real processes, stores and files on purpose, and counts what was lost: `make chaos N=1000`.
+
+Every campaign takes a seeded generator, so that a failure can be repeated: `python tests/chaos/campaign.py train
+--count 1 --seed 17`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from forked_lab import Command, import_everything, killed_at_the_end, run, start  # noqa: E402
+from tiny_runs import TINY  # noqa: E402
+
+from cppo_lab.failpoints import VARIABLE  # noqa: E402
+
+TRACKED = [each for each in TINY if each != "tracking=none"]
+TRAIN = ("train", *TRACKED, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.evaluate_every=2")
+SWEEP = ("sweep", "algo=grpo,cppo", "seed=0,1", *TRAIN[1:], "--jobs", "2", "--no-report", "--name", "ours")
+VARIANTS = ([], ["algo=grpo"], ["trainer.staleness=1"], ["algo=dppo_topk_tv", "engine.weights=int8"])
+RESULTS = ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl", "masked_tokens.json")
+FAILPOINTS = (
+    "checkpoint-filled", "checkpoint-removed", "file-written", "mirror-named", "mirror-created", "mirror-metrics",
+    "mirror-ended", "store-made",
+)  # fmt: skip
+# Exit codes that a command may end with, whatever was broken: done, failed, refused, not sent, interrupted.
+ALLOWED = {0, 1, 2, 4, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
+
+
+@dataclass
+class Tally:
+    """What was tried, how often, and what was lost, each with how to repeat it."""
+
+    tried: str
+    counts: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, said: str) -> None:
+        """Note a loss unless `holds`."""
+        if not holds:
+            self.lost.append(said)
+
+    def row(self) -> str:
+        """A row of the table."""
+        done = ", ".join(f"{number} {what}" for what, number in sorted(self.counts.items()))
+        return f"| {self.tried} | {done} | {len(self.lost)} |"
+
+
+class Base:
+    """What all trials start from: a folder with a starting policy and a store, and what whole runs amount to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.template = root / "template"
+        self._expected: dict[tuple[str, ...], dict[str, bytes]] = {}
+        done = run([*TRAIN, "trainer.steps=1", "-o", str(self.template)], root / "made")
+        assert done.code == 0, done.printed
+        shutil.rmtree(self.template / "runs")
+        with closing(sqlite3.connect(self.template / "mlflow.db")) as store:
+            (lab,) = store.execute("SELECT experiment_id FROM experiments WHERE name = 'cppo-lab'").fetchone()
+        assert lab
+        for path in self.template.glob("mlflow.db*"):
+            path.unlink()
+        # A store without the experiment, whose artifacts would be in the template.
+        from cppo_lab.tracking.mlflow_store import quiet_client
+
+        quiet_client()
+        self.policies = self.template / "policies"
+
+    def output(self, name: str, *, with_store: bool = True) -> Path:
+        """A fresh output folder."""
+        output = self.root / name
+        output.mkdir()
+        shutil.copytree(self.policies, output / "policies")
+        if with_store:
+            shutil.copy(self._empty_store(), output / "mlflow.db")
+        return output
+
+    def _empty_store(self) -> Path:
+        path = self.root / "empty" / "mlflow.db"
+        if not path.exists():
+            path.parent.mkdir()
+            code = os.spawnv(
+                os.P_WAIT,
+                sys.executable,
+                [sys.executable, "-c", "import sys; from cppo_lab.tracking.sqlite_store import make_sqlite_store as m; "
+                 f"m('sqlite:///{path}')"],
+            )  # fmt: skip
+            assert code == 0
+        return path
+
+    def expected(self, arguments: Sequence[str]) -> dict[str, bytes]:
+        """The results of a run that nobody stops."""
+        key = tuple(arguments)
+        if key not in self._expected:
+            output = self.output(f"whole-{len(self._expected)}")
+            done = run([*arguments, "-o", str(output)], output / "printed")
+            assert done.code == 0, done.printed
+            self._expected[key] = results(output)
+            shutil.rmtree(output)
+        return self._expected[key]
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """What runs amount to: their deterministic files, and the weights of their checkpoints."""
+    patterns = [f"runs/*/{name}" for name in RESULTS]
+    patterns += ["runs/*/samples/*.jsonl", "runs/*/checkpoints/*/*.safetensors"]
+    paths = [path for pattern in patterns for path in output.glob(pattern) if not path.name.startswith(".")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(paths)}
+
+
+def left_over(output: Path) -> list[str]:
+    """Hidden temporary files and folders in run folders."""
+    found = [path for path in output.glob("runs/**/.*") if path.suffix[1:].isdigit()]
+    return [str(path.relative_to(output)) for path in found]
+
+
+def stop(command: Command, at: random.Random, longest: float, tally: Tally, *, group: bool = True) -> bool:
+    """Stop a command at a random moment in a random way; False if it had ended before."""
+    deadline = time.monotonic() + at.uniform(0, longest)
+    while time.monotonic() < deadline:
+        if command.poll() is not None:
+            return False
+        time.sleep(0.002)
+    how = at.choices(["KILL", "TERM", "INT", "INT twice", "STOP, KILL"], [5, 2, 2, 1, 1])[0]
+    tally.counts[f"SIG{how}"] += 1
+    if how == "KILL":
+        command.send(signal.SIGKILL, group=group)
+    elif how == "TERM":
+        command.send(signal.SIGTERM, group=group)
+    elif how.startswith("INT"):
+        command.send(signal.SIGINT, group=group)
+        if how == "INT twice":
+            time.sleep(at.uniform(0, 0.05))
+            command.send(signal.SIGINT, group=group)
+    else:
+        command.send(signal.SIGSTOP, group=group)
+        time.sleep(0.02)
+        command.send(signal.SIGKILL, group=group)
+    command.wait(60)
+    return True
+
+
+def check_store(output: Path, tally: Tally, name: str) -> None:
+    """Compare MLflow with the run folders."""
+    done = run(["sync", "--all", "--check", "-o", str(output)], output / "printed")
+    tally.check(done.code == 0, f"{name}: MLflow differs: {done.printed[-400:]}")
+    tally.counts["comparisons with MLflow"] += 1
+
+
+def stop_train(base: Base, count: int, seed: int) -> Tally:
+    """Stop `train` again and again, at random moments and at named points, until the run is done."""
+    tally, at, trial = Tally("`train` stopped"), random.Random(seed), 0
+    while sum(tally.counts[each] for each in tally.counts if each.startswith("SIG")) < count:
+        trial += 1
+        name = f"train-{seed}-{trial}"
+        arguments = [*TRAIN, *VARIANTS[trial % len(VARIANTS)]]
+        expected = base.expected(arguments)
+        output = base.output(name, with_store=trial % 5 > 0)
+        for _ in range(60):
+            point = {}
+            if at.random() < 0.15:
+                point = {VARIABLE: f"{at.choice(FAILPOINTS)}:{at.choice([1, 1, 2, 5])}"}
+            command = start([*arguments, "-o", str(output)], output / "printed", **point)
+            with killed_at_the_end(command):
+                stopped = not point and stop(command, at, 3.0, tally)
+                if not stopped:
+                    code = command.wait()
+                    if point and code == -signal.SIGKILL:
+                        tally.counts["SIGKILL at named points"] += 1
+                    elif code == 0:
+                        break
+                tally.check(
+                    command.code in ALLOWED, f"{name}: exit code {command.code}: {command.printed[-400:]}"
+                )
+                tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
+        done = run([*arguments, "-o", str(output)], output / "printed")
+        tally.check(done.code == 0, f"{name}: does not end: {done.printed[-400:]}")
+        tally.check(results(output) == expected, f"{name}: other bits")
+        tally.check(not left_over(output), f"{name}: left over: {left_over(output)}")
+        check_store(output, tally, name)
+        tally.counts["runs"] += 1
+        if not any(name in each for each in tally.lost):
+            shutil.rmtree(output)
+    return tally
+
+
+def stop_sweep(base: Base, count: int, seed: int) -> Tally:
+    """Stop `sweep`: its whole group, the parent alone, or a worker."""
+    import psutil
+
+    tally, at, trial = Tally("`sweep` stopped"), random.Random(seed), 0
+    expected = base.expected(SWEEP)
+    while sum(tally.counts[each] for each in tally.counts if each.startswith("SIG")) < count:
+        trial += 1
+        name = f"sweep-{seed}-{trial}"
+        output = base.output(name)
+        for _ in range(20):
+            command = start([*SWEEP, "-o", str(output)], output / "printed")
+            with killed_at_the_end(command):
+                whom = at.choice(["group", "parent", "worker"])
+                if whom == "worker":
+                    time.sleep(at.uniform(3, 15))
+                    workers = [] if command.poll() is not None else psutil.Process(command.pid).children()
+                    workers = [each for each in workers if "spawn_main" in " ".join(each.cmdline())]
+                    if workers:
+                        at.choice(workers).kill()
+                        tally.counts["SIGKILL of a worker"] += 1
+                    if command.wait() == 0:
+                        break
+                elif not stop(command, at, 15.0, tally, group=whom == "group") and command.code == 0:
+                    break
+                tally.check(
+                    command.code in ALLOWED, f"{name}: exit code {command.code}: {command.printed[-400:]}"
+                )
+                tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
+        done = run([*SWEEP, "-o", str(output)], output / "printed")
+        tally.check(done.code == 0, f"{name}: does not end: {done.printed[-400:]}")
+        tally.check(results(output) == expected, f"{name}: other bits")
+        check_store(output, tally, name)
+        tally.counts["sweeps"] += 1
+        shutil.rmtree(output)
+    return tally
+
+
+def stop_first(base: Base, count: int, seed: int) -> Tally:
+    """Stop the first command of an output folder while it makes its store."""
+    tally, at = Tally("a first command stopped"), random.Random(seed)
+    for trial in range(count):
+        name = f"first-{seed}-{trial}"
+        output = base.output(name, with_store=False)
+        arguments = [*TRAIN, "trainer.steps=1", "-o", str(output)]
+        command = start(arguments, output / "printed")
+        with killed_at_the_end(command):
+            stop(command, at, 4.0, tally)
+        done = run(arguments, output / "printed")
+        tally.check(done.code == 0, f"{name}: unusable: {done.printed[-400:]}")
+        strays = [path.name for path in output.glob(".mlflow.db.*")]
+        tally.check(not strays, f"{name}: left over: {strays}")
+        check_store(output, tally, name)
+        shutil.rmtree(output)
+    return tally
+
+
+def break_store(base: Base, count: int, seed: int) -> Tally:
+    """Lock the store, delete it, put an older one in its place or take it away while a run goes on."""
+    tally, at = Tally("the store broken while a run went on"), random.Random(seed)
+    for trial in range(count):
+        name = f"store-{seed}-{trial}"
+        output = base.output(name)
+        store = output / "mlflow.db"
+        arguments = [*TRAIN, "tracking.every_s=0.2", "-o", str(output)]
+        command = start(arguments, output / "printed")
+        with killed_at_the_end(command):
+            time.sleep(at.uniform(0.1, 2.5))
+            how = at.choice(["locked", "deleted", "older", "no folder for artifacts"])
+            tally.counts[how] += 1
+            if how == "locked":
+                with closing(sqlite3.connect(store)) as other:
+                    other.execute("BEGIN EXCLUSIVE")
+                    time.sleep(at.uniform(0.1, 3))
+                    other.rollback()
+            elif how == "deleted":
+                for path in output.glob("mlflow.db*"):
+                    path.unlink(missing_ok=True)
+            elif how == "older":
+                for path in output.glob("mlflow.db-*"):
+                    path.unlink(missing_ok=True)
+                shutil.copy(base.root / "empty" / "mlflow.db", output / "older.db")
+                (output / "older.db").rename(store)
+            else:
+                shutil.rmtree(output / "mlartifacts", ignore_errors=True)
+                (output / "mlartifacts").write_text("in the way")
+            code = command.wait()
+            tally.check(code in ALLOWED, f"{name}: {how}: exit code {code}: {command.printed[-400:]}")
+            tally.check("Traceback" not in command.printed, f"{name}: {how}: {command.printed[-600:]}")
+        if (output / "mlartifacts").is_file():
+            (output / "mlartifacts").unlink()
+        done = run(arguments, output / "printed")
+        tally.check(done.code == 0, f"{name}: {how}: {done.printed[-400:]}")
+        check_store(output, tally, f"{name}: {how}")
+        shutil.rmtree(output)
+    return tally
+
+
+def damage_files(base: Base, count: int, seed: int) -> Tally:
+    """Damage one file of a stopped or finished run, and go on."""
+    tally, at = Tally("a file damaged, then the same command"), random.Random(seed)
+    arguments = [*TRAIN, "tracking=none"]
+    expected = base.expected(arguments)
+    states = []
+    for steps_done in (3, None):
+        output = base.output(f"state-{seed}-{steps_done}", with_store=False)
+        command = start([*arguments, "-o", str(output)], output / "printed")
+        with killed_at_the_end(command):
+            while steps_done and _lines(output) <= steps_done and command.poll() is None:
+                time.sleep(0.002)
+            if steps_done is None:
+                assert command.wait() == 0, command.printed
+        states.append(output)
+    for trial in range(count):
+        name = f"damage-{seed}-{trial}"
+        output = base.root / name
+        shutil.copytree(at.choice(states), output, symlinks=True)
+        files = [
+            path
+            for pattern in ("policies/*/*", "runs/*/*", "runs/*/samples/*", "runs/*/checkpoints/*/*")
+            for path in sorted(output.glob(pattern))
+            if path.is_file() and "lock" not in path.name
+        ]
+        victim = at.choice(files)
+        how = _damage(victim, at)
+        told = f"{name}: {victim.relative_to(output)} {how}"
+        try:
+            done = run([*arguments, "-o", str(output)], output / "printed", timeout=120)
+        except TimeoutError:
+            tally.check(False, f"{told}: hangs")
+            continue
+        tally.check("Traceback" not in done.printed, f"{told}: {done.printed[-600:]}")
+        if done.code == 0:
+            same = {key: value for key, value in results(output).items() if "best_step" not in key}
+            wanted = {key: value for key, value in expected.items() if "best_step" not in key}
+            changed = [key for key in wanted if same.get(key) != wanted[key]]
+            tally.check(not changed or (victim.name in str(changed) and "checkpoints" in str(victim)),
+                        f"{told}: silently different: {changed}")  # fmt: skip
+            tally.counts["same bits" if not changed else "damage in a file that nobody reads again"] += 1
+        else:
+            named = victim.name in done.printed or victim.parent.name in done.printed
+            tally.check(named, f"{told}: refused without its name: {done.printed[-400:]}")
+            tally.counts["refused by name"] += 1
+        shutil.rmtree(output)
+    return tally
+
+
+def _lines(output: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl"))
+
+
+def _damage(path: Path, at: random.Random) -> str:
+    content = path.read_bytes()
+    how = at.choice(
+        ["bit flipped", "cut off", "emptied", "deleted", "zeroes", "lines swapped", "a line lost"]
+    )
+    if how == "deleted":
+        path.unlink()
+    elif not content or how == "emptied":
+        path.write_bytes(b"")
+    elif how == "bit flipped":
+        place = at.randrange(len(content))
+        path.write_bytes(
+            content[:place] + bytes([content[place] ^ 1 << at.randrange(8)]) + content[place + 1 :]
+        )
+    elif how == "cut off":
+        path.write_bytes(content[: at.randrange(len(content))])
+    elif how == "zeroes":
+        place = at.randrange(len(content))
+        path.write_bytes(content[:place] + bytes(len(content) - place))
+    else:
+        lines = content.splitlines(keepends=True)
+        at.shuffle(lines)
+        path.write_bytes(b"".join(lines if how == "lines swapped" else lines[1:]))
+    return how
+
+
+def share_sweep(base: Base, count: int, seed: int) -> Tally:
+    """Four shells with the same sweep."""
+    tally, at = Tally("one sweep from four shells"), random.Random(seed)
+    expected = base.expected(SWEEP)
+    for trial in range(count):
+        name = f"shells-{seed}-{trial}"
+        output = base.output(name)
+        shells = []
+        for _ in range(4):
+            shells.append(start([*SWEEP, "-o", str(output)], output / "printed"))
+            time.sleep(at.uniform(0, 1.5))
+        with killed_at_the_end(*shells):
+            codes = [shell.wait(600) for shell in shells]
+        tally.check(codes == [0] * 4, f"{name}: {codes}: {[shell.printed[-300:] for shell in shells]}")
+        tally.check(results(output) == expected, f"{name}: other bits")
+        attempts = [json.loads(path.read_text())["attempts"] for path in output.glob("runs/*/run.json")]
+        tally.check(attempts == [1] * len(attempts), f"{name}: runs done more than once: {attempts}")
+        check_store(output, tally, name)
+        tally.counts["sweeps"] += 1
+        shutil.rmtree(output)
+    return tally
+
+
+CAMPAIGNS: dict[str, tuple[Callable[[Base, int, int], Tally], float]] = {
+    "train": (stop_train, 1.0),
+    "sweep": (stop_sweep, 0.2),
+    "first": (stop_first, 0.2),
+    "store": (break_store, 0.05),
+    "damage": (damage_files, 0.5),
+    "shells": (share_sweep, 0.01),
+}
+"""What is broken, and how often for each stop of `train`."""
+
+
+def campaign(names: Sequence[str], count: int, seed: int, root: Path) -> list[Tally]:
+    """Break things `count` times (other campaigns in proportion), and return what was lost."""
+    import_everything()
+    base, found = Base(root), []
+    for name in names:
+        doing, share = CAMPAIGNS[name]
+        started = time.monotonic()
+        tally = doing(base, max(1, round(count * share)), seed)
+        print(f"{tally.row()} {time.monotonic() - started:.0f} s", flush=True)
+        for each in tally.lost:
+            print("  LOST", each, flush=True)
+        found.append(tally)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("campaigns", nargs="*", metavar="|".join(CAMPAIGNS), help="default: all of them")
+    parser.add_argument("--count", type=int, default=100, help="stops of train; the others are fewer")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    unknown = set(given.campaigns) - set(CAMPAIGNS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    root = Path(tempfile.mkdtemp(prefix="chaos-"))
+    print("| tried | how often | lost or wrong |\n| --- | --- | --- |", flush=True)
+    found = campaign(given.campaigns or list(CAMPAIGNS), given.count, given.seed, root)
+    if any(tally.lost for tally in found):
+        print(f"What was lost is kept in {root}.")
+        sys.exit(1)
+    shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()
