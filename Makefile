@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= quickstart
 SCALE ?= lab
+N ?= 1000
 REPRODUCTIONS := $(filter-out quickstart,$(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 MATH_VERIFY := $(shell sed -n 's/^math-verify==//p' requirements/pins.txt)
 SUITE := build/math_verify-$(MATH_VERIFY)
-NOT_QUICK := slow or browser or vllm or gpu or verl or trl or ray or lmeval or rliable or testbed
+NOT_QUICK := slow or chaos or browser or vllm or gpu or verl or trl or ray or lmeval or rliable or testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-browser test-math-verify backend-verl test-backend-verl test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed bench bench-gpu docs lint contract types check format clean
+.PHONY: help install demo repro-fig1 repro-fig4 repro-fig5 repro-fig6 repro-fig7 repro-all reproductions test coverage test-slow test-chaos chaos test-browser test-math-verify backend-verl test-backend-verl test-verl test-trl test-ray test-vllm test-lmeval test-rliable test-testbed bench bench-gpu docs lint contract types check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -54,6 +55,12 @@ coverage: $(INSTALLED) ## Run the quick tests and report their coverage
 
 test-slow: $(INSTALLED) ## Test whole runs, killed processes and builds
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+test-chaos: $(INSTALLED) ## Break processes, stores and files on purpose, for some minutes
+	$(BIN)/python -m pytest -q -n 2 -m chaos
+
+chaos: $(INSTALLED) ## The same with N=1000 stops of train and the others in proportion, as a table
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/campaign.py --count $(N)
 
 test-browser: $(INSTALLED) ## Test the report in Chromium; REPORT=FILE adds one
 	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -n 2 -m browser

@@ -41,13 +41,13 @@ def flush(path: Path) -> None:
 
 
 def sweep_scratch(folder: Path, name: str = "") -> None:
-    """Remove the hidden temporary files and folders, `.NAME.PID`, that processes left which are gone.
+    """Remove the hidden temporary files and folders, `.NAME.PID`, that processes of this machine left which are gone.
 
-    Those of processes that run, and those of other machines' processes that may, are kept.
+    So are SQLite's companions of such a file, `.NAME.PID-journal`, which would change the next file of that name.
     """
     for path in folder.glob(f".{name}*.*"):
-        owner = path.suffix[1:]
-        if owner.isdigit() and not _is_alive(int(owner)):
+        owner = path.suffix[1:].partition("-")[0]
+        if owner.isdigit() and int(owner) != os.getpid() and not _is_alive(int(owner)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.cli.console import console, print_json, table
 from cppo_lab.cli.options import AsJson, Output, Plugins
 from cppo_lab.errors import UserError
@@ -176,4 +177,4 @@ def _store(output: Path) -> Finding:
         Store(uri, "cppo-lab", output)
     except (UserError, OSError) as error:
         return ("tracking store", "problem", str(error))
-    return ("tracking store", "ok", uri)
+    return ("tracking store", "ok", without_credentials(uri))

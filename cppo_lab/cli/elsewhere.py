@@ -62,7 +62,7 @@ def show_script(
 
 def detach_sweep(planned: Sweep, overrides: Sequence[str], executor: Local | Submitit | Ray) -> None:
     """Check everything, then run the same command in a process that outlives this one."""
-    from cppo_lab.cli.sweep import check_runs, refuse_hydra
+    from cppo_lab.cli.sweep_runs import check_runs, refuse_hydra
 
     refuse_hydra(planned, overrides)
     check_runs(planned, is_here=executor.kind == "local")

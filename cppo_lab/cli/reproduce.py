@@ -75,7 +75,8 @@ def reproduce(
     """
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.cli.plan import show_plan
-    from cppo_lab.cli.sweep import refuse_jobs, run_sweep
+    from cppo_lab.cli.sweep import refuse_jobs
+    from cppo_lab.cli.sweep_runs import run_sweep
     from cppo_lab.executors.settings import executor_settings, split_executor
     from cppo_lab.sweeps.fresh_seeds import seeds_override
 

@@ -148,7 +148,7 @@ class _Runner:
         """Train them. Raises UserError where one fails without a result and has not diverged: its setting could not be
         judged, and the same command resumes it.
         """
-        from cppo_lab.cli.sweep import check_runs, train_runs
+        from cppo_lab.cli.sweep_runs import check_runs, train_runs
 
         waiting = [run for run in here.missing if run.folder.status != "FINISHED"]
         if not waiting:

@@ -92,7 +92,7 @@ def sweep_until_resolved(
     from cppo_lab.analysis.formatting import listed
     from cppo_lab.analysis.load.sources import load_study
     from cppo_lab.analysis.summary import summarise
-    from cppo_lab.cli.sweep import check_runs, finish, train_runs, train_waiting
+    from cppo_lab.cli.sweep_runs import check_runs, finish, train_runs, train_waiting
 
     check_runs(growing.sweep, is_here=executor is None or executor.kind == "local")
     made: set[str] = set()

@@ -11,17 +11,21 @@ import os
 import pickle
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Literal
 
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
 from cppo_lab.interrupts import heed_one_interrupt
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import load_again, loaded
+from cppo_lab.sweeps.failures import DEFAULT, FailurePolicy
 from cppo_lab.sweeps.jobs import Event, Job, Outcome, do_job, fail_run
+from cppo_lab.tracking.run_folder import run_folder
 
 # How often the parent polls for its own work (tracking, progress).
 _POLL_S = 0.2
@@ -50,14 +54,18 @@ def default_jobs(configs: Sequence[RunConfig]) -> int:
 
 
 def run_jobs(
-    jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None], poll: Callable[[], None]
+    jobs: Sequence[Job],
+    workers: int,
+    on_event: Callable[[Event], None],
+    poll: Callable[[], None],
+    policy: FailurePolicy = DEFAULT,
 ) -> Outcome:
     """Do the jobs with `workers` processes. `poll` is called several times a second.
 
     A worker that dies takes only its own job with it. KeyboardInterrupt stops the workers, which note it in their run
     folders, and is raised again.
     """
-    scheduler = _Scheduler(jobs, workers, on_event)
+    scheduler = _Scheduler(jobs, workers, on_event, policy)
     try:
         while scheduler.active():
             scheduler.assign()
@@ -70,8 +78,12 @@ def run_jobs(
 
 
 class _Scheduler:
-    def __init__(self, jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], workers: int, on_event: Callable[[Event], None], policy: FailurePolicy
+    ) -> None:
         self._waiting = list(jobs)
+        self._policy = policy
+        self._failures: Counter[str] = Counter()
         self._limit = max(1, min(workers, len(jobs)))
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -83,6 +95,8 @@ class _Scheduler:
 
     def assign(self) -> None:
         """Give every idle worker the first job whose starting policy is ready."""
+        if self._policy.fails_fast and self.outcome.failed:
+            self._waiting.clear()
         for job in list(self._waiting):
             if job.needs in self.outcome.failed:
                 self._waiting.remove(job)
@@ -137,7 +151,7 @@ class _Scheduler:
             if kind == "finished":
                 self.outcome.finished.append(job.key)
             if kind == "failed":
-                self.outcome.failed[job.key] = content
+                kind = self._note_failure(job, content)
             yield Event(job.key, kind, content)
 
     def _bury(self, worker: _Worker) -> None:
@@ -146,12 +160,24 @@ class _Scheduler:
         if worker.job is not None:
             code = worker.process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            self._fail(worker.job, f"its process died ({how})")
+            hint = "; the system kills the largest process when memory runs out" if code == -9 else ""
+            self._fail(worker.job, f"its process died ({how}{hint})")
 
     def _fail(self, job: Job, reason: str) -> None:
-        self.outcome.failed[job.key] = reason
         fail_run(job, reason)
-        self._on_event(Event(job.key, "failed", reason))
+        self._on_event(Event(job.key, self._note_failure(job, reason), reason))
+
+    def _note_failure(self, job: Job, reason: str) -> Literal["lost", "failed"]:
+        """Let a failed run wait for another try if it gets one; what is to be told of it."""
+        self._failures[job.key] += 1
+        if job.kind == "run" and self._policy.tries_again(run_folder(job.config), self._failures[job.key]):
+            self._waiting.append(job)
+            return "lost"
+        if job.kind == "policy" or self._policy.is_failure(run_folder(job.config)):
+            self.outcome.failed[job.key] = reason
+        else:
+            self.outcome.finished.append(job.key)
+        return "failed"
 
     def stop(self) -> None:
         """Stop the workers: idle ones by closing their pipe, busy ones by an interrupt."""

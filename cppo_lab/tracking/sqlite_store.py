@@ -58,6 +58,8 @@ def make_sqlite_store(uri: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_scratch(path.parent, path.name)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    for left in path.parent.glob(f"{scratch.name}*"):
+        left.unlink()
     client = MlflowClient(f"sqlite:///{scratch.resolve()}")
     client.search_experiments(max_results=1)
     _forget(client)

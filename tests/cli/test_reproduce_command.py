@@ -65,7 +65,7 @@ def test_fresh_seeds_are_run_and_compared_and_committed_rows_stay(
     assert "nothing to do" in " ".join(out.split()), "the same seeds are finished"
     assert "CPPO is above GRPO: agrees within 100.0 points: " in out
 
-    monkeypatch.setattr("cppo_lab.cli.sweep.run_sweep", lambda *_, **__: False)
+    monkeypatch.setattr("cppo_lab.cli.sweep_runs.run_sweep", lambda *_, **__: False)
     code, out, _ = invoke("reproduce", *asked, "--margin", "100")
     assert code == 1, "a run failed"
     assert "CPPO is above GRPO: agrees" in out, "and those that are there are compared all the same"

@@ -10,7 +10,7 @@ import pytest
 
 from cppo_lab.analysis.load.comparability import NotComparable
 from cppo_lab.analysis.page import report
-from cppo_lab.cli import sweep as sweep_command
+from cppo_lab.cli import sweep_runs
 from cppo_lab.sweeps.jobs import Outcome
 from cppo_lab.sweeps.sweep import Sweep, find_sweep
 
@@ -93,7 +93,7 @@ def test_failed_runs_are_named_where_there_can_be_no_report(
 
     sweep.runs[1].folder.update_info(status="FAILED")
     outcome = Outcome(failed={sweep.runs[1].folder.path.name: "diverged at step 1"})
-    monkeypatch.setattr(sweep_command, "run_here", lambda *_: outcome)
+    monkeypatch.setattr(sweep_runs, "run_here", lambda *_: outcome)
     code, out, err = invoke(*asked)
     assert (code, err) == (1, "")
     said = " ".join(out.split())

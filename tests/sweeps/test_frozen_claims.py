@@ -114,7 +114,7 @@ def test_the_first_run_freezes_them_before_anything_is_trained(
         seen.append(read_frozen(file))
         return Outcome()
 
-    monkeypatch.setattr("cppo_lab.cli.sweep.run_here", train)
+    monkeypatch.setattr("cppo_lab.cli.sweep_runs.run_here", train)
     # With other seeds it is another sweep, whose claims nobody froze.
     invoke("sweep", str(file.path), "seed=13", "--output", str(tmp_path / "out"), "--no-report")
     _, out, _ = invoke("sweep", str(file.path), "--output", str(tmp_path / "out"), "--no-report")
