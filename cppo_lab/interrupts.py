@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
@@ -62,3 +64,22 @@ def heed_one_interrupt() -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, interrupt)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait in this thread, and in the processes that it starts until they `let_interrupts_in`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_interrupts_in() -> None:
+    """Take the signals that have waited since this process was started."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)

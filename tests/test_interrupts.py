@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_runs import clean_environment
 
-from cppo_lab.interrupts import heed_one_interrupt, interrupts_held, termination_as_interrupt
+from cppo_lab.interrupts import (
+    heed_one_interrupt,
+    interrupts_blocked,
+    interrupts_held,
+    termination_as_interrupt,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +61,30 @@ def test_only_the_first_interrupt_is_heeded(first: signal.Signals) -> None:
         os.kill(os.getpid(), first)
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_interrupt_of_a_process_that_still_starts_waits_until_it_lets_it_in(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "time.sleep(1)\n"
+        "print('imported', flush=True)\n"
+        "from cppo_lab.interrupts import heed_one_interrupt, let_interrupts_in\n"
+        "heed_one_interrupt()\n"
+        "try:\n"
+        "    let_interrupts_in()\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heeded', flush=True)\n"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with interrupts_blocked():
+            process = subprocess.Popen(
+                [sys.executable, "-c", script],
+                env=clean_environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert (out.split(), err, process.returncode) == ([b"imported", b"heeded"], b"", 0)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "this process takes them as before"

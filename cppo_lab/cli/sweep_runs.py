@@ -76,6 +76,7 @@ def train_waiting(
     `start` returns the reasons of those that did.
     """
     from cppo_lab.cli.region_warnings import warn_after, warn_before
+    from cppo_lab.sweeps.cost import short_of_disk
     from cppo_lab.sweeps.failures import FailurePolicy
 
     policy = policy or FailurePolicy()
@@ -85,6 +86,8 @@ def train_waiting(
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     state += f", {len(kept)} failed and left alone" if kept else ""
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
+    if said := short_of_disk([run.config for run in waiting], planned.output):
+        console().print(f"Warning: {said}", style="yellow", markup=False, soft_wrap=True)
     warn_before(run.config for run in waiting)
     failed = start(waiting) if waiting else {}
     for key, reason in failed.items():

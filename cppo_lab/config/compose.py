@@ -235,8 +235,11 @@ def _in_one_sentence(overrides: Sequence[str]) -> Iterator[None]:
 
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split()).partition(" See https")[0]
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra raises a plain ValueError for an override that means nothing, with its own representation of it.
+        reason = " ".join(str(error).split()).partition(" See https")[0].partition(" : Override(")[0]
         raise UserError(f"{' '.join(overrides)}: cannot be composed ({reason.rstrip('.')}).") from error
 
 

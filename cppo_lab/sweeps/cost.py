@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import cost_key, parameter_count, trained_networks
+from cppo_lab.files import free_bytes
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
 from cppo_lab.sweeps.core_rate import core_flops
@@ -121,6 +122,18 @@ def disk_bytes(config: RunConfig) -> int | None:
     """
     parameters = parameter_count(config)
     return None if parameters is None else 4 * parameters * (2 + 2 * trained_networks(config))
+
+
+def short_of_disk(configs: Sequence[RunConfig], output: Path) -> str | None:
+    """The sentence for runs whose checkpoints take more than the output folder's disk has free; None if they fit."""
+    needed, free = sum(disk_bytes(config) or 0 for config in configs), free_bytes(output)
+    if needed <= free:
+        return None
+    return (
+        f"{output}: the checkpoints of the runs to do take about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
+        "are free; give another --output, or run in parts. A run that finds no room stops, and goes on when there is "
+        "some."
+    )
 
 
 def step_times(output: Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.config.size import active_parameter_count, cost_key
-from cppo_lab.errors import UserError
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import full_disk
 from cppo_lab.manifests import MANIFEST_FILE
 from cppo_lab.models.device import resolved_device
@@ -107,11 +107,20 @@ def _attempt(
         outcome = {"status": "FAILED", "reason": str(error)}
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        outcome = {"status": "FAILED", "reason": f"{type(error).__name__}: {first}"}
+        outcome = {"status": "FAILED", "reason": _reason(error)}
         raise
     finally:
         folder.update_info(**outcome, ended_at=_now(), duration_s=spent + time.monotonic() - started)
+
+
+def _reason(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return (
+            f"out of memory ({first_line(error)}); lower trainer.microbatch_tokens, trainer.microbatch_sequences or "
+            "engine.batch_size, and the run goes on from its last checkpoint"
+        )
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _go_on_from_what_is_whole(folder: RunFolder) -> None:

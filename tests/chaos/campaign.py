@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -16,151 +15,29 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from forked_lab import Command, import_everything, killed_at_the_end, run, start  # noqa: E402
-from tiny_runs import TINY  # noqa: E402
+from forked_lab import import_everything, killed_at_the_end, run, start  # noqa: E402
+from random_configurations import fuzz_configurations  # noqa: E402
+from trials import (  # noqa: E402
+    ALLOWED,
+    FAILPOINTS,
+    SWEEP,
+    TRAIN,
+    VARIANTS,
+    Base,
+    Tally,
+    check_store,
+    left_over,
+    results,
+    stop,
+)  # fmt: skip
 
 from cppo_lab.failpoints import VARIABLE  # noqa: E402
-
-TRACKED = [each for each in TINY if each != "tracking=none"]
-TRAIN = ("train", *TRACKED, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.evaluate_every=2")
-SWEEP = ("sweep", "algo=grpo,cppo", "seed=0,1", *TRAIN[1:], "--jobs", "2", "--no-report", "--name", "ours")
-VARIANTS = ([], ["algo=grpo"], ["trainer.staleness=1"], ["algo=dppo_topk_tv", "engine.weights=int8"])
-RESULTS = ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl", "masked_tokens.json")
-FAILPOINTS = (
-    "checkpoint-filled", "checkpoint-removed", "file-written", "mirror-named", "mirror-created", "mirror-metrics",
-    "mirror-ended", "store-made",
-)  # fmt: skip
-# Exit codes that a command may end with, whatever was broken: done, failed, refused, not sent, interrupted.
-ALLOWED = {0, 1, 2, 4, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
-
-
-@dataclass
-class Tally:
-    """What was tried, how often, and what was lost, each with how to repeat it."""
-
-    tried: str
-    counts: Counter[str] = field(default_factory=Counter)
-    lost: list[str] = field(default_factory=list)
-
-    def check(self, holds: bool, said: str) -> None:
-        """Note a loss unless `holds`."""
-        if not holds:
-            self.lost.append(said)
-
-    def row(self) -> str:
-        """A row of the table."""
-        done = ", ".join(f"{number} {what}" for what, number in sorted(self.counts.items()))
-        return f"| {self.tried} | {done} | {len(self.lost)} |"
-
-
-class Base:
-    """What all trials start from: a folder with a starting policy and a store, and what whole runs amount to."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.template = root / "template"
-        self._expected: dict[tuple[str, ...], dict[str, bytes]] = {}
-        done = run([*TRAIN, "trainer.steps=1", "-o", str(self.template)], root / "made")
-        assert done.code == 0, done.printed
-        shutil.rmtree(self.template / "runs")
-        with closing(sqlite3.connect(self.template / "mlflow.db")) as store:
-            (lab,) = store.execute("SELECT experiment_id FROM experiments WHERE name = 'cppo-lab'").fetchone()
-        assert lab
-        for path in self.template.glob("mlflow.db*"):
-            path.unlink()
-        # A store without the experiment, whose artifacts would be in the template.
-        from cppo_lab.tracking.mlflow_store import quiet_client
-
-        quiet_client()
-        self.policies = self.template / "policies"
-
-    def output(self, name: str, *, with_store: bool = True) -> Path:
-        """A fresh output folder."""
-        output = self.root / name
-        output.mkdir()
-        shutil.copytree(self.policies, output / "policies")
-        if with_store:
-            shutil.copy(self._empty_store(), output / "mlflow.db")
-        return output
-
-    def _empty_store(self) -> Path:
-        path = self.root / "empty" / "mlflow.db"
-        if not path.exists():
-            path.parent.mkdir()
-            code = os.spawnv(
-                os.P_WAIT,
-                sys.executable,
-                [sys.executable, "-c", "import sys; from cppo_lab.tracking.sqlite_store import make_sqlite_store as m; "
-                 f"m('sqlite:///{path}')"],
-            )  # fmt: skip
-            assert code == 0
-        return path
-
-    def expected(self, arguments: Sequence[str]) -> dict[str, bytes]:
-        """The results of a run that nobody stops."""
-        key = tuple(arguments)
-        if key not in self._expected:
-            output = self.output(f"whole-{len(self._expected)}")
-            done = run([*arguments, "-o", str(output)], output / "printed")
-            assert done.code == 0, done.printed
-            self._expected[key] = results(output)
-            shutil.rmtree(output)
-        return self._expected[key]
-
-
-def results(output: Path) -> dict[str, bytes]:
-    """What runs amount to: their deterministic files, and the weights of their checkpoints."""
-    patterns = [f"runs/*/{name}" for name in RESULTS]
-    patterns += ["runs/*/samples/*.jsonl", "runs/*/checkpoints/*/*.safetensors"]
-    paths = [path for pattern in patterns for path in output.glob(pattern) if not path.name.startswith(".")]
-    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(paths)}
-
-
-def left_over(output: Path) -> list[str]:
-    """Hidden temporary files and folders in run folders."""
-    found = [path for path in output.glob("runs/**/.*") if path.suffix[1:].isdigit()]
-    return [str(path.relative_to(output)) for path in found]
-
-
-def stop(command: Command, at: random.Random, longest: float, tally: Tally, *, group: bool = True) -> bool:
-    """Stop a command at a random moment in a random way; False if it had ended before."""
-    deadline = time.monotonic() + at.uniform(0, longest)
-    while time.monotonic() < deadline:
-        if command.poll() is not None:
-            return False
-        time.sleep(0.002)
-    how = at.choices(["KILL", "TERM", "INT", "INT twice", "STOP, KILL"], [5, 2, 2, 1, 1])[0]
-    tally.counts[f"SIG{how}"] += 1
-    if how == "KILL":
-        command.send(signal.SIGKILL, group=group)
-    elif how == "TERM":
-        command.send(signal.SIGTERM, group=group)
-    elif how.startswith("INT"):
-        command.send(signal.SIGINT, group=group)
-        if how == "INT twice":
-            time.sleep(at.uniform(0, 0.05))
-            command.send(signal.SIGINT, group=group)
-    else:
-        command.send(signal.SIGSTOP, group=group)
-        time.sleep(0.02)
-        command.send(signal.SIGKILL, group=group)
-    command.wait(60)
-    return True
-
-
-def check_store(output: Path, tally: Tally, name: str) -> None:
-    """Compare MLflow with the run folders."""
-    done = run(["sync", "--all", "--check", "-o", str(output)], output / "printed")
-    tally.check(done.code == 0, f"{name}: MLflow differs: {done.printed[-400:]}")
-    tally.counts["comparisons with MLflow"] += 1
 
 
 def stop_train(base: Base, count: int, seed: int) -> Tally:
@@ -268,7 +145,7 @@ def break_store(base: Base, count: int, seed: int) -> Tally:
         command = start(arguments, output / "printed")
         with killed_at_the_end(command):
             time.sleep(at.uniform(0.1, 2.5))
-            how = at.choice(["locked", "deleted", "older", "no folder for artifacts"])
+            how = ("locked", "deleted", "older", "no folder for artifacts")[trial % 4]
             tally.counts[how] += 1
             if how == "locked":
                 with closing(sqlite3.connect(store)) as other:
@@ -407,6 +284,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Base, int, int], Tally], float]] = {
     "store": (break_store, 0.05),
     "damage": (damage_files, 0.5),
     "shells": (share_sweep, 0.01),
+    "config": (fuzz_configurations, 5.0),
 }
 """What is broken, and how often for each stop of `train`."""
 

@@ -15,7 +15,15 @@ pytestmark = pytest.mark.chaos
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("train", 25), ("sweep", 15), ("first", 25), ("store", 80), ("damage", 40), ("shells", 100)],
+    [
+        ("train", 25),
+        ("sweep", 15),
+        ("first", 25),
+        ("store", 80),
+        ("damage", 40),
+        ("shells", 100),
+        ("config", 60),
+    ],
 )
 def test_nothing_is_lost(name: str, count: int, tmp_path: Path) -> None:
     done = subprocess.run(
