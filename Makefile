@@ -56,11 +56,15 @@ coverage: $(INSTALLED) ## Run the quick tests and report their coverage
 test-slow: $(INSTALLED) ## Test whole runs, killed processes and builds
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
-test-chaos: $(INSTALLED) ## Break processes, stores and files on purpose, for some minutes
-	$(BIN)/python -m pytest -q -n 2 -m chaos
+build/psycopg2/.installed: $(INSTALLED) # By which a tracking server talks to PostgreSQL
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(@D) psycopg2-binary==2.9.11
+	touch $@
 
-chaos: $(INSTALLED) ## The same with N=1000 stops of train and the others in proportion, as a table
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/campaign.py --count $(N)
+test-chaos: $(INSTALLED) build/psycopg2/.installed ## Break processes, stores and files on purpose, for some minutes
+	PYTHONPATH=build/psycopg2 $(BIN)/python -m pytest -q -n 2 -m chaos
+
+chaos: $(INSTALLED) build/psycopg2/.installed ## The same with N=1000 stops of train and the others in proportion, as a table
+	OMP_NUM_THREADS=1 PYTHONPATH=build/psycopg2 $(BIN)/python tests/chaos/campaign.py --count $(N)
 
 test-browser: $(INSTALLED) ## Test the report in Chromium; REPORT=FILE adds one
 	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -n 2 -m browser

@@ -68,7 +68,7 @@ def heed_one_interrupt() -> None:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait in this thread, and in the processes that it starts until they `let_interrupts_in`."""
+    """Let SIGINT and SIGTERM wait in this thread, and in processes that it starts until they `let_interrupts_in`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -23,6 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from forked_lab import import_everything, killed_at_the_end, run, start  # noqa: E402
 from random_configurations import fuzz_configurations  # noqa: E402
+from tracking_server import kill_server  # noqa: E402
 from trials import (  # noqa: E402
     ALLOWED,
     FAILPOINTS,
@@ -284,6 +285,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Base, int, int], Tally], float]] = {
     "store": (break_store, 0.05),
     "damage": (damage_files, 0.5),
     "shells": (share_sweep, 0.01),
+    "server": (kill_server, 0.01),
     "config": (fuzz_configurations, 5.0),
 }
 """What is broken, and how often for each stop of `train`."""

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.chaos
         ("store", 80),
         ("damage", 40),
         ("shells", 100),
+        ("server", 100),
         ("config", 60),
     ],
 )
