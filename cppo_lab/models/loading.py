@@ -144,7 +144,7 @@ def load_policy(path: str, *, revision: str | None = None, device: str = "cpu") 
 
     if is_local(path):
         check_model_folder(path)
-        check_manifest(Path(path), "restore it, or remove the folder")
+        check_manifest(Path(path), "restore it, or, if it was changed on purpose, remove manifest.json")
     tokenizer = load_tokenizer(path, revision)
     try:
         network, loaded = AutoModelForCausalLM.from_pretrained(

@@ -14,6 +14,7 @@ from tiny_runs import engine_for
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from cppo_lab.eval.generation_config import settings_in
+from cppo_lab.manifests import MANIFEST_FILE
 from cppo_lab.models.loading import Policy, load_policy
 from cppo_lab.rollouts.native import penalised
 from cppo_lab.rollouts.rollout import SamplingSettings
@@ -31,6 +32,8 @@ def policy() -> Policy:
 def folder(path: Path, policy: Policy, **settings: Any) -> Path:
     """`policy` saved with these settings in its generation_config.json."""
     save_checkpoint(path, policy)
+    # Whoever changes a model says so.
+    (path / MANIFEST_FILE).unlink()
     file = path / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     return path

@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import starting, tiny_config
 
 from cppo_lab.errors import UserError
+from cppo_lab.manifests import MANIFEST_FILE
 from cppo_lab.models.loading import load_policy
 from cppo_lab.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture
 def model(output: Path, tmp_path: Path) -> Path:
+    """A model that nobody has listed the files of: the lab's own refuse any change."""
     save_checkpoint(tmp_path / "model", starting(tiny_config(output)))
+    (tmp_path / "model" / MANIFEST_FILE).unlink()
     return tmp_path / "model"
 
 
