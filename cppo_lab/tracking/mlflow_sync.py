@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cppo_lab.addresses import without_credentials
 from cppo_lab.config.schema import RunConfig, Tracking
@@ -17,6 +17,9 @@ from cppo_lab.tracking.mirrored_sweep import MirroredSweep, sweep_status
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_folder import RunFolder
 from cppo_lab.tracking.store_address import tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 # A store that failed so often in a row is down: no run is tried until the next time.
 _FAILURES = 3
@@ -112,6 +115,7 @@ class _Mirror(ABC):
         """Send what is new of each run; the names of those of which something could not be sent."""
         unsent: list[str] = []
         failures = 0
+        listed: dict[str, list[Run]] | None = None
         for folder, name in self.runs():
             written = folder.written_at
             if written is None or self._ended.get(folder.path) == written:
@@ -120,7 +124,11 @@ class _Mirror(ABC):
                 unsent.append(folder.path.name)
                 continue
             try:
-                self.store.runs.update(folder, self.parent, name, is_live=is_live)
+                if listed is None:
+                    # One question for all runs of a sweep, of which most may be complete.
+                    listed = {} if is_live or self.parent is None else self.store.runs.children(self.parent)
+                known = listed.get(folder.path.name.rpartition("-")[2])
+                self.store.runs.update(folder, self.parent, name, is_live=is_live, known=known)
                 failures = 0
             except Exception as error:
                 # The results are in the run folders; a store that is down must not stop the runs.
