@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 from forked_lab import killed_at_the_end, run, start
@@ -44,6 +45,7 @@ class Postgres:
     def problem() -> str | None:
         """Why there can be none here; None if there can."""
         missing = [name for name in ("initdb", "pg_ctl", "createdb", "runuser") if shutil.which(name) is None]
+        missing += [] if find_spec("psycopg2") else ["psycopg2"]
         return f"no {', '.join(missing)}" if missing else None if os.geteuid() == 0 else "it needs root"
 
     @property
