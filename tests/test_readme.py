@@ -28,7 +28,7 @@ COMMANDS = commands(ROOT / "README.md")
 def test_the_readme_shows_every_command() -> None:
     assert {command[0] for command in COMMANDS} == {
         "list", "plan", "sweep", "tune", "reproduce", "results", "train", "report", "inspect", "compare",
-        "unsafe-keeps", "eval", "config", "models", "doctor",
+        "unsafe-keeps", "eval", "config", "models", "doctor", "sync",
     }  # fmt: skip
 
 
