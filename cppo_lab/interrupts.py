@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -77,6 +80,15 @@ def interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_uninterrupted(process: BaseProcess) -> None:
+    """Start a process of multiprocessing, for which SIGINT and SIGTERM wait until it calls `let_interrupts_in`."""
+    if sys.platform != "win32":
+        # Its first start would let them in again.
+        resource_tracker.ensure_running()
+    with interrupts_blocked():
+        process.start()
 
 
 def let_interrupts_in() -> None:

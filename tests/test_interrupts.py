@@ -88,3 +88,30 @@ def test_interrupt_of_a_process_that_still_starts_waits_until_it_lets_it_in(tmp_
         out, err = process.communicate(timeout=60)
         assert (out.split(), err, process.returncode) == ([b"imported", b"heeded"], b"", 0)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "this process takes them as before"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc which signals wait")
+def test_worker_is_started_with_its_interrupts_waiting_the_first_one_too() -> None:
+    script = (
+        "import multiprocessing, time\n"
+        "from pathlib import Path\n"
+        "from cppo_lab.interrupts import start_uninterrupted\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in range(2):\n"
+        "        process = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(30,))\n"
+        "        start_uninterrupted(process)\n"
+        "        for owner in (process.pid, 'self'):\n"
+        "            lines = Path(f'/proc/{owner}/status').read_text().splitlines()\n"
+        "            print(next(line.split()[1] for line in lines if line.startswith('SigBlk')))\n"
+        "        process.kill()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    waiting = 1 << (signal.SIGINT - 1) | 1 << (signal.SIGTERM - 1)
+    assert [int(mask, 16) & waiting for mask in done.stdout.split()] == [waiting, 0] * 2

@@ -20,7 +20,7 @@ from typing import Literal
 
 from cppo_lab.config.schema import RunConfig
 from cppo_lab.errors import UserError
-from cppo_lab.interrupts import heed_one_interrupt, interrupts_blocked, let_interrupts_in
+from cppo_lab.interrupts import heed_one_interrupt, let_interrupts_in, start_uninterrupted
 from cppo_lab.models.device import resolved_device
 from cppo_lab.plugins import load_again, loaded
 from cppo_lab.sweeps.failures import DEFAULT, FailurePolicy
@@ -130,9 +130,8 @@ class _Scheduler:
         ours, theirs = self._context.Pipe()
         # Not a daemon, which could not start processes; `_end_with` and `stop` end it.
         process = self._context.Process(target=_work, args=(theirs, os.getpid()))
-        # One that comes while the worker still imports would end it with a traceback; `_work` lets it in.
-        with interrupts_blocked():
-            process.start()
+        # An interrupt that comes while the worker still imports would end it with a traceback; `_work` lets it in.
+        start_uninterrupted(process)
         theirs.close()
         self._workers.append(_Worker(process, ours))
         return self._workers[-1]
