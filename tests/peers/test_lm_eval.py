@@ -73,6 +73,8 @@ def set_generation(model: Path, **settings: Any) -> None:
     """Change the generation_config.json of a model folder."""
     file = model / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    # Whoever changes a model says so.
+    (model / "manifest.json").unlink()
 
 
 @pytest.fixture(scope="module")
