@@ -89,7 +89,11 @@ def train_waiting(
     if said := short_of_disk([run.config for run in waiting], planned.output):
         console().print(f"Warning: {said}", style="yellow", markup=False, soft_wrap=True)
     warn_before(run.config for run in waiting)
-    failed = start(waiting) if waiting else {}
+    failed = dict(start(waiting)) if waiting else {}
+    for run in waiting:
+        # An executor tells every run that ended early; whether it failed is the policy's to say.
+        if run.folder.path.name in failed and not policy.is_failure(run.folder):
+            del failed[run.folder.path.name]
     for key, reason in failed.items():
         console().print(f"[red]failed[/] {key}: {reason}")
     not_started = [run for run in waiting if run.folder.status is None and run.folder.path.name not in failed]

@@ -11,6 +11,7 @@ from typing import Any
 from cppo_lab.config.identity import digest
 from cppo_lab.config.overrides import parse
 from cppo_lab.errors import UserError
+from cppo_lab.fields import NAME_LENGTH, name_problem
 from cppo_lab.manifests import read_sealed
 from cppo_lab.paths import output_root
 from cppo_lab.sweeps.expansion import expand, hydra_settings, values_set
@@ -101,9 +102,10 @@ def _axis(override: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
+    if not _NAME.fullmatch(name) or name_problem(name) or name.endswith((".yaml", ".yml")):
         raise UserError(
-            f"--name {name}: must be letters, digits, '.', '_' and '-', as it names a folder, and not a YAML file."
+            f"--name {name}: must be letters, digits, '.', '_' and '-', at most {NAME_LENGTH}, as it names a folder, "
+            "and not a YAML file."
         )
     if sweep_path(name) is not None:
         raise UserError(f"--name {name}: is the name of a sweep file; give another one.")

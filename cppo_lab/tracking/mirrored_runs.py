@@ -8,12 +8,11 @@ a process that died is found again.
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,9 @@ from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError
 from cppo_lab.failpoints import failpoint
 from cppo_lab.files import read_object, write_atomically
-from cppo_lab.tracking.mlflow_names import PARENT_TAG, RUN_ID_TAG, SENT_TAG, TOKEN_TAG, VERSION_TAG
+from cppo_lab.tracking.mlflow_names import PARENT_TAG, RUN_ID_TAG, SENT_TAG, TOKEN_TAG
 from cppo_lab.tracking.run_content import RunContent, run_content
+from cppo_lab.tracking.run_differences import NOTHING, Differences, StoredRun, differences
 from cppo_lab.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -33,81 +33,10 @@ if TYPE_CHECKING:
 
 MIRROR_FILE = "mlflow.json"
 LOCK_FILE = ".mlflow.lock"
-_ALONE = "none"
+ALONE = "none"
+"""The parent, in `mlflow.json`, of a run on its own."""
 _BATCH = 500
 _LOCK_PATIENCE_S = 60.0
-_OWN_TAGS = ("cppo_lab.", VERSION_TAG)
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What MLflow says of a run. metrics: all values by key and step. files: sizes in bytes by path."""
-
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[tuple[str, int], Sequence[float]]
-    files: Mapping[str, int]
-
-
-@dataclass
-class Differences:
-    """What has to be sent so that MLflow says what the folder says.
-
-    contradictions: what cannot be mended by sending more, since MLflow never forgets a parameter or a value.
-    """
-
-    contradictions: list[str] = field(default_factory=list)
-    metrics: list[tuple[str, int]] = field(default_factory=list)
-    params: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    stale_tags: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    status: tuple[str, str] | None = None
-
-    def described(self) -> list[str]:
-        """One phrase for each kind of difference."""
-        found = list(self.contradictions)
-        found += [f"{len(self.metrics)} metric values missing"] if self.metrics else []
-        found += [f"{len(self.params)} parameters missing"] if self.params else []
-        found += [f"tags {', '.join(changed)}"] if (changed := sorted([*self.tags, *self.stale_tags])) else []
-        found += [f"files {', '.join(self.files)}"] if self.files else []
-        found += [f"status {self.status[0]}, not {self.status[1]}"] if self.status else []
-        return found
-
-
-def differences(content: RunContent, stored: StoredRun) -> Differences:
-    """What MLflow lacks, or has wrong, of a run's content. The times of values are not compared.
-
-    A row that was made again after a resume has the time of its first attempt in MLflow.
-    """
-    found = Differences()
-    other = [key for key, text in content.params.items() if stored.params.get(key, text) != text]
-    found.contradictions += [f"parameter {key} is another" for key in other]
-    found.params = [key for key in content.params if key not in stored.params]
-    for place, value in content.metrics.items():
-        there = stored.metrics.get(place)
-        if there is None:
-            found.metrics.append(place)
-        elif len(there) > 1:
-            found.contradictions.append(f"{place[0]} has {len(there)} values at step {place[1]}")
-        elif not math.isclose(there[0], value.value, rel_tol=1e-12):
-            found.contradictions.append(f"{place[0]} is another at step {place[1]}")
-    if content.has_ended:
-        surplus = stored.metrics.keys() - content.metrics.keys()
-        found.contradictions += [f"{key} has a value at step {step}" for key, step in sorted(surplus)[:1]]
-    found.tags = [key for key, text in content.tags.items() if stored.tags.get(key) != text]
-    found.stale_tags = [
-        key
-        for key in stored.tags
-        if key.startswith(_OWN_TAGS) and key not in content.tags and key not in (TOKEN_TAG, SENT_TAG)
-    ]
-    found.files = [
-        name for name, path in content.files.items() if stored.files.get(name) != path.stat().st_size
-    ]
-    if stored.status != content.status:
-        found.status = (stored.status, content.status)
-    return found
 
 
 @dataclass(frozen=True)
@@ -165,7 +94,7 @@ class MirroredRuns:
             mended = self._reconcile(folder, parent, name, content, known, thorough)
             if content.has_ended:
                 # Another sweep may have seen the run's earlier attempt.
-                for other in [each for each in self._entries(folder) if each != (parent or _ALONE)]:
+                for other in [each for each in self._entries(folder) if each != (parent or ALONE)]:
                     self._refresh(folder, other, content)
         return mended
 
@@ -205,7 +134,7 @@ class MirroredRuns:
             self._client.delete_run(surplus.info.run_id)
         if not runs:
             run_id = self._create(folder, parent, name, content)
-            self._send(run_id, content, differences(content, _NOTHING), digest)
+            self._send(run_id, content, differences(content, NOTHING), digest)
             self._note_sent(folder, parent, run_id, content)
             return [*mended, "is missing"]
         stored = self._stored(runs[0])
@@ -217,7 +146,7 @@ class MirroredRuns:
         run_id = runs[0].info.run_id
         if found.contradictions:
             self._client.delete_run(run_id)
-            run_id, stored = self._create(folder, parent, name or runs[0].info.run_name, content), _NOTHING
+            run_id, stored = self._create(folder, parent, name or runs[0].info.run_name, content), NOTHING
             self._send(run_id, content, differences(content, stored), digest)
         else:
             if found.described() or self._entry(folder, parent).get("run_id") != run_id:
@@ -230,7 +159,7 @@ class MirroredRuns:
 
     def _refresh(self, folder: RunFolder, parent: str, content: RunContent) -> None:
         """Bring a copy under another parent up to date, and forget one that was deleted."""
-        under = None if parent == _ALONE else parent
+        under = None if parent == ALONE else parent
         runs = self._find(folder, under, content.run_id, None)
         if runs:
             self._reconcile(folder, under, runs[0].info.run_name or "", content, runs, thorough=False)
@@ -241,7 +170,7 @@ class MirroredRuns:
 
     def _send_new_rows(self, folder: RunFolder, parent: str | None) -> bool:
         """Send the rows of a run that goes on which this process has not sent yet. False if all has to be compared."""
-        sent = self._sent.get((folder.path, parent or _ALONE))
+        sent = self._sent.get((folder.path, parent or ALONE))
         if sent is None or sent.written != self._file_text(folder):
             return False
         content = run_content(folder, is_live=True, after=sent.last_step)
@@ -255,7 +184,7 @@ class MirroredRuns:
         )
         if new.metrics or new.tags:
             # Whoever is interrupted here leaves a file that nobody trusts.
-            del self._sent[folder.path, parent or _ALONE]
+            del self._sent[folder.path, parent or ALONE]
             self._note(folder, parent, run_id=sent.run_id)
             self._send(sent.run_id, content, new, None)
             last = max(content.last_step, sent.last_step)
@@ -271,10 +200,10 @@ class MirroredRuns:
         last_step: int | None = None,
     ) -> None:
         if content.has_ended:
-            self._sent.pop((folder.path, parent or _ALONE), None)
+            self._sent.pop((folder.path, parent or ALONE), None)
             return
         last = content.last_step if last_step is None else last_step
-        self._sent[folder.path, parent or _ALONE] = _Sent(
+        self._sent[folder.path, parent or ALONE] = _Sent(
             run_id, last, content.tags, content.params, self._file_text(folder)
         )
 
@@ -370,7 +299,7 @@ class MirroredRuns:
         return self._read(folder).get(self._store, {})
 
     def _entry(self, folder: RunFolder, parent: str | None) -> dict[str, Any]:
-        return self._entries(folder).get(parent or _ALONE, {})
+        return self._entries(folder).get(parent or ALONE, {})
 
     def _read(self, folder: RunFolder) -> dict[str, dict[str, dict[str, Any]]]:
         try:
@@ -386,7 +315,7 @@ class MirroredRuns:
         """Change an entry, and its mark, which tells other processes that what they know of the run is out of date."""
         entries = self._entries(folder)
         known = {key: text for key, text in self._entry(folder, parent).items() if key in ("token", "run_id")}
-        entries[parent or _ALONE] = known | changes | {"mark": uuid.uuid4().hex[:8]}
+        entries[parent or ALONE] = known | changes | {"mark": uuid.uuid4().hex[:8]}
         self._write_entries(folder, entries)
 
     def _write_entries(self, folder: RunFolder, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -396,9 +325,6 @@ class MirroredRuns:
     def _file_text(self, folder: RunFolder) -> str:
         path = folder.path / MIRROR_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-_NOTHING = StoredRun("RUNNING", {}, {}, {}, {})
 
 
 def _is_seen_complete(run: Run, content: RunContent, digest: str | None) -> bool:

@@ -13,13 +13,11 @@ import yaml
 from cppo_lab.errors import UserError
 from cppo_lab.files import read_object, write_atomically
 from cppo_lab.manifests import read_sealed, sealed_text
-from cppo_lab.tracking.mirrored_runs import MIRROR_FILE
+from cppo_lab.tracking.mirrored_runs import ALONE, MIRROR_FILE
 from cppo_lab.tracking.mirrored_sweep import MANIFEST, MirroredSweep, sweep_status
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_folder import RunFolder, Status
 from cppo_lab.tracking.store_address import default_experiment, store_name, tracking_uri
-
-_ALONE = "none"
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def runs_alone(output: Path, sweeps: list[RecordedSweep]) -> list[RunFolder]:
 
 def _was_sent_alone(folder: RunFolder) -> bool:
     try:
-        return any(_ALONE in under for under in read_object(folder.path / MIRROR_FILE).values())
+        return any(ALONE in under for under in read_object(folder.path / MIRROR_FILE).values())
     except (UserError, TypeError):
         return False
 

@@ -14,7 +14,7 @@ from cppo_lab.interrupts import interrupts_held
 from cppo_lab.manifests import manifest_problem, write_manifest
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.lora import ADAPTER_FOLDER, has_adapter, plain_copy, save_adapter
-from cppo_lab.training.state_file import read_state, write_state
+from cppo_lab.training.state_file import write_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,11 +66,6 @@ def save_checkpoint(
 
     with interrupts_held():
         write_folder(path, fill)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """The trainer state of a checkpoint folder, tensors and plain data. Raises UserError if it cannot be read."""
-    return read_state(path)
 
 
 def drop_damaged(folder: RunFolder) -> list[str]:

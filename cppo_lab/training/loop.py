@@ -28,9 +28,10 @@ from cppo_lab.tasks.task import HeldoutSampling
 from cppo_lab.tracking.integrity import claim_problem, log_claims, write_run_manifest
 from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 from cppo_lab.training.activity import Activity, OnActivity
-from cppo_lab.training.checkpoint import load_state, save_checkpoint
+from cppo_lab.training.checkpoint import save_checkpoint
 from cppo_lab.training.experience import Experience
 from cppo_lab.training.rollout_phase import RolloutPhase
+from cppo_lab.training.state_file import read_state
 from cppo_lab.training.step_record import Metrics
 from cppo_lab.training.update import BeforeUpdate, Learner, profile_rows
 
@@ -249,7 +250,7 @@ class TrainingLoop:
             self.folder.rewind(-1)
             return False
         step, path = checkpoints[-1]
-        state = load_state(path)
+        state = read_state(path)
         self.samples = dict(state["samples"])
         problem = claim_problem(self.folder, state["logs"], self.samples)
         if problem is not None:

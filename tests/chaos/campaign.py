@@ -15,13 +15,13 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from forked_lab import import_everything, killed_at_the_end, run, start  # noqa: E402
+from forked_lab import Command, import_everything, killed_at_the_end, run, start  # noqa: E402
 from random_configurations import fuzz_configurations  # noqa: E402
 from tracking_server import kill_server  # noqa: E402
 from trials import (  # noqa: E402
@@ -39,6 +39,25 @@ from trials import (  # noqa: E402
 )  # fmt: skip
 
 from cppo_lab.failpoints import VARIABLE  # noqa: E402
+
+
+def _check_end(command: Command, tally: Tally, name: str) -> None:
+    code = command.code
+    tally.check(code in ALLOWED, f"{name}: exit code {code}: {command.printed[-400:]}")
+    tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
+
+
+def _finish(
+    arguments: Sequence[str], output: Path, expected: Mapping[str, bytes], tally: Tally, name: str
+) -> None:
+    """Let a stopped command end, and compare what it leaves with what nobody stopped; what was lost is kept."""
+    done = run([*arguments, "-o", str(output)], output / "printed")
+    tally.check(done.code == 0, f"{name}: does not end: {done.printed[-400:]}")
+    tally.check(results(output) == expected, f"{name}: other bits")
+    tally.check(not left_over(output), f"{name}: left over: {left_over(output)}")
+    check_store(output, tally, name)
+    if not any(name in each for each in tally.lost):
+        shutil.rmtree(output)
 
 
 def stop_train(base: Base, count: int, seed: int) -> Tally:
@@ -63,18 +82,9 @@ def stop_train(base: Base, count: int, seed: int) -> Tally:
                         tally.counts["SIGKILL at named points"] += 1
                     elif code == 0:
                         break
-                tally.check(
-                    command.code in ALLOWED, f"{name}: exit code {command.code}: {command.printed[-400:]}"
-                )
-                tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
-        done = run([*arguments, "-o", str(output)], output / "printed")
-        tally.check(done.code == 0, f"{name}: does not end: {done.printed[-400:]}")
-        tally.check(results(output) == expected, f"{name}: other bits")
-        tally.check(not left_over(output), f"{name}: left over: {left_over(output)}")
-        check_store(output, tally, name)
+                _check_end(command, tally, name)
+        _finish(arguments, output, expected, tally, name)
         tally.counts["runs"] += 1
-        if not any(name in each for each in tally.lost):
-            shutil.rmtree(output)
     return tally
 
 
@@ -103,16 +113,9 @@ def stop_sweep(base: Base, count: int, seed: int) -> Tally:
                         break
                 elif not stop(command, at, 15.0, tally, group=whom == "group") and command.code == 0:
                     break
-                tally.check(
-                    command.code in ALLOWED, f"{name}: exit code {command.code}: {command.printed[-400:]}"
-                )
-                tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
-        done = run([*SWEEP, "-o", str(output)], output / "printed")
-        tally.check(done.code == 0, f"{name}: does not end: {done.printed[-400:]}")
-        tally.check(results(output) == expected, f"{name}: other bits")
-        check_store(output, tally, name)
+                _check_end(command, tally, name)
+        _finish(SWEEP, output, expected, tally, name)
         tally.counts["sweeps"] += 1
-        shutil.rmtree(output)
     return tally
 
 

@@ -148,5 +148,6 @@ def stop(command: Command, at: random.Random, longest: float, tally: Tally, *, g
 def check_store(output: Path, tally: Tally, name: str) -> None:
     """Compare MLflow with the run folders."""
     done = run(["sync", "--all", "--check", "-o", str(output)], output / "printed")
+    tally.check("\n0 records" not in f"\n{done.printed}", f"{name}: MLflow has nothing to compare")
     tally.check(done.code == 0, f"{name}: MLflow differs: {done.printed[-400:]}")
     tally.counts["comparisons with MLflow"] += 1

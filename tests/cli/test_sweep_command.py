@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,9 @@ import pytest
 from cppo_lab.analysis.load.comparability import NotComparable
 from cppo_lab.analysis.page import report
 from cppo_lab.cli import sweep_runs
+from cppo_lab.sweeps.failures import FailurePolicy
 from cppo_lab.sweeps.jobs import Outcome
-from cppo_lab.sweeps.sweep import Sweep, find_sweep
+from cppo_lab.sweeps.sweep import PlannedRun, Sweep, find_sweep
 
 Invoke = Callable[..., tuple[int, str, str]]
 
@@ -98,3 +99,18 @@ def test_failed_runs_are_named_where_there_can_be_no_report(
     assert (code, err) == (1, "")
     said = " ".join(out.split())
     assert f"failed {sweep.runs[1].folder.path.name}: diverged at step 1 No report:" in said
+
+
+def test_diverged_run_is_no_failure_where_it_is_kept_whoever_trained_it(tmp_path: Path) -> None:
+    """An executor names every run that ended early, as the start of the sweep does here."""
+    sweep = finished(tmp_path)
+    run = sweep.runs[1]
+
+    def diverging(waiting: Sequence[PlannedRun]) -> dict[str, str]:
+        assert [each.run_id for each in waiting] == [run.run_id]
+        run.folder.update_info(status="FAILED", diverged=True, reason="diverged at step 1")
+        return {run.folder.path.name: "diverged at step 1"}
+
+    for policy, succeeds in ((FailurePolicy(), False), (FailurePolicy(keeps_diverged=True), True)):
+        run.folder.update_info(status="INTERRUPTED", diverged=False)
+        assert sweep_runs.train_waiting(sweep, diverging, policy) is succeeds

@@ -87,6 +87,7 @@ def test_a_name_stands_for_one_sweep(tmp_path: Path) -> None:
         (["quickstart"], Naming("mine"), r"--name mine: only applies to an ad-hoc sweep; quickstart has its own"),
         (["algo=grpo,cppo"], Naming("quickstart"), r"--name quickstart: is the name of a sweep file"),
         (["algo=grpo,cppo"], Naming("../mine"), r"--name \.\./mine: must be letters"),
+        (["algo=grpo,cppo"], Naming("x" * 81), r"--name x{81}: must be letters, .*, at most 80"),
     ],
 )  # fmt: skip
 def test_refusals(given: list[str], naming: Naming | None, said: str, tmp_path: Path) -> None:

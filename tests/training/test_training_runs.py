@@ -20,8 +20,9 @@ from cppo_lab.errors import UserError
 from cppo_lab.models.config import PretrainedModel
 from cppo_lab.models.loading import load_policy
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
-from cppo_lab.training.checkpoint import load_state, save_checkpoint
+from cppo_lab.training.checkpoint import save_checkpoint
 from cppo_lab.training.run import run
+from cppo_lab.training.state_file import read_state
 from cppo_lab.training.update import Diverged
 
 
@@ -161,7 +162,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(overrides: list[str], output: 
     run(config)
     assert metrics_bytes(folder) == metrics_bytes(whole)
     assert same_weights(final_weights(folder), final_weights(whole))
-    state, expected = (load_state(f.checkpoints()[-1][1]) for f in (folder, whole))
+    state, expected = (read_state(f.checkpoints()[-1][1]) for f in (folder, whole))
     assert state["step"] == expected["step"]
     assert state["learner"]["updates"] == expected["learner"]["updates"] > 0
     info = folder.info

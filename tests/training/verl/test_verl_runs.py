@@ -31,8 +31,8 @@ from verl_processes import (
 from cppo_lab.config.backend import VerlBackend
 from cppo_lab.sweeps.sweep import find_sweep
 from cppo_lab.tracking.run_folder import RunFolder
-from cppo_lab.training.checkpoint import load_state
 from cppo_lab.training.policy_cache import cache_folder
+from cppo_lab.training.state_file import read_state
 from cppo_lab.training.verl.launch import driver_environment
 from cppo_lab.training.verl.translate import translate
 
@@ -152,7 +152,7 @@ def assert_same(resumed: RunFolder, whole: RunFolder) -> None:
     assert resumed.rows("metrics.jsonl") == whole.rows("metrics.jsonl")
     (_, left), (_, right) = resumed.checkpoints()[-1], whole.checkpoints()[-1]
     assert same_weights(load_file(left / "model.safetensors"), load_file(right / "model.safetensors"))
-    states = [load_state(each) for each in (left, right)]
+    states = [read_state(each) for each in (left, right)]
     assert states[0]["step"] == states[1]["step"] == STEPS
 
 
