@@ -191,6 +191,21 @@ def test_store_that_goes_away_costs_a_warning_and_no_result(
     assert printed.count("the store went away") == 1
 
 
+def test_store_emptied_halfway_costs_a_warning_and_no_traceback(
+    tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = shutil.copy(empty_store, tmp_path / "mlflow.db")
+    config = compose_run([f"paths.output='{tmp_path}'", "seed=34"])
+    mirror = RunMirror(config, written_run(config))
+    with sqlite3.connect(store) as connection:
+        connection.execute("DROP TABLE runs")
+    mirror.close()
+    printed = capsys.readouterr().err
+    assert "no such table: runs; trying again" in printed
+    assert "Traceback" not in printed
+    assert len(mirror.unsent) == 1
+
+
 def test_store_that_fails_halfway_gets_no_second_run_for_a_folder(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
