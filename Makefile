@@ -64,7 +64,7 @@ test-chaos: $(INSTALLED) build/psycopg2/.installed ## Break processes, stores an
 	PYTHONPATH=$(CURDIR)/build/psycopg2 $(BIN)/python -m pytest -q -n 2 -m chaos
 
 chaos: $(INSTALLED) build/psycopg2/.installed ## The same with N=1000 stops of train and the others in proportion, as a table
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/build/psycopg2 $(BIN)/python tests/chaos/campaign.py --count $(N)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/build/psycopg2 $(BIN)/python tests/chaos/campaign.py --count $(N) --jobs 2
 
 test-browser: $(INSTALLED) ## Test the report in Chromium; REPORT=FILE adds one
 	CPPO_LAB_REPORT="$(REPORT)" $(BIN)/python -m pytest -q -n 2 -m browser

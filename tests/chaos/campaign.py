@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -15,13 +16,17 @@ import sqlite3
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import reduce
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from damaged_files import damage_files  # noqa: E402
 from forked_lab import Command, import_everything, killed_at_the_end, run, start  # noqa: E402
+from full_disks import fill_disks  # noqa: E402
 from random_configurations import fuzz_configurations  # noqa: E402
 from tracking_server import kill_server  # noqa: E402
 from trials import (  # noqa: E402
@@ -29,6 +34,7 @@ from trials import (  # noqa: E402
     FAILPOINTS,
     SWEEP,
     TRAIN,
+    TWELVE,
     VARIANTS,
     Base,
     Tally,
@@ -179,95 +185,16 @@ def break_store(base: Base, count: int, seed: int) -> Tally:
     return tally
 
 
-def damage_files(base: Base, count: int, seed: int) -> Tally:
-    """Damage one file of a stopped or finished run, and go on."""
-    tally, at = Tally("a file damaged, then the same command"), random.Random(seed)
-    arguments = [*TRAIN, "tracking=none"]
-    expected = base.expected(arguments)
-    states = []
-    for steps_done in (3, None):
-        output = base.output(f"state-{seed}-{steps_done}", with_store=False)
-        command = start([*arguments, "-o", str(output)], output / "printed")
-        with killed_at_the_end(command):
-            while steps_done and _lines(output) <= steps_done and command.poll() is None:
-                time.sleep(0.002)
-            if steps_done is None:
-                assert command.wait() == 0, command.printed
-        states.append(output)
-    for trial in range(count):
-        name = f"damage-{seed}-{trial}"
-        output = base.root / name
-        shutil.copytree(at.choice(states), output, symlinks=True)
-        files = [
-            path
-            for pattern in ("policies/*/*", "runs/*/*", "runs/*/samples/*", "runs/*/checkpoints/*/*")
-            for path in sorted(output.glob(pattern))
-            if path.is_file() and "lock" not in path.name
-        ]
-        victim = at.choice(files)
-        how = _damage(victim, at)
-        told = f"{name}: {victim.relative_to(output)} {how}"
-        try:
-            done = run([*arguments, "-o", str(output)], output / "printed", timeout=120)
-        except TimeoutError:
-            tally.check(False, f"{told}: hangs")
-            continue
-        tally.check("Traceback" not in done.printed, f"{told}: {done.printed[-600:]}")
-        if done.code == 0:
-            same = {key: value for key, value in results(output).items() if "best_step" not in key}
-            wanted = {key: value for key, value in expected.items() if "best_step" not in key}
-            changed = [key for key in wanted if same.get(key) != wanted[key]]
-            tally.check(not changed or (victim.name in str(changed) and "checkpoints" in str(victim)),
-                        f"{told}: silently different: {changed}")  # fmt: skip
-            tally.counts["same bits" if not changed else "damage in a file that nobody reads again"] += 1
-        else:
-            named = victim.name in done.printed or victim.parent.name in done.printed
-            tally.check(named, f"{told}: refused without its name: {done.printed[-400:]}")
-            tally.counts["refused by name"] += 1
-        shutil.rmtree(output)
-    return tally
-
-
-def _lines(output: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl"))
-
-
-def _damage(path: Path, at: random.Random) -> str:
-    content = path.read_bytes()
-    how = at.choice(
-        ["bit flipped", "cut off", "emptied", "deleted", "zeroes", "lines swapped", "a line lost"]
-    )
-    if how == "deleted":
-        path.unlink()
-    elif not content or how == "emptied":
-        path.write_bytes(b"")
-    elif how == "bit flipped":
-        place = at.randrange(len(content))
-        path.write_bytes(
-            content[:place] + bytes([content[place] ^ 1 << at.randrange(8)]) + content[place + 1 :]
-        )
-    elif how == "cut off":
-        path.write_bytes(content[: at.randrange(len(content))])
-    elif how == "zeroes":
-        place = at.randrange(len(content))
-        path.write_bytes(content[:place] + bytes(len(content) - place))
-    else:
-        lines = content.splitlines(keepends=True)
-        at.shuffle(lines)
-        path.write_bytes(b"".join(lines if how == "lines swapped" else lines[1:]))
-    return how
-
-
 def share_sweep(base: Base, count: int, seed: int) -> Tally:
-    """Four shells with the same sweep."""
-    tally, at = Tally("one sweep from four shells"), random.Random(seed)
-    expected = base.expected(SWEEP)
+    """Four shells with the same sweep of twelve runs."""
+    tally, at = Tally("a sweep of twelve runs from four shells"), random.Random(seed)
+    expected = base.expected(TWELVE)
     for trial in range(count):
         name = f"shells-{seed}-{trial}"
         output = base.output(name)
         shells = []
         for _ in range(4):
-            shells.append(start([*SWEEP, "-o", str(output)], output / "printed"))
+            shells.append(start([*TWELVE, "-o", str(output)], output / "printed"))
             time.sleep(at.uniform(0, 1.5))
         with killed_at_the_end(*shells):
             codes = [shell.wait(600) for shell in shells]
@@ -286,6 +213,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Base, int, int], Tally], float]] = {
     "sweep": (stop_sweep, 0.2),
     "first": (stop_first, 0.2),
     "store": (break_store, 0.05),
+    "disk": (fill_disks, 0.05),
     "damage": (damage_files, 0.5),
     "shells": (share_sweep, 0.01),
     "server": (kill_server, 0.01),
@@ -296,17 +224,43 @@ CAMPAIGNS: dict[str, tuple[Callable[[Base, int, int], Tally], float]] = {
 
 def campaign(names: Sequence[str], count: int, seed: int, root: Path) -> list[Tally]:
     """Break things `count` times (other campaigns in proportion), and return what was lost."""
-    import_everything()
     base, found = Base(root), []
     for name in names:
         doing, share = CAMPAIGNS[name]
         started = time.monotonic()
         tally = doing(base, max(1, round(count * share)), seed)
-        print(f"{tally.row()} {time.monotonic() - started:.0f} s", flush=True)
-        for each in tally.lost:
-            print("  LOST", each, flush=True)
+        print(f"{name}: {tally.row()} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         found.append(tally)
     return found
+
+
+def in_processes(jobs: int, names: Sequence[str], count: int, seed: int, root: Path) -> list[Tally]:
+    """The same in some processes at a time, each with its part of the count and a seed of its own."""
+    import_everything()
+    children = {}
+    for job in range(jobs):
+        part = root / str(job)
+        part.mkdir()
+        pid = os.fork()
+        if not pid:
+            os._exit(_one_process(names, -(-count // jobs), seed + job, part))
+        children[pid] = part
+    tallies = []
+    for pid, part in children.items():
+        _, status = os.waitpid(pid, 0)
+        assert status == 0, f"seed {seed}: a process of the campaign itself failed: {part}"
+        tallies.append([Tally.from_json(each) for each in json.loads((part / "tallies.json").read_text())])
+    return [reduce(Tally.__add__, same) for same in zip(*tallies, strict=True)]
+
+
+def _one_process(names: Sequence[str], count: int, seed: int, part: Path) -> int:
+    try:
+        found = campaign(names, count, seed, part)
+        (part / "tallies.json").write_text(json.dumps([vars(tally) for tally in found]))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def main() -> None:
@@ -314,14 +268,20 @@ def main() -> None:
     parser.add_argument("campaigns", nargs="*", metavar="|".join(CAMPAIGNS), help="default: all of them")
     parser.add_argument("--count", type=int, default=100, help="stops of train; the others are fewer")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     given = parser.parse_args()
     unknown = set(given.campaigns) - set(CAMPAIGNS)
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
-    print("| tried | how often | lost or wrong |\n| --- | --- | --- |", flush=True)
-    found = campaign(given.campaigns or list(CAMPAIGNS), given.count, given.seed, root)
-    if any(tally.lost for tally in found):
+    found = in_processes(given.jobs, given.campaigns or list(CAMPAIGNS), given.count, given.seed, root)
+    print("| tried | how often | lost or wrong |\n| --- | --- | --- |")
+    for tally in found:
+        print(tally.row())
+    lost = [each for tally in found for each in tally.lost]
+    for each in lost:
+        print("LOST", each)
+    if lost:
         print(f"What was lost is kept in {root}.")
         sys.exit(1)
     shutil.rmtree(root)

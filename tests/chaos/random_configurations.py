@@ -19,7 +19,7 @@ CHOICES = ("grpo", "pg", "s", "m", "none", "mild", "native", "x")
 
 
 def fuzz_configurations(base: Base, count: int, seed: int) -> Tally:
-    """Random values of random keys, refused in one sentence or accepted; of those one in twenty-five runs a step."""
+    """Random values of random keys, refused in one sentence, or accepted; of those one in four runs a step."""
     from cppo_lab.config.compose import compose_run
     from cppo_lab.errors import UserError
 
@@ -57,7 +57,7 @@ def fuzz_configurations(base: Base, count: int, seed: int) -> Tally:
             tally.check(False, f"{told}: {type(error).__name__}: {str(error)[:300]}")
         else:
             tally.counts["accepted"] += 1
-            if tally.counts["accepted"] % 25 == 1 and config.backend.kind == "native":
+            if tally.counts["accepted"] % 4 == 1 and config.backend.kind == "native":
                 _run_a_step(base, overrides, tally, told)
     return tally
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.chaos
         ("sweep", 15),
         ("first", 25),
         ("store", 80),
+        ("disk", 60),
         ("damage", 40),
         ("shells", 100),
         ("server", 100),

@@ -10,10 +10,11 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from forked_lab import Command, run
 from tiny_runs import TINY
@@ -21,6 +22,7 @@ from tiny_runs import TINY
 TRACKED = [each for each in TINY if each != "tracking=none"]
 TRAIN = ("train", *TRACKED, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.evaluate_every=2")
 SWEEP = ("sweep", "algo=grpo,cppo", "seed=0,1", *TRAIN[1:], "--jobs", "2", "--no-report", "--name", "ours")
+TWELVE = ("sweep", "algo=grpo,cppo,pg", "seed=0,1,2,3", *SWEEP[3:])
 VARIANTS = ([], ["algo=grpo"], ["trainer.staleness=1"], ["algo=dppo_topk_tv", "engine.weights=int8"])
 RESULTS = ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl", "masked_tokens.json")
 FAILPOINTS = (
@@ -38,6 +40,14 @@ class Tally:
     tried: str
     counts: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Tally:
+        """The tally whose fields were written."""
+        return cls(fields["tried"], Counter(fields["counts"]), list(fields["lost"]))
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.tried, self.counts + other.counts, self.lost + other.lost)
 
     def check(self, holds: bool, said: str) -> None:
         """Note a loss unless `holds`."""
