@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Repair = Annotated[
     bool,
     typer.Option(
-        "--repair", help="Train runs whose logs, samples or run.json are not as they were written again."
+        "--repair",
+        help="Train runs whose logs, samples or run.json are not as they were written again, from the last good "
+        "checkpoint.",
     ),
 ]
 
@@ -39,7 +41,7 @@ def look_for_damage(folders: Iterable[RunFolder], repair: bool) -> bool:
 
     What a run that goes on finds damaged stops that run, with the same remedy.
     """
-    from cppo_lab.tracking.integrity import damage, forget_damaged
+    from cppo_lab.tracking.integrity import REMEDY, damage, forget_damaged
 
     stays = False
     for folder in folders:
@@ -50,6 +52,6 @@ def look_for_damage(folders: Iterable[RunFolder], repair: bool) -> bool:
             console().print(f"Repairing {name}: {found}.", style="yellow", markup=False, soft_wrap=True)
         elif (folder.status == "FINISHED" or not folder.is_readable) and (found := damage(folder)):
             stays = True
-            said = f"Damaged: {name}: {found}. --repair trains the run again."
+            said = f"Damaged: {name}: {found}. {REMEDY}."
             console().print(said, style="red", markup=False, soft_wrap=True)
     return stays

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -18,6 +19,7 @@ from cppo_lab.files import file_sha256, write_atomically
 from cppo_lab.manifests import MANIFEST_FILE, manifest_problem, sealed_text
 from cppo_lab.tracking.run_folder import LOCK_FILE, LOGS, MASKED_TOKENS, RunFolder
 
+REMEDY = "--repair trains it again from its last good checkpoint, or else from its start"
 CLAIMS_FILE = "trainer.json"
 """The plain part of a checkpoint's state, whose keys `logs` and `samples` are the claims."""
 
@@ -80,33 +82,64 @@ def damage(folder: RunFolder) -> str | None:
     if status == "FINISHED":
         found = manifest_problem(folder.path)
         return None if found is None else f"{folder.path / found[0]}: {found[1]}"
-    for _, path in reversed(folder.checkpoints()):
-        if manifest_problem(path) is None and (path / CLAIMS_FILE).exists():
-            claims = json.loads((path / CLAIMS_FILE).read_text(encoding="utf-8"))
-            return claim_problem(folder, claims.get("logs", {}), claims.get("samples", {}))
-    return None
+    claims = (found for _, path in reversed(folder.checkpoints()) if (found := _claims(path)) is not None)
+    newest = next(claims, None)
+    return None if newest is None else claim_problem(folder, newest["logs"], newest["samples"])
 
 
 def forget_damaged(folder: RunFolder) -> str | None:
-    """Make a damaged run one that is trained from its start again, and return what was damaged; None if nothing was.
+    """Make a damaged run one that goes on from its last good checkpoint, or else from its start.
 
-    Raises UserError while a process trains it.
+    Returns what was damaged and where the run goes on; None if nothing was damaged. Raises UserError while a process
+    trains it.
     """
     found = damage(folder)
     if found is None:
         return None
     try:
         with FileLock(folder.path / LOCK_FILE, timeout=_LOCK_PATIENCE_S):
-            for _, path in [*folder.checkpoints(), *folder.checkpoints("best_step_")]:
-                shutil.rmtree(path)
-            for name in (*LOGS, MASKED_TOKENS, MANIFEST_FILE):
-                (folder.path / name).unlink(missing_ok=True)
-            for _, path in folder.sample_files():
-                path.unlink()
+            step, name, claims = _last_good(folder)
+            for number, path in folder.checkpoints():
+                if number > step:
+                    shutil.rmtree(path)
+            _cut_back(folder, claims)
+            for each in (MASKED_TOKENS, MANIFEST_FILE):
+                (folder.path / each).unlink(missing_ok=True)
             try:
-                folder.update_info(status="INTERRUPTED", reason=f"damaged: {found}", steps_done=0)
+                folder.update_info(status="INTERRUPTED", reason=f"damaged: {found}", steps_done=max(step, 0))
             except UserError:
                 (folder.path / "run.json").unlink()
     except TimeoutError as error:
         raise UserError(f"run {folder.path.name}: another process is training it.") from error
-    return found
+    return f"{found}; it is trained again from {name}"
+
+
+def _claims(checkpoint: Path) -> dict[str, Any] | None:
+    """What a checkpoint claims of the run's logs and samples; None for a damaged one, and for one without claims."""
+    if manifest_problem(checkpoint) is not None or not (checkpoint / CLAIMS_FILE).exists():
+        return None
+    state = json.loads((checkpoint / CLAIMS_FILE).read_text(encoding="utf-8"))
+    return {"logs": state.get("logs", {}), "samples": state.get("samples", {})}
+
+
+def _last_good(folder: RunFolder) -> tuple[int, str, dict[str, Any]]:
+    """The newest checkpoint that is whole and whose claims hold: its step, its name, its claims. -1 for the start."""
+    for step, path in reversed(folder.checkpoints()):
+        claims = _claims(path)
+        if claims is not None and claim_problem(folder, **claims) is None:
+            return step, f"checkpoint {path.name}", claims
+    return -1, "its start", {"logs": {}, "samples": {}}
+
+
+def _cut_back(folder: RunFolder, claims: Mapping[str, Any]) -> None:
+    """Remove what the logs and samples hold beyond the claims; what is damaged is there."""
+    for name in LOGS:
+        path = folder.path / name
+        if name in claims["logs"]:
+            with path.open("rb+") as file:
+                file.truncate(claims["logs"][name]["bytes"])
+        else:
+            path.unlink(missing_ok=True)
+    for _, path in folder.sample_files():
+        if path.name not in claims["samples"]:
+            path.unlink()

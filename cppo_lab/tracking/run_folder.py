@@ -9,7 +9,8 @@ agreement.jsonl mask overlap: which of the same tokens other rules would mask
 masked_tokens.json  what the mask hit, over all steps up to the last checkpoint
 samples/        some graded training responses of every step
 manifest.json   the hashes of a finished run's files
-checkpoints/    step_N (last, with trainer state) and best_step_N (N > 0), in Hugging Face format
+checkpoints/    step_N (with trainer state; the last two until the run ends, then the last) and best_step_N (N > 0), in
+                Hugging Face format
 """
 
 from __future__ import annotations
@@ -165,6 +166,16 @@ class RunFolder:
                 shutil.rmtree(path)
         for path in (self.path / "checkpoints").glob(".*"):
             if path.is_dir() and path.suffix[1:].isdecimal():
+                shutil.rmtree(path)
+
+    def drop_superseded_bests(self) -> None:
+        """Remove the best checkpoints but for the newest, and those that were it at a checkpoint to go on from."""
+        bests = self.checkpoints("best_step_")
+        kept = {bests[-1][0]} if bests else set()
+        for step, _ in self.checkpoints():
+            kept.update([number for number, _ in bests if number <= step][-1:])
+        for number, path in bests:
+            if number not in kept:
                 shutil.rmtree(path)
 
     def rewind(self, step: int) -> None:

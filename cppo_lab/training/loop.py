@@ -25,7 +25,7 @@ from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
 from cppo_lab.tasks.problem import Grade, Problem
 from cppo_lab.tasks.task import HeldoutSampling
-from cppo_lab.tracking.integrity import claim_problem, log_claims, write_run_manifest
+from cppo_lab.tracking.integrity import REMEDY, claim_problem, log_claims, write_run_manifest
 from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 from cppo_lab.training.activity import Activity, OnActivity
 from cppo_lab.training.checkpoint import save_checkpoint
@@ -117,7 +117,9 @@ class TrainingLoop:
             if self.step % self.settings.checkpoint_every == 0 or self._is_last():
                 self._checkpoint()
         # Also where the last step's checkpoint is all that an earlier process got done.
-        self._after_checkpoint()
+        self._write_masked_tokens()
+        self.folder.drop_checkpoints_before(self.step)
+        self.folder.drop_superseded_bests()
         write_run_manifest(self.folder, self.samples)
 
     def _is_last(self) -> bool:
@@ -184,7 +186,7 @@ class TrainingLoop:
         if evaluation.accuracy > self.best_accuracy:
             self.best_accuracy = evaluation.accuracy
             self._save(self.folder.path / "checkpoints" / f"best_step_{self.step:06d}")
-            self.folder.drop_checkpoints_before(self.step, "best_step_")
+            self.folder.drop_superseded_bests()
         return evaluation.metrics("heldout")
 
     def _greedy(self) -> Metrics:
@@ -228,13 +230,16 @@ class TrainingLoop:
             "logs": log_claims(self.folder),
             "samples": self.samples,
         }
+        if earlier := self.folder.checkpoints():
+            # One stays, in case the new one gets damaged; the others go first, so that the disk holds two at most.
+            self.folder.drop_checkpoints_before(earlier[-1][0])
         self._save(self.folder.path / "checkpoints" / f"step_{self.step:06d}", state)
-        self._after_checkpoint()
+        self.folder.drop_superseded_bests()
+        self._write_masked_tokens()
 
-    def _after_checkpoint(self) -> None:
+    def _write_masked_tokens(self) -> None:
         if self.masked_tokens.steps:
             self.folder.write_object(MASKED_TOKENS, self.masked_tokens.content(self.policy.tokenizer))
-        self.folder.drop_checkpoints_before(self.step)
 
     def _save(self, path: Path, state: dict[str, Any] | None = None) -> None:
         """Save the policy's present weights, with the trainer state needed to resume if it is given."""
@@ -254,7 +259,7 @@ class TrainingLoop:
         self.samples = dict(state["samples"])
         problem = claim_problem(self.folder, state["logs"], self.samples)
         if problem is not None:
-            raise Damaged(f"{problem}, which checkpoint {path.name} claims; --repair trains the run again.")
+            raise Damaged(f"{problem}, which checkpoint {path.name} claims; {REMEDY}.")
         self.learner.load_state_dict(state["learner"])
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]

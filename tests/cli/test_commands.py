@@ -188,7 +188,7 @@ def test_broken_run_json_is_named(invoke: Invoke, tmp_path: Path) -> None:
             assert f"Warning: {broken}: is not a JSON object" in err
         code, out, _ = invoke("sweep", *asked, "tracking=none", "--no-report")
         assert code == 1
-        assert f"Damaged: {name}: {broken} is not what the run wrote. --repair trains the run again." in out
+        assert f"Damaged: {name}: {broken} is not what the run wrote. --repair trains it again" in out
         refused(invoke("train", *asked, "tracking=none"), str(broken), "not a JSON object")
 
 

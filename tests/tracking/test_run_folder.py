@@ -120,6 +120,25 @@ def test_checkpoint_folder_appears_whole_or_not_at_all(folder: RunFolder) -> Non
     )
 
 
+def test_best_checkpoints_stay_as_long_as_a_checkpoint_to_go_on_from_needs_them(folder: RunFolder) -> None:
+    names = {
+        "best_step_000001",
+        "best_step_000002",
+        "best_step_000003",
+        "best_step_000005",
+        "step_000002",
+        "step_000004",
+    }
+    for name in names:
+        (folder.path / "checkpoints" / name).mkdir()
+    folder.drop_superseded_bests()
+    left = {path.name for path in (folder.path / "checkpoints").iterdir()}
+    assert left == names - {"best_step_000001"}
+    folder.drop_checkpoints_before(4)
+    folder.drop_superseded_bests()
+    assert [step for step, _ in folder.checkpoints("best_step_")] == [3, 5]
+
+
 def test_dropping_checkpoints_leaves_the_best_one(folder: RunFolder) -> None:
     for name in ("best_step_000001", "step_000002", "step_000004"):
         (folder.path / "checkpoints" / name).mkdir()

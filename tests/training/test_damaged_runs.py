@@ -67,17 +67,36 @@ def files_of(folder: RunFolder, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.path.glob(pattern)) if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("damaged", "again"),
+    [
+        (["step_000002"], "checkpoint step_000000, not from step 2"),
+        (["step_000000", "step_000002"], "the start, not from step 0"),
+    ],
+)
 def test_damaged_checkpoint_is_dropped_and_the_run_ends_with_the_same_bits(
-    outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damaged: list[str],
+    again: str,
+    outputs: tuple[Path, Path],
+    expected: dict[str, bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = copied(outputs[1], tmp_path)
-    flip(folder.path / "checkpoints" / "step_000002" / "model.safetensors")
+    for name in damaged:
+        flip(folder.path / "checkpoints" / name / "model.safetensors")
     run(tiny_config(tmp_path / "out", *SETTINGS))
     assert folder.status == "FINISHED"
     assert results(folder) == expected
-    said = "Checkpoint step_000002 was damaged (model.safetensors: its hash differs): the run went on from the start"
+    said = f"Checkpoint {damaged[0]} was damaged (model.safetensors: its hash differs): the run went on from {again}."
     assert said in capsys.readouterr().err
     assert said in " ".join(folder.info["warnings"])
+
+
+def test_run_keeps_two_checkpoints_until_it_ends(outputs: tuple[Path, Path]) -> None:
+    config = [tiny_config(output, *SETTINGS) for output in outputs]
+    assert [step for step, _ in run_folder(config[0]).checkpoints()] == [4]
+    assert [step for step, _ in run_folder(config[1]).checkpoints()] == [0, 2]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -105,7 +124,7 @@ def test_rows_before_the_checkpoint_that_changed_stop_the_run_by_name(
 def test_repair_trains_a_damaged_run_again_to_the_same_bits(
     outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path, invoke: Invoke
 ) -> None:
-    for which in outputs:
+    for which, again in zip(outputs, ("its start", "checkpoint step_000000"), strict=True):
         folder = copied(which, tmp_path)
         (folder.path / "samples" / "step_000001.jsonl").write_text("{}\n")
         told = ["train", *TINY, *SETTINGS, "-o", str(tmp_path / "out")]
@@ -116,6 +135,7 @@ def test_repair_trains_a_damaged_run_again_to_the_same_bits(
         code, out, err = invoke(*told, "--repair")
         assert code == 0, out + err
         assert f"Repairing {folder.path.name}" in out
+        assert f"it is trained again from {again}." in out
         assert results(folder) == expected
         assert damage(folder) is None
         shutil.rmtree(tmp_path / "out")
