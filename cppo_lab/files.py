@@ -9,7 +9,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _NO_ROOM_BYTES = 64 << 10
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file's content; a reader or a crash sees the old or the new text, never a part."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as file:
+    with writing(path), scratch.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -127,19 +128,42 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def full_disk(error: BaseException, folder: Path) -> str | None:
-    """The sentence for an error that a full disk, or a used-up quota, caused in `folder`; None for any other error."""
-    each: BaseException | None = error
-    while each is not None:
-        # Libraries of other languages raise types of their own.
-        is_full = isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or os.strerror(errno.ENOSPC) in str(each):
-            break
-        each = each.__cause__ or each.__context__
+def full_disk(error: BaseException, folder: Path, checkpoint: int | None = None) -> str | None:
+    """The sentence for an error that a full disk, or a used-up quota, caused in `folder`; None for any other error.
+
+    It names the file where the error does. `checkpoint`: the bytes that one takes, if they are known.
+    """
+    chain = list(_chain(error))
     free = free_bytes(folder)
-    if each is None and free >= _NO_ROOM_BYTES:
+    if free >= _NO_ROOM_BYTES and not any(map(_says_full, chain)):
         return None
+    file = next((each.filename for each in chain if isinstance(each, OSError) and each.filename), folder)
+    takes = "" if checkpoint is None else f", and a checkpoint takes about {checkpoint / 2**20:.1f} MiB"
     return (
-        f"{folder}: there is no room left on its disk ({free / 2**20:.1f} MiB are free); make some, and the same "
+        f"{file}: there is no room left on its disk ({free / 2**20:.1f} MiB are free{takes}); make some, and the same "
         "command goes on from the last checkpoint."
     )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes errors of a full disk within name `path`, which those of other languages' libraries do not."""
+    try:
+        yield
+    except Exception as error:
+        if _says_full(error) or free_bytes(path) < _NO_ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def _says_full(error: BaseException) -> bool:
+    # Libraries of other languages raise types of their own.
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or os.strerror(errno.ENOSPC) in str(error)

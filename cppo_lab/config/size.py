@@ -49,6 +49,21 @@ def state_bytes(config: RunConfig) -> int | None:
     return None if parameters is None else parameters * (trained * trained_networks(config) + reference)
 
 
+def checkpoint_bytes(config: RunConfig) -> int | None:
+    """What a checkpoint to go on from takes on disk: float32 weights, and the optimizer's moments of every trained
+    network; of networks with an adapter, whose moments are small, the weights alone. None for a model of unknown size.
+    """
+    parameters = parameter_count(config)
+    moments = 0 if config.trainer.lora_rank else 2 * trained_networks(config)
+    return None if parameters is None else 4 * parameters * (1 + moments)
+
+
+def disk_bytes(config: RunConfig) -> int | None:
+    """What a finished run keeps on disk, but for logs: its last checkpoint, and the weights of the best one."""
+    parameters, checkpoint = parameter_count(config), checkpoint_bytes(config)
+    return None if parameters is None or checkpoint is None else checkpoint + 4 * parameters
+
+
 def cost_key(config: RunConfig) -> str:
     """Equal for runs that agree in everything that sets the time of a step."""
     model, trainer, algo = config.model, config.trainer, config.algo

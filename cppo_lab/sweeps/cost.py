@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cppo_lab.config.schema import RunConfig
-from cppo_lab.config.size import cost_key, parameter_count, trained_networks
+from cppo_lab.config.size import checkpoint_bytes, cost_key, disk_bytes, parameter_count, trained_networks
 from cppo_lab.files import free_bytes
 from cppo_lab.models.config import ScratchModel
 from cppo_lab.models.device import resolved_device
@@ -116,17 +116,11 @@ def _rates(config: RunConfig, parameters: int) -> tuple[float, float]:
     return core_flops() * threads * sampling, core_flops() * threads * training
 
 
-def disk_bytes(config: RunConfig) -> int | None:
-    """What a finished run keeps on disk, but for logs: float32 weights of the last and the best checkpoint, and the
-    optimizer's moments. None for a model of unknown size.
-    """
-    parameters = parameter_count(config)
-    return None if parameters is None else 4 * parameters * (2 + 2 * trained_networks(config))
-
-
 def short_of_disk(configs: Sequence[RunConfig], output: Path) -> str | None:
     """The sentence for runs whose checkpoints take more than the output folder's disk has free; None if they fit."""
-    needed, free = sum(disk_bytes(config) or 0 for config in configs), free_bytes(output)
+    # A run that goes on keeps two checkpoints.
+    while_training = max((checkpoint_bytes(config) or 0 for config in configs), default=0)
+    needed, free = sum(disk_bytes(config) or 0 for config in configs) + while_training, free_bytes(output)
     if needed <= free:
         return None
     return (

@@ -82,8 +82,7 @@ def damage(folder: RunFolder) -> str | None:
     if status == "FINISHED":
         found = manifest_problem(folder.path)
         return None if found is None else f"{folder.path / found[0]}: {found[1]}"
-    claims = (found for _, path in reversed(folder.checkpoints()) if (found := _claims(path)) is not None)
-    newest = next(claims, None)
+    newest = next(filter(None, map(_claims, (path for _, path in reversed(folder.checkpoints())))), None)
     return None if newest is None else claim_problem(folder, newest["logs"], newest["samples"])
 
 

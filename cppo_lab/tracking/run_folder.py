@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from cppo_lab.config.identity import run_id
 from cppo_lab.errors import UserError
-from cppo_lab.files import jsonable, read_log, remove_scratch, write_atomically
+from cppo_lab.files import jsonable, read_log, remove_scratch, write_atomically, writing
 from cppo_lab.manifests import read_sealed, sealed_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RunFolder:
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """Append one line to a log such as `metrics.jsonl`."""
-        with (self.path / log).open("a", encoding="utf-8") as file:
+        with writing(self.path / log), (self.path / log).open("a", encoding="utf-8") as file:
             file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
 
     def write_object(self, name: str, content: Mapping[str, Any]) -> None:

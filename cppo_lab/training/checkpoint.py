@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cppo_lab.failpoints import failpoint
-from cppo_lab.files import flush, sweep_scratch
+from cppo_lab.files import flush, sweep_scratch, writing
 from cppo_lab.interrupts import interrupts_held
 from cppo_lab.manifests import manifest_problem, write_manifest
 from cppo_lab.models.loading import Policy
@@ -31,10 +31,11 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    fill(scratch)
-    write_manifest(scratch)
-    for each in (*scratch.rglob("*"), scratch):
-        flush(each)
+    with writing(path):
+        fill(scratch)
+        write_manifest(scratch)
+        for each in (*scratch.rglob("*"), scratch):
+            flush(each)
     failpoint("checkpoint-filled")
     shutil.rmtree(path, ignore_errors=True)
     failpoint("checkpoint-removed")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cppo_lab.config.identity import RESULT_VERSION, named_inputs, run_id
 from cppo_lab.config.schema import RunConfig
-from cppo_lab.config.size import active_parameter_count, cost_key
+from cppo_lab.config.size import active_parameter_count, checkpoint_bytes, cost_key
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import full_disk
 from cppo_lab.manifests import MANIFEST_FILE
@@ -63,7 +63,7 @@ def run(
         if folder.status != "FINISHED":
             _attempt(config, folder, on_step, on_warmup, on_start, on_activity)
     except Exception as error:
-        said = full_disk(error, folder.path)
+        said = full_disk(error, folder.path, checkpoint_bytes(config))
         if said is None:
             raise
         raise UserError(said) from error
@@ -107,7 +107,8 @@ def _attempt(
         outcome = {"status": "FAILED", "reason": str(error)}
         raise
     except Exception as error:
-        outcome = {"status": "FAILED", "reason": _reason(error)}
+        no_room = full_disk(error, folder.path, checkpoint_bytes(config))
+        outcome = {"status": "FAILED", "reason": no_room or _reason(error)}
         raise
     finally:
         folder.update_info(**outcome, ended_at=_now(), duration_s=spent + time.monotonic() - started)

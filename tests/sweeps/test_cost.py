@@ -79,7 +79,8 @@ def test_prompts_are_counted_where_model_and_problems_are_at_hand(tmp_path: Path
 def test_a_model_of_millions_is_planned_at_the_rate_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cppo_lab.sweeps.cost.parameter_count", lambda _config: 134_000_000)
+    for module in ("cppo_lab.sweeps.cost", "cppo_lab.config.size"):
+        monkeypatch.setattr(f"{module}.parameter_count", lambda _config: 134_000_000)
     run = ["task=gsm8k", "model=pretrained", "model.path=some/model", "trainer.device=cpu", "trainer.steps=2"]
 
     def planned(rate: float) -> Cost:
