@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.cli.console import console, error_console, print_json, table
+from cppo_lab.cli.mirrors import note_unsent
 from cppo_lab.cli.options import AsJson, Output, Plugins
 from cppo_lab.errors import UserError
 from cppo_lab.paths import output_root
@@ -284,7 +286,7 @@ def evaluate_model(
     else:
         _show(request, finished)
     if track:
-        _track(request, finished, root, tracking_uri)
+        _track(finished, root, tracking_uri)
 
 
 def _with_progress(request: EvaluationRequest, root: Path, as_json: bool) -> Finished:
@@ -352,14 +354,16 @@ def _show(request: EvaluationRequest, finished: Finished) -> None:
     console().print(f"{done}Results and graded responses: {finished.folder.path}")
 
 
-def _track(request: EvaluationRequest, finished: Finished, root: Path, uri: str | None) -> None:
-    """Send a finished evaluation to MLflow, once. Without a working store, the results stay in the folder."""
+def _track(finished: Finished, root: Path, uri: str | None) -> None:
+    """Bring MLflow's record of a finished evaluation up to date, for which a store that cannot be used is no error."""
     from cppo_lab.eval.tracking import send
+    from cppo_lab.tracking.store_address import tracking_uri
 
     try:
-        send(request, finished, root, uri)
+        send(finished.folder, root, uri)
     except UserError as error:
-        console().print(f"[yellow]Warning:[/yellow] {error} The results are still in the folder.")
+        error_console().print(f"Warning: {error}", style="yellow", markup=False, soft_wrap=True)
+        note_unsent(finished.folder.path.name, without_credentials(tracking_uri(uri, root)))
 
 
 def compare_models(names: tuple[str, str], output: Path | None, as_json: bool) -> None:

@@ -55,6 +55,11 @@ def catch_up(name: str, open_mirror: Callable[[], RunMirror | SweepMirror | NoMi
         _UNSENT[name] = "its store"
 
 
+def note_unsent(name: str, address: str) -> None:
+    """Remember what the store at an address did not take."""
+    _UNSENT[name] = address
+
+
 def unsent_in_words() -> str | None:
     """The sentence for what this command could not send; None if it sent everything."""
     if not _UNSENT:

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 def sync(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SWEEP|RUN", help="Sweeps, and runs on their own.", show_default=False),
+        typer.Argument(
+            metavar="SWEEP|RUN|EVALUATION",
+            help="Sweeps, runs on their own, and evaluations.",
+            show_default=False,
+        ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All tracked sweeps and runs of the output folder.")
+        bool, typer.Option("--all", help="All tracked sweeps, runs and evaluations of the output folder.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only tell what differs; exit code 4 if anything.")
@@ -45,7 +49,7 @@ def sync(
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """Make MLflow say what the run folders say.
+    """Make MLflow say what the folders of runs and evaluations say.
 
     Every metric of every step, the parameters, statuses and files are compared with what the store holds, and what is
     missing or wrong is sent. A run whose record cannot be mended, since MLflow forgets no value, is sent anew, and
@@ -62,7 +66,7 @@ def sync(
     from cppo_lab.tracking.sync import Place, Stores
 
     if bool(names) == everything:
-        raise UserError("sync: give the names of sweeps and runs, or --all.")
+        raise UserError("sync: give the names of sweeps, runs or evaluations, or --all.")
     quiet_libraries()
     root = output or output_root()
     if not root.is_dir():
@@ -90,6 +94,8 @@ def sync(
 def _compared(
     names: list[str], root: Path, stores: Stores, check: bool, is_moved: bool
 ) -> Iterator[Compared]:
+    from cppo_lab.eval.folder import EvaluationFolder
+    from cppo_lab.eval.tracking import sync_evaluation, tracked_evaluations
     from cppo_lab.tracking.find_run import find_run
     from cppo_lab.tracking.sync import (
         RecordedSweep,
@@ -104,11 +110,16 @@ def _compared(
         for name in names:
             if (root / "sweeps" / name / "sweep.json").is_file():
                 yield from sync_sweep(RecordedSweep(root, name), stores, only_check=check)
+            elif (root / "evals" / name / "results.json").is_file():
+                evaluation = EvaluationFolder(root / "evals" / name)
+                yield from sync_evaluation(evaluation, stores, only_check=check)
             else:
-                yield sync_run(find_run(root, name, key="SWEEP|RUN"), stores, only_check=check)
+                yield sync_run(find_run(root, name, key="SWEEP|RUN|EVALUATION"), stores, only_check=check)
         return
     sweeps = [sweep for sweep in recorded_sweeps(root) if is_moved or is_tracked(sweep)]
     for sweep in sweeps:
         yield from sync_sweep(sweep, stores, only_check=check)
     for folder in runs_alone(root, sweeps):
         yield sync_run(folder, stores, only_check=check)
+    for evaluation in tracked_evaluations(root):
+        yield from sync_evaluation(evaluation, stores, only_check=check)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
 
@@ -48,6 +48,13 @@ class _Sent:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     written: str
+
+
+class Folder(Protocol):
+    """A folder of work that has a record in MLflow, such as a run folder."""
+
+    @property
+    def path(self) -> Path: ...
 
 
 class MirroredRuns:
@@ -98,11 +105,21 @@ class MirroredRuns:
                     self._refresh(folder, other, content)
         return mended
 
+    def update_ended(self, folder: Folder, name: str, content: RunContent) -> list[str]:
+        """Send what MLflow lacks of work that has ended and goes on in no other process; what was mended, in words."""
+        with self._locked(folder):
+            return self._reconcile(folder, None, name, content, None, thorough=True)
+
     def check(self, folder: RunFolder, parent: str | None) -> list[str]:
         """How MLflow's record differs from the folder, in words. Writes nothing."""
         content = run_content(folder)
-        if content is None:
-            return []
+        return [] if content is None else self._check(folder, parent, content)
+
+    def check_ended(self, folder: Folder, content: RunContent) -> list[str]:
+        """As `check`, for work that has ended."""
+        return self._check(folder, None, content)
+
+    def _check(self, folder: Folder, parent: str | None, content: RunContent) -> list[str]:
         runs = self._find(folder, parent, content.run_id, None)
         if not runs:
             return ["is missing"]
@@ -110,13 +127,13 @@ class MirroredRuns:
         return found + differences(content, self._stored(runs[0])).described()
 
     @contextmanager
-    def _locked(self, folder: RunFolder) -> Iterator[None]:
+    def _locked(self, folder: Folder) -> Iterator[None]:
         with FileLock(folder.path / LOCK_FILE, timeout=_LOCK_PATIENCE_S):
             yield
 
     def _reconcile(
         self,
-        folder: RunFolder,
+        folder: Folder,
         parent: str | None,
         name: str,
         content: RunContent,
@@ -193,7 +210,7 @@ class MirroredRuns:
 
     def _note_sent(
         self,
-        folder: RunFolder,
+        folder: Folder,
         parent: str | None,
         run_id: str,
         content: RunContent,
@@ -238,7 +255,7 @@ class MirroredRuns:
         if digest is not None:
             self._client.set_tag(run_id, SENT_TAG, digest)
 
-    def _create(self, folder: RunFolder, parent: str | None, name: str, content: RunContent) -> str:
+    def _create(self, folder: Folder, parent: str | None, name: str, content: RunContent) -> str:
         token = self._entry(folder, parent).get("token") or uuid.uuid4().hex
         self._note(folder, parent, token=token, run_id=None)
         failpoint("mirror-named")
@@ -253,12 +270,12 @@ class MirroredRuns:
         return str(run.info.run_id)
 
     def _find(
-        self, folder: RunFolder, parent: str | None, run_id: str, known: Sequence[Run] | None
+        self, folder: Folder, parent: str | None, run_id: str, known: Sequence[Run] | None
     ) -> list[Run]:
         """The folder's MLflow runs under a parent, the one that it names, or else the oldest, first."""
         entry = self._entry(folder, parent)
         # None known may mean that another process has made it since.
-        found = known or self._search(f"tags.`{RUN_ID_TAG}` = '{run_id}'")
+        found = known or self._search(f"tags.`{RUN_ID_TAG}` = '{run_id}'") or self._named(entry)
         under = [run for run in found if run.data.tags.get(PARENT_TAG) == parent]
         # Under a parent of its own, or in a store of its own, all are the folder's; elsewhere others run the same.
         own = [
@@ -270,6 +287,17 @@ class MirroredRuns:
             or (run.data.tags.get(TOKEN_TAG) or "?") == entry.get("token")
         ]
         return sorted(own, key=lambda run: (run.info.run_id != entry.get("run_id"), run.info.start_time))
+
+    def _named(self, entry: Mapping[str, Any]) -> list[Run]:
+        """The run that an entry names: earlier versions gave evaluations no tag to be found by."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(entry["run_id"])
+        except (KeyError, MlflowException):
+            return []
+        is_here = run.info.experiment_id == self._experiment_id and run.info.lifecycle_stage == "active"
+        return [run] if is_here else []
 
     def _search(self, condition: str) -> list[Run]:
         page = self._client.search_runs([self._experiment_id], condition, max_results=1000)
@@ -294,35 +322,37 @@ class MirroredRuns:
         sizes = {each.path: each.file_size for each in files}
         return StoredRun(run.info.status, run.data.tags, run.data.params, metrics, sizes)
 
-    def _entries(self, folder: RunFolder) -> dict[str, dict[str, Any]]:
+    def _entries(self, folder: Folder) -> dict[str, dict[str, Any]]:
         """The folder's runs in this store, by parent."""
         return self._read(folder).get(self._store, {})
 
-    def _entry(self, folder: RunFolder, parent: str | None) -> dict[str, Any]:
+    def _entry(self, folder: Folder, parent: str | None) -> dict[str, Any]:
         return self._entries(folder).get(parent or ALONE, {})
 
-    def _read(self, folder: RunFolder) -> dict[str, dict[str, dict[str, Any]]]:
+    def _read(self, folder: Folder) -> dict[str, dict[str, dict[str, Any]]]:
         try:
             content = read_object(folder.path / MIRROR_FILE)
         except UserError:
             # It only saves a search; what it named is found by the tags.
             return {}
         return {
-            without_credentials(store): under for store, under in content.items() if isinstance(under, dict)
+            without_credentials(store): {ALONE: {"run_id": under}} if isinstance(under, str) else under
+            for store, under in content.items()
+            if isinstance(under, (str, dict))
         }
 
-    def _note(self, folder: RunFolder, parent: str | None, **changes: str | None) -> None:
+    def _note(self, folder: Folder, parent: str | None, **changes: str | None) -> None:
         """Change an entry, and its mark, which tells other processes that what they know of the run is out of date."""
         entries = self._entries(folder)
         known = {key: text for key, text in self._entry(folder, parent).items() if key in ("token", "run_id")}
         entries[parent or ALONE] = known | changes | {"mark": uuid.uuid4().hex[:8]}
         self._write_entries(folder, entries)
 
-    def _write_entries(self, folder: RunFolder, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    def _write_entries(self, folder: Folder, entries: Mapping[str, Mapping[str, Any]]) -> None:
         content = self._read(folder) | {self._store: entries}
         write_atomically(folder.path / MIRROR_FILE, json.dumps(content))
 
-    def _file_text(self, folder: RunFolder) -> str:
+    def _file_text(self, folder: Folder) -> str:
         path = folder.path / MIRROR_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.tracking.mirrored_runs import MirroredRuns
-from cppo_lab.tracking.mlflow_names import KIND_TAG
-from cppo_lab.tracking.run_content import flat
 from cppo_lab.tracking.sqlite_store import make_sqlite_store, sqlite_problem
 from cppo_lab.tracking.store_address import store_name
 
 _REASON_LENGTH = 200
+_Value = TypeVar("_Value")
 
 
 class Store:
@@ -83,37 +82,13 @@ class Store:
                 raise
             return str(found.experiment_id)
 
-    def trying(self, action: Callable[[], str]) -> str:
+    def trying(self, action: Callable[[], _Value]) -> _Value:
         """The value of `action`. Raises UserError when the store cannot be used."""
         try:
             return action()
         except Exception as error:
             # Each store has its own errors: SQLAlchemy's, requests', MLflow's, the operating system's.
             raise _unusable(self.uri, first_line(error)[:_REASON_LENGTH]) from error
-
-    def evaluation(
-        self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], files: list[Path]
-    ) -> str:
-        """Log a finished evaluation as one run and return its ID. Raises UserError when the store cannot be used."""
-        import math
-
-        def log() -> str:
-            run = self._client.create_run(
-                self.experiment_id,
-                run_name=name,
-                tags={KIND_TAG: "evaluation", "mlflow.source.name": "cppo-lab eval"},
-            )
-            for key, value in flat(params).items():
-                self._client.log_param(run.info.run_id, key, value)
-            for key, number in metrics.items():
-                if math.isfinite(number):
-                    self._client.log_metric(run.info.run_id, key, number)
-            for file in files:
-                self._client.log_artifact(run.info.run_id, str(file))
-            self._client.set_terminated(run.info.run_id)
-            return str(run.info.run_id)
-
-        return self.trying(log)
 
 
 def _unusable(uri: str, reason: str) -> UserError:

@@ -95,10 +95,17 @@ class Stores:
         self._output, self._asked = output, asked
         self._open: dict[tuple[str, str], Store] = {}
 
-    def of(self, folder: RunFolder | None, address: str | None = None) -> Store:
+    @property
+    def is_asked(self) -> bool:
+        """Whether a store was asked for."""
+        return self._asked.uri is not None
+
+    def of(
+        self, folder: RunFolder | None, address: str | None = None, experiment: str | None = None
+    ) -> Store:
         """The store that a run was tracked in, or the one asked for. Raises UserError if it cannot be used.
 
-        `address` is what the sweep's manifest says of it.
+        `address` and `experiment` are what is known of it without a run's folder.
         """
         tracking = {} if folder is None else tracking_of(folder)
         uri = self._asked.uri or tracking_uri(tracking.get("uri") or address, self._output)
@@ -106,10 +113,10 @@ class Stores:
         known = tracking_uri(None, self._output)
         if store_name(known, self._output) == store_name(uri, self._output):
             uri = known
-        experiment = self._asked.experiment or tracking.get("experiment") or default_experiment()
-        if (uri, experiment) not in self._open:
-            self._open[uri, experiment] = Store(uri, experiment, self._output)
-        return self._open[uri, experiment]
+        name = self._asked.experiment or experiment or tracking.get("experiment") or default_experiment()
+        if (uri, name) not in self._open:
+            self._open[uri, name] = Store(uri, name, self._output)
+        return self._open[uri, name]
 
 
 def tracking_of(folder: RunFolder) -> Mapping[str, Any]:
@@ -131,7 +138,7 @@ def sync_sweep(sweep: RecordedSweep, stores: Stores, *, only_check: bool) -> Ite
     if only_check:
         yield Compared(sweep.name, tuple(found))
         for folder, _ in runs:
-            yield _tried(folder, partial(_check, store, folder, run_id))
+            yield tried(folder.path.name, partial(_check, store, folder, run_id))
         return
     parent = mirrored.open(sweep.status)
     sweep.write_statuses()
@@ -146,7 +153,7 @@ def sync_sweep(sweep: RecordedSweep, stores: Stores, *, only_check: bool) -> Ite
         return store.runs.update(folder, parent, name, known=known, thorough=True)
 
     for folder, values in runs:
-        yield _tried(folder, partial(update, folder, values))
+        yield tried(folder.path.name, partial(update, folder, values))
 
 
 def sync_run(folder: RunFolder, stores: Stores, *, only_check: bool) -> Compared:
@@ -159,19 +166,19 @@ def sync_run(folder: RunFolder, stores: Stores, *, only_check: bool) -> Compared
             return store.runs.check(folder, None)
         return store.runs.update(folder, None, name, thorough=True)
 
-    return _tried(folder, compare)
+    return tried(folder.path.name, compare)
 
 
 def _check(store: Store, folder: RunFolder, parent: str | None) -> list[str]:
     return ["is missing"] if parent is None else store.runs.check(folder, parent)
 
 
-def _tried(folder: RunFolder, action: Callable[[], list[str]]) -> Compared:
+def tried(name: str, action: Callable[[], list[str]]) -> Compared:
     """What `action` found; a damaged run must not keep the others from being compared."""
     try:
-        return Compared(folder.path.name, tuple(action()))
+        return Compared(name, tuple(action()))
     except (UserError, ValueError, KeyError, OSError) as error:
-        return Compared(folder.path.name, (f"cannot be compared: {error}",), failed=True)
+        return Compared(name, (f"cannot be compared: {error}",), failed=True)
 
 
 def recorded_sweeps(output: Path) -> list[RecordedSweep]:

@@ -145,13 +145,13 @@ def test_one_broken_run_keeps_no_other_from_being_compared(root: Path, invoke: I
 def test_names_or_everything_not_both(arguments: list[str], root: Path, invoke: Invoke) -> None:
     code, _, err = invoke("sync", *arguments, "-o", str(root))
     assert code == 2
-    assert "give the names of sweeps and runs, or --all" in err
+    assert "give the names of sweeps, runs or evaluations, or --all" in err
 
 
 def test_unknown_name_is_refused(root: Path, invoke: Invoke) -> None:
     code, _, err = invoke("sync", "theirs", "-o", str(root))
     assert code == 2
-    assert "SWEEP|RUN theirs: no such run" in err
+    assert "SWEEP|RUN|EVALUATION theirs: no such run" in err
 
 
 def test_json_lists_the_differences(root: Path, invoke: Invoke) -> None:

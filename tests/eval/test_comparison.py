@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems against each other, and the MLflow run of one."""
+"""Two evaluations of the same problems against each other."""
 
 from __future__ import annotations
 
@@ -69,40 +69,3 @@ def test_other_problems_are_not_compared(models: dict[str, str], invoke: Invoke,
     code, _, err = invoke("eval", "--compare", *names, "-o", str(output))
     assert code == 2
     assert "not comparable; their problems differ" in err
-
-
-def test_results_reach_mlflow_once(models: dict[str, str], invoke: Invoke, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    output = tmp_path / "o"
-    arguments = ("-k", "2", "--limit", "8")
-    result = evaluate(invoke, models["good"], output, *arguments)
-    assert evaluate(invoke, models["good"], output, *arguments) == result
-    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("cppo-lab-evals")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["task"] == "chain"
-    assert run.data.params["samples"] == "2"
-    assert run.data.metrics["eval/chain/avg_at_2"] == pytest.approx(result["accuracy"])
-    assert run.data.metrics["eval/chain/pass_at_2"] >= run.data.metrics["eval/chain/pass_at_1"]
-    verdicts = [v for k, v in run.data.metrics.items() if k.startswith("eval/chain/grader/")]
-    assert sum(verdicts) == 16
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {
-        "results.json",
-        "problems.jsonl",
-    }
-
-
-def test_a_store_that_cannot_be_used_costs_no_result(
-    models: dict[str, str], invoke: Invoke, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken.db"
-    broken.write_text("no database", encoding="utf-8")
-    code, out, _ = invoke(
-        *("eval", "chain", "--steps", "1", "--model", models["good"], "-o", str(tmp_path / "o")),
-        *("--limit", "4", "--max-new-tokens", "18", "--tracking-uri", f"sqlite:///{broken}"),
-    )
-    assert code == 0
-    assert "Warning" in out
-    assert list((tmp_path / "o").glob("evals/*/results.json"))
