@@ -8,7 +8,10 @@ from itertools import takewhile
 
 
 class UserError(Exception):
-    """One sentence that names the key, the value and what is allowed. The CLI prints it and exits with 2."""
+    """One sentence that names the key, the value and what is allowed. The CLI prints it and exits with `exit_code`."""
+
+    exit_code = 2
+    """2 for a request that is wrong; 1 for work that had begun."""
 
 
 def printable(text: str) -> str:

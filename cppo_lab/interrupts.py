@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
@@ -11,11 +12,36 @@ from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+_AGAIN_S = 0.02
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _lose_no_interrupt() -> None:
+    """Raise a KeyboardInterrupt again that hit a destructor or a weak reference's callback, where Python drops it."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        handler = signal.getsignal(signal.SIGINT)
+        # By another thread, and later: what is raised in here is dropped as well.
+        again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+        again.daemon = True
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            again.cancel()
+            signal.signal(signal.SIGINT, handler)
+            _raise(number, frame)
+
+        signal.signal(signal.SIGINT, interrupt)
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 @contextmanager
@@ -24,11 +50,13 @@ def termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before, hook = signal.signal(signal.SIGTERM, _raise), sys.unraisablehook
+    _lose_no_interrupt()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
 
 
 @contextmanager
@@ -67,6 +95,7 @@ def heed_one_interrupt() -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, interrupt)
+    _lose_no_interrupt()
 
 
 @contextmanager

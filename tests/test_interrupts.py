@@ -24,7 +24,9 @@ from cppo_lab.interrupts import (
 def _handlers_afterwards() -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for each, handler in before.items():
         signal.signal(each, handler)
 
@@ -52,6 +54,51 @@ def test_a_termination_is_an_interrupt_inside_and_not_after() -> None:
     with pytest.raises(KeyboardInterrupt), termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+_IN_A_DESTRUCTOR = """
+import os, signal, sys, time
+from cppo_lab.interrupts import heed_one_interrupt, termination_as_interrupt
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+        for _ in range(1000):
+            pass
+
+def work():
+    made = Interrupted()
+    del made
+    time.sleep(10)
+    print("slept through it")
+
+try:
+    if sys.argv[1] == "worker":
+        heed_one_interrupt()
+        work()
+    else:
+        with termination_as_interrupt():
+            work()
+except KeyboardInterrupt:
+    print("interrupted")
+    os.kill(os.getpid(), signal.SIGTERM if sys.argv[1] == "worker" else 0)
+    print("once")
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("where", ["worker", "command"])
+def test_an_interrupt_that_python_drops_is_raised_again(where: str, number: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_A_DESTRUCTOR, where, number],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "interrupted\nonce\n", done.stderr
+    assert not done.stderr
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])

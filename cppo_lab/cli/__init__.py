@@ -82,7 +82,7 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """The entry point. A UserError is printed as one sentence, with exit code 2."""
+    """The entry point. A UserError is printed as one sentence, with its exit code."""
     try:
         with termination_as_interrupt():
             app(prog_name="cppo-lab")
@@ -96,7 +96,7 @@ def main() -> None:
         if _Debug.on:
             raise
         typer.secho(f"Error: {printable(str(error))}", err=True, fg="red")
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.secho("Interrupted.", err=True, fg="yellow")
         sys.exit(130)

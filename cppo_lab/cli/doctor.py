@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from cppo_lab.addresses import without_credentials
-from cppo_lab.cli.console import console, print_json, table
-from cppo_lab.cli.options import AsJson, Output, Plugins
+from cppo_lab.cli.console import console, plural, print_json, table
+from cppo_lab.cli.options import AsJson, ConfigDir, Output, Overrides, Plugins, all_overrides
 from cppo_lab.errors import UserError
 from cppo_lab.paths import conf_dir, output_root, sweeps_dir
 from cppo_lab.plugins import installed_plugins, load_plugins
@@ -49,6 +49,16 @@ class _Backend(StrEnum):
 
 
 def doctor(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SWEEP",
+            help="Also check that this sweep's runs fit on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
     plugins: Plugins = None,
     output: Output = None,
     as_json: AsJson = False,
@@ -58,14 +68,20 @@ def doctor(
 ) -> None:
     """Check the installation: versions, device, extras, plug-ins, folders and the tracking store.
 
+    With a sweep, also check that its unfinished runs have room: their checkpoints on the disk of the output folder,
+    and their weights, gradients and moments in the memory of the device.
+
     Examples:
 
     * `cppo-lab doctor`
+    * `cppo-lab doctor quickstart 'seed=range(0,20)'`
     * `cppo-lab doctor --backend verl`
     """
     root = output or output_root()
     findings = [*_python(), *_packages(), _device(), *_extras(), *_plugins(plugins or [])]
     findings += [*_folders(root), _store(root)]
+    if sweep is not None:
+        findings += _room(sweep, all_overrides(overrides, output, plugins), config_dir)
     if backend is _Backend.verl:
         from cppo_lab.cli.verl_commands import environment_findings
 
@@ -178,3 +194,26 @@ def _store(output: Path) -> Finding:
     except (UserError, OSError) as error:
         return ("tracking store", "problem", str(error))
     return ("tracking store", "ok", without_credentials(uri))
+
+
+def _room(sweep: str, overrides: Sequence[str], config_dir: Path | None) -> list[Finding]:
+    from cppo_lab.cli.checked_sweep import checked_sweep
+    from cppo_lab.sweeps.cost import needed_disk, short_of_disk
+    from cppo_lab.training.preflight import check_memory
+
+    planned, _ = checked_sweep(sweep, overrides, config_dir)
+    waiting = [run.config for run in planned.runs if run.folder.status != "FINISHED"]
+    mebibytes = needed_disk(waiting) / 2**20
+    size = f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
+    takes = f"{plural(len(waiting), 'run')} to do, whose checkpoints take about {size}"
+    short = short_of_disk(waiting, planned.output)
+    findings: list[Finding] = [(f"disk for {planned.name}", "problem" if short else "ok", short or takes)]
+    for config in waiting:
+        try:
+            check_memory(config)
+        except UserError as error:
+            return [*findings, (f"memory for {planned.name}", "problem", str(error))]
+    return [
+        *findings,
+        (f"memory for {planned.name}", "ok", "each run's weights, gradients and moments fit"),
+    ]

@@ -202,7 +202,9 @@ def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> No
 
 def _print_disk(waiting: Sequence[tuple[RunConfig, Cost]]) -> None:
     """What the checkpoints of the runs will take, where it is much, and whether there is room."""
-    needed = sum(estimate.disk_bytes or 0 for _, estimate in waiting)
+    from cppo_lab.sweeps.cost import needed_disk
+
+    needed = needed_disk([config for config, _ in waiting])
     if needed < _MUCH_DISK:
         return
     free = free_bytes(waiting[0][0].paths.output)

@@ -116,11 +116,15 @@ def _rates(config: RunConfig, parameters: int) -> tuple[float, float]:
     return core_flops() * threads * sampling, core_flops() * threads * training
 
 
+def needed_disk(configs: Sequence[RunConfig]) -> int:
+    """Bytes that the checkpoints of runs take, with the second one that a run keeps while it goes on."""
+    while_training = max((checkpoint_bytes(config) or 0 for config in configs), default=0)
+    return sum(disk_bytes(config) or 0 for config in configs) + while_training
+
+
 def short_of_disk(configs: Sequence[RunConfig], output: Path) -> str | None:
     """The sentence for runs whose checkpoints take more than the output folder's disk has free; None if they fit."""
-    # A run that goes on keeps two checkpoints.
-    while_training = max((checkpoint_bytes(config) or 0 for config in configs), default=0)
-    needed, free = sum(disk_bytes(config) or 0 for config in configs) + while_training, free_bytes(output)
+    needed, free = needed_disk(configs), free_bytes(output)
     if needed <= free:
         return None
     return (

@@ -62,11 +62,16 @@ def run(
     try:
         if folder.status != "FINISHED":
             _attempt(config, folder, on_step, on_warmup, on_start, on_activity)
+    except UserError as error:
+        error.exit_code = 1
+        raise
     except Exception as error:
         said = full_disk(error, folder.path, checkpoint_bytes(config))
         if said is None:
             raise
-        raise UserError(said) from error
+        failed = UserError(said)
+        failed.exit_code = 1
+        raise failed from error
     finally:
         lock.release()
     return folder

@@ -458,6 +458,28 @@ def test_gsm8k_from_a_file_takes_real_steps(invoke: Invoke, tmp_path: Path, shar
     assert info["updates"] == 2 * 3
 
 
+def test_doctor_tells_whether_a_sweep_has_room(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("doctor", "quickstart", "seed=0,1", "--json", "-o", str(tmp_path / "o"))
+
+    def room() -> dict[str, tuple[str, str]]:
+        found = json.loads(invoke(*asked)[1])
+        return {each["what"]: (each["state"], each["details"]) for each in found if " for " in each["what"]}
+
+    assert room()["disk for quickstart"][0] == room()["memory for quickstart"][0] == "ok"
+    monkeypatch.setattr("cppo_lab.sweeps.cost.free_bytes", lambda _path: 1000)
+    monkeypatch.setattr("cppo_lab.training.preflight.device_bytes", lambda _device: 1000)
+    monkeypatch.setattr("cppo_lab.training.preflight._SMALL_BYTES", 0)
+    assert invoke(*asked)[0] == 1
+    state, details = room()["disk for quickstart"]
+    assert state == "problem"
+    assert details.startswith(f"{tmp_path / 'o'}: the checkpoints of the runs to do take about")
+    state, details = room()["memory for quickstart"]
+    assert state == "problem"
+    assert "of weights, gradients and moments" in details
+
+
 def test_doctor_finds_what_every_run_needs(invoke: Invoke, tmp_path: Path) -> None:
     code, out, _ = invoke("doctor", "--json", "-o", str(tmp_path / "o"))
     found = {row["what"]: row["state"] for row in json.loads(out)}
