@@ -14,7 +14,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from cppo_lab.config.compose import store_neutral_method, validate
-from cppo_lab.config.overrides import plugins_named
+from cppo_lab.config.overrides import plugins_named, refuse_passwords
 from cppo_lab.errors import UserError
 from cppo_lab.paths import PARENT_VARIABLE, conf_dir
 from cppo_lab.plugins import load_plugins
@@ -59,6 +59,10 @@ def main(tree: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    try:
+        refuse_passwords(sys.argv[1:])
+    except UserError as error:
+        raise SystemExit(f"Error: {error}") from error
     # A plug-in's rules bring parameters of their own.
     load_plugins(plugins_named(sys.argv[1:]))
     store_neutral_method()

@@ -114,10 +114,15 @@ def _nothing_to_do(planned: Sweep, report: bool) -> bool:
 
 
 def refuse_hydra(planned: Sweep, overrides: Sequence[str]) -> None:
-    """Raise UserError where Hydra would start the runs, and cannot know what each is given."""
+    """Raise UserError where Hydra would start the runs, and cannot know what each is given, or would write down a
+    password.
+    """
+    from cppo_lab.config.overrides import refuse_passwords
     from cppo_lab.sweeps.expansion import hydra_settings
 
     settings = hydra_settings(overrides)
+    if settings:
+        refuse_passwords(overrides)
     if settings and (planned.points is not None or planned.file.tune is not None):
         raise UserError(
             f"sweep {planned.name}: {settings[0]}: Hydra's launchers cannot start tuned or tuning runs, whose settings "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError
 from cppo_lab.plugins import load_plugins
 
@@ -54,6 +55,17 @@ def how_to_quote(key: str, value: str) -> str:
     return (
         f'a path with such characters is quoted twice, for the shell and for Hydra: {key}="{quoted(value)}".'
     )
+
+
+def refuse_passwords(overrides: Sequence[str]) -> None:
+    """Raise UserError for an address with a password, which Hydra's launchers write into files of their own."""
+    for override in overrides:
+        shown = without_credentials(override)
+        if shown != override:
+            raise UserError(
+                f"{shown}: Hydra's launchers write overrides into files; give the user and the password of a store by "
+                "MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
 
 
 def plugins_named(overrides: Sequence[str]) -> list[str]:

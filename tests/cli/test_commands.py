@@ -189,7 +189,9 @@ def test_broken_run_json_is_named(invoke: Invoke, tmp_path: Path) -> None:
         code, out, _ = invoke("sweep", *asked, "tracking=none", "--no-report")
         assert code == 1
         assert f"Damaged: {name}: {broken} is not what the run wrote. --repair trains it again" in out
-        refused(invoke("train", *asked, "tracking=none"), str(broken), "not a JSON object")
+        code, _, err = invoke("train", *asked, "tracking=none")
+        assert code == 1
+        assert f"Error: {broken}: is not a JSON object" in err
 
 
 BAD = [
@@ -465,17 +467,18 @@ def test_doctor_tells_whether_a_sweep_has_room(
 
     def room() -> dict[str, tuple[str, str]]:
         found = json.loads(invoke(*asked)[1])
-        return {each["what"]: (each["state"], each["details"]) for each in found if " for " in each["what"]}
+        named = [each for each in found if " for " in each["what"]]
+        return {each["what"].partition(" ")[0]: (each["state"], each["details"]) for each in named}
 
-    assert room()["disk for quickstart"][0] == room()["memory for quickstart"][0] == "ok"
+    assert room()["disk"][0] == room()["memory"][0] == "ok"
     monkeypatch.setattr("cppo_lab.sweeps.cost.free_bytes", lambda _path: 1000)
     monkeypatch.setattr("cppo_lab.training.preflight.device_bytes", lambda _device: 1000)
     monkeypatch.setattr("cppo_lab.training.preflight._SMALL_BYTES", 0)
     assert invoke(*asked)[0] == 1
-    state, details = room()["disk for quickstart"]
+    state, details = room()["disk"]
     assert state == "problem"
     assert details.startswith(f"{tmp_path / 'o'}: the checkpoints of the runs to do take about")
-    state, details = room()["memory for quickstart"]
+    state, details = room()["memory"]
     assert state == "problem"
     assert "of weights, gradients and moments" in details
 

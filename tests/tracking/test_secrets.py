@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from tiny_runs import TINY, lab
+from tiny_runs import TINY, clean_environment, lab
 
 Invoke = Callable[..., tuple[int, str, str]]
 PASSWORD = "hunter2"
@@ -64,6 +66,27 @@ def test_refusal_of_a_store_does_not_show_its_password(
     assert code == 2
     assert "tracking.uri=http://127.0.0.1:1: the MLflow store cannot be used" in err
     assert PASSWORD not in out + err
+    assert files_with(PASSWORD, tmp_path) == []
+
+
+def test_password_that_hydra_would_write_is_refused(invoke: Invoke, tmp_path: Path) -> None:
+    uri = f"tracking.uri='{with_password('http://127.0.0.1:1')}'"
+    code, out, err = invoke("sweep", "seed=0,1", "hydra/launcher=joblib", uri, "-o", str(tmp_path / "o"))
+    assert code == 2
+    alone = subprocess.run(
+        [sys.executable, "-m", "cppo_lab.hydra_app", "--multirun", "seed=0,1", uri],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.returncode == 1
+    for said in (err, alone.stderr):
+        assert (
+            "Error: tracking.uri='http://127.0.0.1:1': Hydra's launchers write overrides into files" in said
+        )
+    assert PASSWORD not in out + err + alone.stdout + alone.stderr
     assert files_with(PASSWORD, tmp_path) == []
 
 
