@@ -292,9 +292,13 @@ class MirroredRuns:
         """The run that an entry names: earlier versions gave evaluations no tag to be found by."""
         from mlflow.exceptions import MlflowException
 
+        if not entry.get("run_id"):
+            return []
         try:
             run = self._client.get_run(entry["run_id"])
-        except (KeyError, MlflowException):
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             return []
         is_here = run.info.experiment_id == self._experiment_id and run.info.lifecycle_stage == "active"
         return [run] if is_here else []

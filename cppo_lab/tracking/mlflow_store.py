@@ -13,10 +13,11 @@ from filelock import FileLock
 from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.tracking.mirrored_runs import MirroredRuns
-from cppo_lab.tracking.sqlite_store import make_sqlite_store, sqlite_problem
+from cppo_lab.tracking.sqlite_store import make_sqlite_store, move_artifacts, sqlite_problem
 from cppo_lab.tracking.store_address import store_name
 
 _REASON_LENGTH = 200
+_ARTIFACTS = "mlartifacts"
 _Value = TypeVar("_Value")
 
 
@@ -62,6 +63,7 @@ class Store:
 
     def _experiment(self, name: str, output: Path) -> str:
         found = self._client.get_experiment_by_name(name)
+        location = (output / _ARTIFACTS).resolve().as_uri() if self.uri.startswith("sqlite:") else None
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 raise UserError(
@@ -69,8 +71,14 @@ class Store:
                     f"name, or restore it: MLFLOW_TRACKING_URI={self.address} mlflow experiments restore -x "
                     f"{found.experiment_id}."
                 )
+            before = str(found.artifact_location)
+            has_moved = (
+                before != location and before.startswith("file:") and before.endswith(f"/{_ARTIFACTS}")
+            )
+            if self.name == "default" and location is not None and has_moved:
+                # The output folder was moved or copied, and its files are not in the old place.
+                move_artifacts(self.uri, found.experiment_id, before, location)
             return str(found.experiment_id)
-        location = (output / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
         # MLflow then opens on runs and metrics rather than on its GenAI view.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         try:

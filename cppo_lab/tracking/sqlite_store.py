@@ -72,6 +72,24 @@ def make_sqlite_store(uri: str) -> None:
     flush(path.parent)
 
 
+def move_artifacts(uri: str, experiment_id: str, before: str, now: str) -> None:
+    """Let an experiment of a SQLite store, and its runs, have their artifacts in another place, given as addresses.
+
+    MLflow keeps addresses with their whole path, and has no way to change them.
+    """
+    path = sqlite_path(uri)
+    assert path is not None, uri
+    with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (now, experiment_id)
+        )
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (now, len(before) + 1, experiment_id, len(before) + 1, f"{before}/"),
+        )
+
+
 def _forget(client: object) -> None:
     """Close MLflow's connections to a store that is about to be renamed."""
     store = getattr(getattr(client, "_tracking_client", None), "store", None)

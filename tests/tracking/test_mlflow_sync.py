@@ -8,12 +8,13 @@ import shutil
 import socket
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from tiny_runs import files_with_times, written_run
+from tiny_runs import files_with_times, lab, written_run
 
 from cppo_lab.analysis.load.mlflow_runs import Selection, load_experiment
 from cppo_lab.analysis.load.sources import load_study
@@ -329,6 +330,28 @@ def test_output_folder_that_moves_keeps_its_runs_and_parents(root: Path, tmp_pat
     assert manifest["tracking_uri"] == f"sqlite:///{moved}/mlflow.db", (
         "readers get an address that they can open"
     )
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+def test_artifacts_follow_an_output_folder(
+    move: Callable[[Path, Path], Any], empty_store: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    shutil.copy(empty_store, first / "mlflow.db")
+    config = compose_run([f"paths.output='{first}'", "seed=42"])
+    RunMirror(config, written_run(config)).close()
+    move(first, second)
+    content = files_with_times(first) if first.exists() else None
+    # Each in a process of its own, since MLflow's client remembers where a run's artifacts are.
+    checked = lab("sync", "--all", "--check", "-o", str(second), cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (kept,) = second.glob("mlartifacts/*/artifacts/metrics.jsonl")
+    kept.unlink()
+    mended = lab("sync", "--all", "-o", str(second), cwd=tmp_path)
+    assert "files metrics.jsonl" in mended.stdout
+    assert kept.exists()
+    assert content == (files_with_times(first) if first.exists() else None), "the original is left alone"
 
 
 def test_default_store_has_the_same_name_however_it_is_written(
