@@ -14,6 +14,7 @@ POINTS = frozenset(
         "checkpoint-filled",
         "checkpoint-removed",
         "file-written",
+        "folder-hidden",
         "mirror-named",
         "mirror-created",
         "mirror-metrics",

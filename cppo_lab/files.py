@@ -30,6 +30,22 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     failpoint("file-written")
     scratch.replace(path)
+    flush(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that whoever is stopped leaves it whole or gone: what is left has a hidden name.
+
+    `sweep_scratch` removes it.
+    """
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        path.rename(hidden)
+    except FileNotFoundError:
+        return
+    failpoint("folder-hidden")
+    shutil.rmtree(hidden)
 
 
 def flush(path: Path) -> None:
@@ -63,13 +79,6 @@ def _is_alive(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def remove_scratch(folder: Path) -> None:
-    """Remove what a process that was killed within `write_atomically` left in a folder that nobody else writes to."""
-    for path in folder.glob(".*"):
-        if path.suffix[1:].isdigit():
-            path.unlink()
 
 
 def jsonable(value: Any) -> Any:

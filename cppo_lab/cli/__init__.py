@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cppo_lab import __version__
+from cppo_lab.addresses import without_credentials
 from cppo_lab.cli import (
     compare,
     config,
@@ -81,31 +82,44 @@ app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 
 
+def _shown(error: Exception) -> str:
+    return printable(without_credentials(str(error)))
+
+
+def _say_unsent() -> bool:
+    """Say what could not be sent; whether there was anything."""
+    said = unsent_in_words()
+    if said:
+        typer.secho(said, err=True, fg="yellow")
+    return bool(said)
+
+
 def main() -> None:
     """The entry point. A UserError is printed as one sentence, with its exit code."""
     try:
         with termination_as_interrupt():
             app(prog_name="cppo-lab")
     except SystemExit as end:
-        if said := unsent_in_words():
-            typer.secho(said, err=True, fg="yellow")
-            if not end.code:
-                sys.exit(NOT_SENT)
+        if _say_unsent() and not end.code:
+            sys.exit(NOT_SENT)
         raise
     except UserError as error:
         if _Debug.on:
             raise
-        typer.secho(f"Error: {printable(str(error))}", err=True, fg="red")
+        typer.secho(f"Error: {_shown(error)}", err=True, fg="red")
+        _say_unsent()
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.secho("Interrupted.", err=True, fg="yellow")
+        _say_unsent()
         sys.exit(130)
     except Exception as error:
         if _Debug.on:
             raise
         typer.secho(
-            f"Error: {type(error).__name__}: {printable(str(error))} (cppo-lab --debug … shows the traceback)",
+            f"Error: {type(error).__name__}: {_shown(error)} (cppo-lab --debug … shows the traceback)",
             err=True,
             fg="red",
         )
+        _say_unsent()
         sys.exit(1)

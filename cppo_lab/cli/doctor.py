@@ -199,14 +199,16 @@ def _store(output: Path) -> Finding:
 def _room(sweep: str, overrides: Sequence[str], config_dir: Path | None) -> list[Finding]:
     from cppo_lab.cli.checked_sweep import checked_sweep
     from cppo_lab.sweeps.cost import needed_disk, short_of_disk
+    from cppo_lab.sweeps.worker_pool import default_jobs
     from cppo_lab.training.preflight import check_memory
 
     planned, _ = checked_sweep(sweep, overrides, config_dir)
     waiting = [run.config for run in planned.runs if run.folder.status != "FINISHED"]
-    mebibytes = needed_disk(waiting) / 2**20
+    jobs = default_jobs(waiting)
+    mebibytes = needed_disk(waiting, jobs) / 2**20
     size = f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
     takes = f"{plural(len(waiting), 'run')} to do, whose checkpoints take about {size}"
-    short = short_of_disk(waiting, planned.output)
+    short = short_of_disk(waiting, planned.output, jobs)
     findings: list[Finding] = [(f"disk for {planned.name}", "problem" if short else "ok", short or takes)]
     for config in waiting:
         try:

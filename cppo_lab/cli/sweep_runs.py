@@ -62,7 +62,7 @@ def run_sweep(
         left = [run.folder for run in waiting if run.folder.status != "FINISHED"]
         return {folder.path.name: "see run.json" for folder in left if policy.is_failure(folder)}
 
-    succeeded = train_waiting(planned, start, policy) and not is_damaged
+    succeeded = train_waiting(planned, start, policy, jobs) and not is_damaged
     return finish(planned, report) and succeeded
 
 
@@ -70,6 +70,7 @@ def train_waiting(
     planned: Sweep,
     start: Callable[[Sequence[PlannedRun]], Mapping[str, str]],
     policy: FailurePolicy | None = None,
+    jobs: int | None = None,
 ) -> bool:
     """`start` the runs that are to do, with the warnings around them; False if one failed, now or before.
 
@@ -78,6 +79,7 @@ def train_waiting(
     from cppo_lab.cli.region_warnings import warn_after, warn_before
     from cppo_lab.sweeps.cost import short_of_disk
     from cppo_lab.sweeps.failures import FailurePolicy
+    from cppo_lab.sweeps.worker_pool import default_jobs
 
     policy = policy or FailurePolicy()
     done = sum(run.folder.status == "FINISHED" for run in planned.runs)
@@ -86,9 +88,10 @@ def train_waiting(
     state = f"{plural(len(waiting), 'run')} to do" + (f", {done} finished" if done else "")
     state += f", {len(kept)} failed and left alone" if kept else ""
     console().print(f"Sweep [bold]{planned.name}[/]: {state}.")
-    if said := short_of_disk([run.config for run in waiting], planned.output):
+    configs = [run.config for run in waiting]
+    if said := short_of_disk(configs, planned.output, jobs or default_jobs(configs)):
         console().print(f"Warning: {said}", style="yellow", markup=False, soft_wrap=True)
-    warn_before(run.config for run in waiting)
+    warn_before(configs)
     failed = dict(start(waiting)) if waiting else {}
     for run in waiting:
         # An executor tells every run that ended early; whether it failed is the policy's to say.

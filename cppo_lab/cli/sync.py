@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,11 @@ def sync(
         raise UserError(f"{root}: no such output folder.")
     compared = []
     for each in _compared(
-        names or [], root, Stores(root, Place(store, experiment)), check, is_moved=bool(store)
+        names or [],
+        root,
+        Stores(root, Place(store, experiment), only_check=check),
+        check,
+        is_moved=bool(store),
     ):
         compared.append(each)
         if each.differences and not as_json:
@@ -99,6 +104,7 @@ def _compared(
     from cppo_lab.tracking.find_run import find_run
     from cppo_lab.tracking.sync import (
         RecordedSweep,
+        guarded,
         is_tracked,
         recorded_sweeps,
         runs_alone,
@@ -109,7 +115,8 @@ def _compared(
     if names:
         for name in names:
             if (root / "sweeps" / name / "sweep.json").is_file():
-                yield from sync_sweep(RecordedSweep(root, name), stores, only_check=check)
+                sweep = RecordedSweep(root, name)
+                yield from guarded(name, partial(sync_sweep, sweep, stores, only_check=check))
             elif (root / "evals" / name / "results.json").is_file():
                 evaluation = EvaluationFolder(root / "evals" / name)
                 yield from sync_evaluation(evaluation, stores, only_check=check)
@@ -118,7 +125,7 @@ def _compared(
         return
     sweeps = [sweep for sweep in recorded_sweeps(root) if is_moved or is_tracked(sweep)]
     for sweep in sweeps:
-        yield from sync_sweep(sweep, stores, only_check=check)
+        yield from guarded(sweep.name, partial(sync_sweep, sweep, stores, only_check=check))
     for folder in runs_alone(root, sweeps):
         yield sync_run(folder, stores, only_check=check)
     for evaluation in tracked_evaluations(root):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cppo_lab.eval.folder import PROBLEMS, RESULTS, TIMINGS, EvaluationFolder
 from cppo_lab.eval.results import mlflow_metrics
-from cppo_lab.tracking.mirrored_runs import MIRROR_FILE
+from cppo_lab.tracking.mirrored_runs import MIRROR_FILE, recorded_stores
 from cppo_lab.tracking.mlflow_names import KIND_TAG, RUN_ID_TAG
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_content import RunContent, Value, flat
@@ -57,14 +57,14 @@ def tracked_evaluations(root: Path) -> list[EvaluationFolder]:
 
 def sync_evaluation(folder: EvaluationFolder, stores: Stores, *, only_check: bool) -> list[Compared]:
     """Compare a finished evaluation with the stores that it was to be sent to, and unless `only_check` mend them."""
-    known = folder.read(MIRROR_FILE)
+    known = recorded_stores(folder.path)
 
-    def compare(name: str) -> list[str]:
-        store = stores.of(None, None if name == "default" else name, EXPERIMENT)
+    def compare(name: str | None) -> list[str]:
+        store = stores.of(None, name, EXPERIMENT)
         content = evaluation_content(folder)
         if only_check:
             return store.runs.check_ended(folder, content)
         return store.runs.update_ended(folder, folder.path.name, content)
 
-    names = ["default"] if stores.is_asked or not known else list(known)
+    names = [None] if stores.is_asked or not known else known
     return [tried(folder.path.name, partial(compare, name)) for name in names]

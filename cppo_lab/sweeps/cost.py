@@ -16,6 +16,7 @@ from cppo_lab.models.device import resolved_device
 from cppo_lab.sweeps.core_rate import core_flops
 from cppo_lab.sweeps.gpu_cost import GpuCost, gpu_cost
 from cppo_lab.sweeps.prompt_length import prompt_tokens
+from cppo_lab.tracking.run_folder import run_folder
 
 # Sustained rates in floating-point operations per second: of one processor core in the small products of a small model,
 # and of one GPU.
@@ -116,15 +117,24 @@ def _rates(config: RunConfig, parameters: int) -> tuple[float, float]:
     return core_flops() * threads * sampling, core_flops() * threads * training
 
 
-def needed_disk(configs: Sequence[RunConfig]) -> int:
-    """Bytes that the checkpoints of runs take, with the second one that a run keeps while it goes on."""
-    while_training = max((checkpoint_bytes(config) or 0 for config in configs), default=0)
-    return sum(disk_bytes(config) or 0 for config in configs) + while_training
+def needed_disk(configs: Sequence[RunConfig], jobs: int = 1) -> int:
+    """Bytes that the checkpoints of runs will take beyond those that are there, with `jobs` runs at a time.
+
+    A run that goes on keeps a second checkpoint, and the weights of two more best ones.
+    """
+    finished = sum(disk_bytes(config) or 0 for config in configs)
+    while_training = sorted(
+        ((checkpoint_bytes(config) or 0) + 8 * (parameter_count(config) or 0) for config in configs),
+        reverse=True,
+    )
+    folders = [run_folder(config).path / "checkpoints" for config in configs]
+    there = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    return max(0, finished + sum(while_training[:jobs]) - there)
 
 
-def short_of_disk(configs: Sequence[RunConfig], output: Path) -> str | None:
+def short_of_disk(configs: Sequence[RunConfig], output: Path, jobs: int = 1) -> str | None:
     """The sentence for runs whose checkpoints take more than the output folder's disk has free; None if they fit."""
-    needed, free = needed_disk(configs), free_bytes(output)
+    needed, free = needed_disk(configs, jobs), free_bytes(output)
     if needed <= free:
         return None
     return (

@@ -7,14 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from cppo_lab.config.schema import RunConfig
+from cppo_lab.config.size import checkpoint_bytes
+from cppo_lab.errors import first_line
+from cppo_lab.files import full_disk
 from cppo_lab.manifests import Damaged
 from cppo_lab.quiet import quiet_libraries
-from cppo_lab.tracking.run_folder import run_folder
+from cppo_lab.tracking.run_folder import LOCK_FILE, run_folder
 from cppo_lab.training.activity import Activity
 from cppo_lab.training.policy_cache import missing_policy
 
 _TELL_S = 1.0
+_LOCK_PATIENCE_S = 1.0
 Tell = Callable[[str, Any], None]
 """Called with the kind and the content of an `Event`."""
 
@@ -67,14 +73,17 @@ def jobs_for(configs: Sequence[RunConfig]) -> list[Job]:
 
 
 def fail_run(job: Job, reason: str) -> None:
-    """Note in a run's folder that it failed, if it had begun."""
+    """Note in a run's folder that it failed, if nobody else has noted how it ended, or trains it."""
     if job.kind == "run":
         folder = run_folder(job.config)
+        if folder.written_at is None:
+            return
         try:
-            if folder.info:
-                folder.update_info(status="FAILED", reason=reason, diverged=False)
-        except Damaged:
-            # Its run.json counts as FAILED as it is.
+            with FileLock(folder.path / LOCK_FILE, timeout=_LOCK_PATIENCE_S):
+                if folder.info.get("status") != "FINISHED":
+                    folder.update_info(status="FAILED", reason=reason, diverged=False)
+        except (Damaged, Timeout):
+            # A run.json that is damaged counts as FAILED as it is.
             return
 
 
@@ -119,7 +128,6 @@ def do_job(kind: str, config: RunConfig, tell: Tell) -> None:
     except BrokenPipeError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        tell("failed", first or type(error).__name__)
+        tell("failed", full_disk(error, config.paths.output, checkpoint_bytes(config)) or first_line(error))
     else:
         tell("finished", None)

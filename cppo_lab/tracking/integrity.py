@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from cppo_lab.errors import UserError
-from cppo_lab.files import file_sha256, write_atomically
+from cppo_lab.files import file_sha256, remove_folder, write_atomically
 from cppo_lab.manifests import MANIFEST_FILE, manifest_problem, sealed_text
 from cppo_lab.tracking.run_folder import LOCK_FILE, LOGS, MASKED_TOKENS, RunFolder
 
@@ -98,16 +97,17 @@ def forget_damaged(folder: RunFolder) -> str | None:
     try:
         with FileLock(folder.path / LOCK_FILE, timeout=_LOCK_PATIENCE_S):
             step, name, claims = _last_good(folder)
-            for number, path in folder.checkpoints():
-                if number > step:
-                    shutil.rmtree(path)
-            _cut_back(folder, claims)
-            for each in (MASKED_TOKENS, MANIFEST_FILE):
-                (folder.path / each).unlink(missing_ok=True)
+            # First, so that whoever is stopped in between leaves no finished run without its rows.
             try:
                 folder.update_info(status="INTERRUPTED", reason=f"damaged: {found}", steps_done=max(step, 0))
             except UserError:
                 (folder.path / "run.json").unlink()
+            for number, path in folder.checkpoints():
+                if number > step:
+                    remove_folder(path)
+            cut_back(folder, **claims)
+            for each in (MASKED_TOKENS, MANIFEST_FILE):
+                (folder.path / each).unlink(missing_ok=True)
     except TimeoutError as error:
         raise UserError(f"run {folder.path.name}: another process is training it.") from error
     return f"{found}; it is trained again from {name}"
@@ -115,7 +115,7 @@ def forget_damaged(folder: RunFolder) -> str | None:
 
 def _claims(checkpoint: Path) -> dict[str, Any] | None:
     """What a checkpoint claims of the run's logs and samples; None for a damaged one, and for one without claims."""
-    if manifest_problem(checkpoint) is not None or not (checkpoint / CLAIMS_FILE).exists():
+    if checkpoint_problem(checkpoint) is not None or not (checkpoint / CLAIMS_FILE).exists():
         return None
     state = json.loads((checkpoint / CLAIMS_FILE).read_text(encoding="utf-8"))
     return {"logs": state.get("logs", {}), "samples": state.get("samples", {})}
@@ -130,15 +130,22 @@ def _last_good(folder: RunFolder) -> tuple[int, str, dict[str, Any]]:
     return -1, "its start", {"logs": {}, "samples": {}}
 
 
-def _cut_back(folder: RunFolder, claims: Mapping[str, Any]) -> None:
-    """Remove what the logs and samples hold beyond the claims; what is damaged is there."""
+def cut_back(folder: RunFolder, logs: Mapping[str, Mapping[str, Any]], samples: Mapping[str, str]) -> None:
+    """Remove what a run's logs and samples hold beyond the claims of a checkpoint, without reading it."""
     for name in LOGS:
         path = folder.path / name
-        if name in claims["logs"]:
+        if name in logs:
             with path.open("rb+") as file:
-                file.truncate(claims["logs"][name]["bytes"])
+                file.truncate(logs[name]["bytes"])
         else:
             path.unlink(missing_ok=True)
     for _, path in folder.sample_files():
-        if path.name not in claims["samples"]:
+        if path.name not in samples:
             path.unlink()
+
+
+def checkpoint_problem(checkpoint: Path) -> tuple[str, str] | None:
+    """The first file of a checkpoint that is not as it was written, and why; None if all are."""
+    if (checkpoint / CLAIMS_FILE).exists() and not (checkpoint / MANIFEST_FILE).exists():
+        return MANIFEST_FILE, "it is missing"
+    return manifest_problem(checkpoint)

@@ -50,6 +50,14 @@ class _Sent:
     written: str
 
 
+def recorded_stores(folder: Path) -> list[str]:
+    """The names of the stores that a folder's work was sent to; none where that cannot be read."""
+    try:
+        return [without_credentials(store) for store in read_object(folder / MIRROR_FILE)]
+    except UserError:
+        return []
+
+
 class Folder(Protocol):
     """A folder of work that has a record in MLflow, such as a run folder."""
 
@@ -124,7 +132,8 @@ class MirroredRuns:
         if not runs:
             return ["is missing"]
         found = [f"is there {len(runs)} times"] if len(runs) > 1 else []
-        return found + differences(content, self._stored(runs[0])).described()
+        stored = self._stored(runs[0])
+        return found + (differences(content, stored).described() or _unknown_files(content, stored))
 
     @contextmanager
     def _locked(self, folder: Folder) -> Iterator[None]:
@@ -156,7 +165,7 @@ class MirroredRuns:
             return [*mended, "is missing"]
         stored = self._stored(runs[0])
         found = differences(content, stored)
-        described = found.described()
+        described = found.described() or _unknown_files(content, stored)
         if digest is not None and stored.tags.get(SENT_TAG) != digest:
             # A file of the same size may be another.
             found.files = list(content.files)
@@ -359,6 +368,12 @@ class MirroredRuns:
     def _file_text(self, folder: Folder) -> str:
         path = folder.path / MIRROR_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _unknown_files(content: RunContent, stored: StoredRun) -> list[str]:
+    """The difference of a record whose files have the right sizes, and may be others."""
+    is_known = not content.has_ended or stored.tags.get(SENT_TAG) == content.digest
+    return [] if is_known else ["was sent before its files were what they are"]
 
 
 def _is_seen_complete(run: Run, content: RunContent, digest: str | None) -> bool:

@@ -14,7 +14,7 @@ from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError, first_line
 from cppo_lab.tracking.mirrored_runs import MirroredRuns
 from cppo_lab.tracking.sqlite_store import make_sqlite_store, move_artifacts, sqlite_problem
-from cppo_lab.tracking.store_address import store_name
+from cppo_lab.tracking.store_address import sqlite_path, store_name
 
 _REASON_LENGTH = 200
 _ARTIFACTS = "mlartifacts"
@@ -26,17 +26,23 @@ class Store:
 
     runs: the MLflow runs of run folders. address: the store's address, to be shown.
 
+    makes: whether a store or an experiment that does not exist is made; nothing is written otherwise.
+
     Raises UserError when the store cannot be reached, is locked, half made, or is not MLflow's, or the experiment was
     deleted.
     """
 
-    def __init__(self, uri: str, experiment: str, output: Path) -> None:
+    def __init__(self, uri: str, experiment: str, output: Path, *, makes: bool = True) -> None:
         # Runs are nested by tags; an inherited run id would make them all write into one run.
         os.environ.pop("MLFLOW_RUN_ID", None)
         quiet_client()
         check_sqlite(uri)
         from mlflow import MlflowClient
 
+        self._makes = makes
+        path = sqlite_path(uri)
+        if not makes and path is not None and not path.exists():
+            raise _unusable(uri, "it does not exist")
         self.uri, self.name, self.address = uri, store_name(uri, output), without_credentials(uri)
         lock = output / ".mlflow.lock"
         is_first = not lock.exists()
@@ -75,10 +81,12 @@ class Store:
             has_moved = (
                 before != location and before.startswith("file:") and before.endswith(f"/{_ARTIFACTS}")
             )
-            if self.name == "default" and location is not None and has_moved:
+            if self._makes and self.name == "default" and location is not None and has_moved:
                 # The output folder was moved or copied, and its files are not in the old place.
                 move_artifacts(self.uri, found.experiment_id, before, location)
             return str(found.experiment_id)
+        if not self._makes:
+            raise UserError(f"the MLflow store {self.address} has no experiment {name}")
         # MLflow then opens on runs and metrics rather than on its GenAI view.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         try:

@@ -118,7 +118,7 @@ class _Mirror(ABC):
         listed: dict[str, list[Run]] | None = None
         for folder, name in self.runs():
             written = folder.written_at
-            if written is None or self._ended.get(folder.path) == written:
+            if written is None or self._ended.get(folder.path) == written or not folder.is_readable:
                 continue
             if failures >= _FAILURES:
                 unsent.append(folder.path.name)

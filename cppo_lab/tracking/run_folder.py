@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from cppo_lab.config.identity import run_id
 from cppo_lab.errors import UserError
-from cppo_lab.files import jsonable, read_log, remove_scratch, write_atomically, writing
+from cppo_lab.files import flush, jsonable, read_log, remove_folder, sweep_scratch, write_atomically, writing
 from cppo_lab.manifests import read_sealed, sealed_text
 
 if TYPE_CHECKING:
@@ -112,6 +112,13 @@ class RunFolder:
         with writing(self.path / log), (self.path / log).open("a", encoding="utf-8") as file:
             file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
 
+    def flush_logs(self) -> None:
+        """Wait until the logs are on the disk."""
+        for name in LOGS:
+            if (self.path / name).exists():
+                flush(self.path / name)
+        flush(self.path)
+
     def write_object(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON object such as `masked_tokens.json` anew."""
         text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False)
@@ -163,7 +170,7 @@ class RunFolder:
         """Remove checkpoints older than `step`, and partial ones left by a crash."""
         for number, path in self.checkpoints(prefix):
             if number < step:
-                shutil.rmtree(path)
+                remove_folder(path)
         for path in (self.path / "checkpoints").glob(".*"):
             if path.is_dir() and path.suffix[1:].isdecimal():
                 shutil.rmtree(path)
@@ -176,12 +183,12 @@ class RunFolder:
             kept.update([number for number, _ in bests if number <= step][-1:])
         for number, path in bests:
             if number not in kept:
-                shutil.rmtree(path)
+                remove_folder(path)
 
     def rewind(self, step: int) -> None:
         """Truncate every log after `step` and remove half-written files, so that a resumed run continues exactly."""
         for folder in (self.path, self.path / "samples"):
-            remove_scratch(folder)
+            sweep_scratch(folder)
         for log in LOGS:
             kept = [row for row in self.rows(log) if row["step"] <= step]
             if kept or (self.path / log).exists():
@@ -191,7 +198,7 @@ class RunFolder:
                 path.unlink()
         for number, path in self.checkpoints("best_step_"):
             if number > step:
-                shutil.rmtree(path)
+                remove_folder(path)
 
 
 def jsonable_config(value: Any) -> Any:

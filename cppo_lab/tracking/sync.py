@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import Any
 
 import yaml
 
-from cppo_lab.errors import UserError
+from cppo_lab.addresses import without_credentials
+from cppo_lab.errors import UserError, first_line
 from cppo_lab.files import read_object, write_atomically
 from cppo_lab.manifests import read_sealed, sealed_text
-from cppo_lab.tracking.mirrored_runs import ALONE, MIRROR_FILE
+from cppo_lab.tracking.mirrored_runs import ALONE, MIRROR_FILE, recorded_stores
 from cppo_lab.tracking.mirrored_sweep import MANIFEST, MirroredSweep, sweep_status
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.run_folder import RunFolder, Status
-from cppo_lab.tracking.store_address import default_experiment, store_name, tracking_uri
+from cppo_lab.tracking.store_address import default_experiment, default_uri, store_name, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class RecordedSweep:
     def manifest(self) -> dict[str, Any]:
         """The content of sweep.json. Raises UserError if it is damaged."""
         return read_sealed(self.folder / MANIFEST, "remove it, and the sweep's own command makes it again")
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether sweep.json is what was written."""
+        try:
+            return self.manifest is not None
+        except UserError:
+            return False
 
     @property
     def runs(self) -> list[tuple[RunFolder, str]]:
@@ -91,8 +100,8 @@ class RecordedSweep:
 class Stores:
     """The stores of an output folder's runs, each opened once."""
 
-    def __init__(self, output: Path, asked: Place) -> None:
-        self._output, self._asked = output, asked
+    def __init__(self, output: Path, asked: Place, *, only_check: bool = False) -> None:
+        self._output, self._asked, self._only_check = output, asked, only_check
         self._open: dict[tuple[str, str], Store] = {}
 
     @property
@@ -100,23 +109,32 @@ class Stores:
         """Whether a store was asked for."""
         return self._asked.uri is not None
 
-    def of(
-        self, folder: RunFolder | None, address: str | None = None, experiment: str | None = None
-    ) -> Store:
+    def of(self, folder: RunFolder | None, name: str | None = None, experiment: str | None = None) -> Store:
         """The store that a run was tracked in, or the one asked for. Raises UserError if it cannot be used.
 
-        `address` and `experiment` are what is known of it without a run's folder.
+        `name` and `experiment` are what is known of it without a run's folder.
         """
         tracking = {} if folder is None else tracking_of(folder)
-        uri = self._asked.uri or tracking_uri(tracking.get("uri") or address, self._output)
+        uri = self._asked.uri or tracking.get("uri") or self._recorded(folder, name)
         # What is written down has no password; the environment may have it.
         known = tracking_uri(None, self._output)
         if store_name(known, self._output) == store_name(uri, self._output):
             uri = known
-        name = self._asked.experiment or experiment or tracking.get("experiment") or default_experiment()
-        if (uri, name) not in self._open:
-            self._open[uri, name] = Store(uri, name, self._output)
-        return self._open[uri, name]
+        place = (
+            uri,
+            self._asked.experiment or experiment or tracking.get("experiment") or default_experiment(),
+        )
+        if place not in self._open:
+            self._open[place] = Store(*place, self._output, makes=not self._only_check)
+        return self._open[place]
+
+    def _recorded(self, folder: RunFolder | None, name: str | None) -> str:
+        """The address of the store that a record is in; for none, the one that runs are sent to now."""
+        now = tracking_uri(None, self._output)
+        names = [name] if name else [] if folder is None else recorded_stores(folder.path)
+        if not names or store_name(now, self._output) in names:
+            return now
+        return default_uri(self._output) if names[0] == "default" else names[0]
 
 
 def tracking_of(folder: RunFolder) -> Mapping[str, Any]:
@@ -129,10 +147,7 @@ def tracking_of(folder: RunFolder) -> Mapping[str, Any]:
 def sync_sweep(sweep: RecordedSweep, stores: Stores, *, only_check: bool) -> Iterator[Compared]:
     """Compare a sweep and its runs with its store, and unless `only_check` send what is missing."""
     runs = sweep.runs
-    address = (
-        sweep.manifest.get("tracking_uri") if sweep.manifest.get("tracking_store") != "default" else None
-    )
-    store = stores.of(runs[0][0] if runs else None, address)
+    store = stores.of(runs[0][0] if runs else None, sweep.manifest.get("tracking_store"))
     mirrored = sweep.mirrored(store)
     run_id, found = mirrored.check(sweep.status)
     if only_check:
@@ -158,12 +173,12 @@ def sync_sweep(sweep: RecordedSweep, stores: Stores, *, only_check: bool) -> Ite
 
 def sync_run(folder: RunFolder, stores: Stores, *, only_check: bool) -> Compared:
     """Compare a run on its own with its store, and unless `only_check` send what is missing."""
-    store = stores.of(folder)
-    name = folder.info.get("name", folder.path.name)
 
     def compare() -> list[str]:
+        store = stores.of(folder)
         if only_check:
             return store.runs.check(folder, None)
+        name = folder.info.get("name", folder.path.name)
         return store.runs.update(folder, None, name, thorough=True)
 
     return tried(folder.path.name, compare)
@@ -177,8 +192,22 @@ def tried(name: str, action: Callable[[], list[str]]) -> Compared:
     """What `action` found; a damaged run must not keep the others from being compared."""
     try:
         return Compared(name, tuple(action()))
-    except (UserError, ValueError, KeyError, OSError) as error:
-        return Compared(name, (f"cannot be compared: {error}",), failed=True)
+    except Exception as error:
+        # Files are damaged in many ways, and each store has its own errors.
+        return _failed(name, error)
+
+
+def guarded(name: str, compared: Callable[[], Iterable[Compared]]) -> Iterator[Compared]:
+    """What is compared, up to an error, which is told as one that `name` has."""
+    try:
+        yield from compared()
+    except Exception as error:
+        yield _failed(name, error)
+
+
+def _failed(name: str, error: Exception) -> Compared:
+    said = without_credentials(str(error) if isinstance(error, UserError) else first_line(error))
+    return Compared(name, (f"cannot be compared: {said}",), failed=True)
 
 
 def recorded_sweeps(output: Path) -> list[RecordedSweep]:
@@ -187,19 +216,30 @@ def recorded_sweeps(output: Path) -> list[RecordedSweep]:
 
 
 def is_tracked(sweep: RecordedSweep) -> bool:
-    """Whether the sweep was sent to a store."""
-    return "tracking_store" in sweep.manifest
+    """Whether the sweep was sent to a store; True for one whose sweep.json is damaged, which is to be told."""
+    try:
+        return "tracking_store" in sweep.manifest
+    except UserError:
+        return True
 
 
 def runs_alone(output: Path, sweeps: list[RecordedSweep]) -> list[RunFolder]:
     """The tracked runs that were trained on their own, or by no sweep that is still there."""
-    inside = {folder.path.name for sweep in sweeps for folder, _ in sweep.runs}
+    inside = {folder.path.name for sweep in sweeps if sweep.is_readable for folder, _ in sweep.runs}
     folders = [RunFolder(path.parent) for path in sorted(output.glob("runs/*/run.json"))]
     return [
         folder
         for folder in folders
-        if _was_sent_alone(folder) or (folder.path.name not in inside and tracking_of(folder).get("enabled"))
+        if _was_sent_alone(folder) or (folder.path.name not in inside and _is_tracked(folder))
     ]
+
+
+def _is_tracked(folder: RunFolder) -> bool:
+    """Whether a run is tracked; True for one whose configuration is damaged, which is to be told."""
+    try:
+        return bool(tracking_of(folder).get("enabled"))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return True
 
 
 def _was_sent_alone(folder: RunFolder) -> bool:

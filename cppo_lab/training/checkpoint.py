@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cppo_lab.failpoints import failpoint
-from cppo_lab.files import flush, sweep_scratch, writing
+from cppo_lab.files import flush, remove_folder, sweep_scratch, writing
 from cppo_lab.interrupts import interrupts_held
-from cppo_lab.manifests import manifest_problem, write_manifest
+from cppo_lab.manifests import write_manifest
 from cppo_lab.models.loading import Policy
 from cppo_lab.models.lora import ADAPTER_FOLDER, has_adapter, plain_copy, save_adapter
+from cppo_lab.tracking.integrity import checkpoint_problem
 from cppo_lab.training.state_file import write_state
 
 if TYPE_CHECKING:
@@ -31,11 +32,16 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    with writing(path):
-        fill(scratch)
-        write_manifest(scratch)
-        for each in (*scratch.rglob("*"), scratch):
-            flush(each)
+    try:
+        with writing(path):
+            fill(scratch)
+            write_manifest(scratch)
+            for each in (*scratch.rglob("*"), scratch):
+                flush(each)
+    except Exception:
+        # It may be what fills the disk.
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     failpoint("checkpoint-filled")
     shutil.rmtree(path, ignore_errors=True)
     failpoint("checkpoint-removed")
@@ -72,18 +78,23 @@ def save_checkpoint(
 def drop_damaged(folder: RunFolder) -> list[str]:
     """Remove the checkpoints of a run that are not as they were written, newest first, up to one that is.
 
-    Returns what was found, a sentence for each.
+    Returns what was found, a sentence for each, which run.json has before anything is removed.
     """
-    said = []
-    for step, path in reversed(folder.checkpoints()):
-        found = manifest_problem(path)
-        if found is None:
+    said, damaged = [], []
+    found = folder.checkpoints()
+    for place in reversed(range(len(found))):
+        step, path = found[place]
+        problem = checkpoint_problem(path)
+        if problem is None:
             break
-        shutil.rmtree(path)
-        before = folder.checkpoints()
-        again = f"checkpoint {before[-1][1].name}" if before else "the start"
+        again = f"checkpoint {found[place - 1][1].name}" if place else "the start"
+        damaged.append(path)
         said.append(
-            f"Checkpoint {path.name} was damaged ({found[0]}: {found[1]}): the run went on from {again}, not from step "
-            f"{step}."
+            f"Checkpoint {path.name} was damaged ({problem[0]}: {problem[1]}): the run went on from {again}, not from "
+            f"step {step}."
         )
+    if said:
+        folder.update_info(damaged=[*folder.info.get("damaged", []), *said])
+    for path in damaged:
+        remove_folder(path)
     return said

@@ -25,7 +25,7 @@ from cppo_lab.models.loading import Policy
 from cppo_lab.rollouts.rollout import OnTokens, RolloutEngine
 from cppo_lab.tasks.problem import Grade, Problem
 from cppo_lab.tasks.task import HeldoutSampling
-from cppo_lab.tracking.integrity import REMEDY, claim_problem, log_claims, write_run_manifest
+from cppo_lab.tracking.integrity import REMEDY, claim_problem, cut_back, log_claims, write_run_manifest
 from cppo_lab.tracking.run_folder import MASKED_TOKENS, RunFolder
 from cppo_lab.training.activity import Activity, OnActivity
 from cppo_lab.training.checkpoint import save_checkpoint
@@ -230,6 +230,8 @@ class TrainingLoop:
             "logs": log_claims(self.folder),
             "samples": self.samples,
         }
+        # What the checkpoint claims is on the disk before it.
+        self.folder.flush_logs()
         if earlier := self.folder.checkpoints():
             # One stays, in case the new one gets damaged; the others go first, so that the disk holds two at most.
             self.folder.drop_checkpoints_before(earlier[-1][0])
@@ -252,6 +254,7 @@ class TrainingLoop:
         """
         checkpoints = self.folder.checkpoints()
         if not checkpoints:
+            cut_back(self.folder, {}, {})
             self.folder.rewind(-1)
             return False
         step, path = checkpoints[-1]
@@ -260,6 +263,7 @@ class TrainingLoop:
         problem = claim_problem(self.folder, state["logs"], self.samples)
         if problem is not None:
             raise Damaged(f"{problem}, which checkpoint {path.name} claims; {REMEDY}.")
+        cut_back(self.folder, state["logs"], self.samples)
         self.learner.load_state_dict(state["learner"])
         self.step, self.sampled_tokens = state["step"], state["sampled_tokens"]
         self.best_accuracy = state["best_accuracy"]

@@ -137,8 +137,6 @@ def _go_on_from_what_is_whole(folder: RunFolder) -> None:
     said = drop_damaged(folder)
     for each in said:
         print(f"Warning: run {folder.path.name}: {each}", file=sys.stderr)
-    if said:
-        folder.update_info(damaged=[*folder.info.get("damaged", []), *said])
 
 
 def _open(config: RunConfig, folder: RunFolder) -> None:

@@ -32,6 +32,7 @@ from tracking_server import kill_server  # noqa: E402
 from trials import (  # noqa: E402
     ALLOWED,
     FAILPOINTS,
+    STOPPED,
     SWEEP,
     TRAIN,
     TWELVE,
@@ -47,9 +48,9 @@ from trials import (  # noqa: E402
 from cppo_lab.failpoints import VARIABLE  # noqa: E402
 
 
-def _check_end(command: Command, tally: Tally, name: str) -> None:
+def _check_end(command: Command, tally: Tally, name: str, allowed: frozenset[int] = STOPPED) -> None:
     code = command.code
-    tally.check(code in ALLOWED, f"{name}: exit code {code}: {command.printed[-400:]}")
+    tally.check(code in allowed, f"{name}: exit code {code}: {command.printed[-400:]}")
     tally.check("Traceback" not in command.printed, f"{name}: {command.printed[-600:]}")
 
 
@@ -119,7 +120,8 @@ def stop_sweep(base: Base, count: int, seed: int) -> Tally:
                         break
                 elif not stop(command, at, 15.0, tally, group=whom == "group") and command.code == 0:
                     break
-                _check_end(command, tally, name)
+                # A run whose worker dies has failed.
+                _check_end(command, tally, name, ALLOWED if whom == "worker" else STOPPED)
         _finish(SWEEP, output, expected, tally, name)
         tally.counts["sweeps"] += 1
     return tally

@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 
 from forked_lab import killed_at_the_end, run, start
-from trials import TRAIN, Base, Tally, results
+from trials import SWEEP, TRAIN, Base, Tally, results
+
+_OF_A_RUN = ("policies/*/*", "runs/*/*", "runs/*/samples/*", "runs/*/checkpoints/*/*")
 
 
 def damage_files(base: Base, count: int, seed: int) -> Tally:
-    """Damage one file of a stopped or finished run, and go on."""
+    """Damage one file of a stopped run, a finished run or a finished sweep, and go on."""
     tally, at = Tally("a file damaged, then the same command"), random.Random(seed)
     arguments = [*TRAIN, "tracking=none"]
-    expected = base.expected(arguments)
+    sweep = [*SWEEP, "tracking=none"]
     states = []
     for steps_done in (3, None):
         output = base.output(f"state-{seed}-{steps_done}", with_store=False)
@@ -25,14 +27,20 @@ def damage_files(base: Base, count: int, seed: int) -> Tally:
                 time.sleep(0.002)
             if steps_done is None:
                 assert command.wait() == 0, command.printed
-        states.append(output)
+        states.append((arguments, output, _OF_A_RUN))
+    output = base.output(f"state-{seed}-sweep", with_store=False)
+    done = run([*sweep, "-o", str(output)], output / "printed")
+    assert done.code == 0, done.printed
+    states.append((sweep, output, ("sweeps/*/*",)))
     for trial in range(count):
         name = f"damage-{seed}-{trial}"
         output = base.root / name
-        shutil.copytree(at.choice(states), output, symlinks=True)
+        command_line, state, patterns = at.choices(states, [4, 4, 1])[0]
+        expected = base.expected(command_line)
+        shutil.copytree(state, output, symlinks=True)
         files = [
             path
-            for pattern in ("policies/*/*", "runs/*/*", "runs/*/samples/*", "runs/*/checkpoints/*/*")
+            for pattern in patterns
             for path in sorted(output.glob(pattern))
             if path.is_file() and "lock" not in path.name
         ]
@@ -40,7 +48,7 @@ def damage_files(base: Base, count: int, seed: int) -> Tally:
         how = _damage(victim, at)
         told = f"{name}: {victim.relative_to(output)} {how}"
         try:
-            done = run([*arguments, "-o", str(output)], output / "printed", timeout=120)
+            done = run([*command_line, "-o", str(output)], output / "printed", timeout=120)
         except TimeoutError:
             tally.check(False, f"{told}: hangs")
             continue

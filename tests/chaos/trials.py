@@ -27,10 +27,12 @@ VARIANTS = ([], ["algo=grpo"], ["trainer.staleness=1"], ["algo=dppo_topk_tv", "e
 RESULTS = ("metrics.jsonl", "profiles.jsonl", "agreement.jsonl", "masked_tokens.json")
 FAILPOINTS = (
     "checkpoint-filled", "checkpoint-removed", "file-written", "mirror-named", "mirror-created", "mirror-metrics",
-    "mirror-ended", "store-made",
+    "mirror-ended", "store-made", "folder-hidden",
 )  # fmt: skip
-# Exit codes that a command may end with, whatever was broken: done, failed, refused, not sent, interrupted.
-ALLOWED = {0, 1, 2, 4, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
+# Exit codes of a command that was stopped: done, not sent, interrupted, by a signal; and, where something was broken,
+# of one that failed or was refused.
+STOPPED = frozenset({0, 4, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
+ALLOWED = frozenset({1, 2, *STOPPED})
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from tiny_runs import written_run
 
@@ -17,7 +18,7 @@ from cppo_lab.sweeps.adhoc import Naming, adhoc_sweep
 from cppo_lab.sweeps.sweep import plan_sweep
 from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.tracking.store_address import default_uri
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -160,3 +161,51 @@ def test_json_lists_the_differences(root: Path, invoke: Invoke) -> None:
     code, out, _ = invoke("sync", "--all", "--check", "--json", "-o", str(root))
     assert code == 4
     assert json.loads(out) == [{"name": folder.path.name, "differences": ["status RUNNING, not FINISHED"]}]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["run.json", "config.yaml", "sweep.json", "mlflow.json of an evaluation", "a store that is gone"],
+)
+def test_one_record_that_cannot_be_compared_keeps_no_other_from_it(
+    broken: str, root: Path, invoke: Invoke
+) -> None:
+    alone = run_folder(compose_run([f"paths.output='{root}'", "seed=3"])).path
+    if broken.startswith("mlflow.json"):
+        (root / "evals" / "theirs").mkdir(parents=True)
+        for name in ("results.json", "mlflow.json"):
+            (root / "evals" / "theirs" / name).write_text("{", encoding="utf-8")
+    elif broken.startswith("a store"):
+        config = yaml.safe_load((alone / "config.yaml").read_text(encoding="utf-8"))
+        config["tracking"]["uri"] = f"sqlite:///{root}/gone.db"
+        (alone / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    else:
+        path = root / "sweeps" / "ours" / "sweep.json" if broken == "sweep.json" else alone / broken
+        path.write_text("{", encoding="utf-8")
+    code, out, err = invoke("sync", "--all", "--check", "-o", str(root))
+    assert code == 4, out + err
+    assert out.count("cannot be compared") == 1, out
+    compared = int(out.splitlines()[-1].split()[0])
+    assert compared >= 4, "the sweep or its runs, and the run alone"
+    assert not (root / "gone.db").exists()
+
+
+def test_a_file_of_the_same_size_is_told_and_sent(root: Path, invoke: Invoke) -> None:
+    folder, record, client = some_run(root)
+    path = folder.path / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(": 1,", ":1, ", 1), encoding="utf-8")
+    assert path.stat().st_size == len(text)
+    assert invoke("sync", "--all", "--check", "-o", str(root))[0] == 4
+    assert invoke("sync", "--all", "-o", str(root))[1].endswith("4 records compared, 1 mended.\n")
+    assert invoke("sync", "--all", "--check", "-o", str(root))[0] == 0
+    kept = Path(client.download_artifacts(record.info.run_id, "metrics.jsonl"))
+    assert kept.read_bytes() == path.read_bytes()
+
+
+def test_a_record_is_looked_for_where_it_was_sent(
+    root: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other.db")
+    assert invoke("sync", "--all", "--check", "-o", str(root))[0] == 0
+    assert not (root / "other.db").exists()

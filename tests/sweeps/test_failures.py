@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_runs import TINY, lab
+from filelock import FileLock
+from tiny_runs import TINY, lab, written_run
 
+from cppo_lab.config.compose import compose_run
 from cppo_lab.errors import UserError
 from cppo_lab.sweeps.failures import FailurePolicy, failure_policy
-from cppo_lab.tracking.run_folder import RunFolder
+from cppo_lab.sweeps.jobs import Job, fail_run
+from cppo_lab.tracking.run_folder import LOCK_FILE, RunFolder
 
 Invoke = Callable[..., tuple[int, str, str]]
 # A step of the weights that no float holds: the run diverges at once.
@@ -116,3 +119,19 @@ def test_failed_run_is_tried_again_so_often(output: Path, tmp_path: Path) -> Non
     (tmp_path / "tries").unlink()
     twice = lab(*told, "--retry-failed", "2", "--plugins", str(plugin), cwd=tmp_path)
     assert twice.returncode == 0, twice.stdout + twice.stderr
+
+
+def test_a_worker_that_dies_changes_no_run_that_another_process_trains_or_has_finished(
+    tmp_path: Path,
+) -> None:
+    config = compose_run([f"paths.output='{tmp_path}'"])
+    folder = written_run(config, status="FINISHED")
+    job = Job(folder.path.name, "run", config)
+    fail_run(job, "its process died")
+    assert folder.status == "FINISHED"
+    folder.update_info(status="RUNNING")
+    with FileLock(folder.path / LOCK_FILE):
+        fail_run(job, "its process died")
+        assert folder.status == "RUNNING"
+    fail_run(job, "its process died")
+    assert (folder.status, folder.info["reason"]) == ("FAILED", "its process died")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,11 +58,19 @@ def test_rewind_cuts_every_log_samples_and_best_checkpoints_back_to_the_step(fol
     for name in ("best_step_000001", "best_step_000004", "step_000002"):
         (folder.path / "checkpoints" / name).mkdir()
     before = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:3]
-    scratch = [folder.path / ".run.json.77", folder.path / "samples" / ".step_000002.jsonl.77"]
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    scratch = [
+        folder.path / f".run.json.{gone.pid}",
+        folder.path / "samples" / f".step_000002.jsonl.{gone.pid}",
+    ]
+    used = folder.path / f".mlflow.json.{os.getppid()}"
+    used.write_text("{", encoding="utf-8")
     for path in scratch:
         path.write_text("{", encoding="utf-8")
     folder.rewind(2)
     assert not any(path.exists() for path in scratch)
+    assert used.exists(), "another process is writing it"
     assert (folder.path / "metrics.jsonl").read_text(encoding="utf-8") == "".join(before), "to the byte"
     for log in ("metrics.jsonl", "timings.jsonl", "profiles.jsonl"):
         assert [row["step"] for row in folder.rows(log)] == [0, 1, 2]

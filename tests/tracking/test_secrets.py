@@ -11,6 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from tiny_runs import TINY, clean_environment, lab
 
+from cppo_lab.addresses import without_credentials
+
 Invoke = Callable[..., tuple[int, str, str]]
 PASSWORD = "hunter2"
 
@@ -128,3 +130,20 @@ def test_listed_folder_outside_the_output_is_not_read(invoke: Invoke, tmp_path: 
         code, _, err = invoke("report", "ours", "-o", str(tmp_path / "o"))
         assert code != 0
         assert "must be below" in err
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:pw@host:5000/x", "http://host:5000/x"),
+        ("http://me:p@w@host", "http://host"),
+        ("postgresql+psycopg2://lab:pa/s@s@db/mlflow", "postgresql+psycopg2://db/mlflow"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3Dpw", "mssql+pyodbc:///?odbc_connect=…"),
+        ("http://host?token=pw&x=1", "http://host?token=…&x=1"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("s3://bucket/me@work", "s3://bucket/me@work"),
+        ("https://hub/me@1.0 and me@home", "https://hub/me@1.0 and me@home"),
+    ],
+)
+def test_addresses_lose_what_is_secret_and_nothing_else(address: str, shown: str) -> None:
+    assert without_credentials(address) == shown

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_training_runs import interrupted_after
-from tiny_runs import TINY, tiny_config
+from tiny_runs import TINY, lab, tiny_config
 
 from cppo_lab.analysis.load.run_record import read_run
 from cppo_lab.errors import UserError
@@ -139,6 +140,56 @@ def test_repair_trains_a_damaged_run_again_to_the_same_bits(
         assert results(folder) == expected
         assert damage(folder) is None
         shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("point", ["file-written:1", "file-written:2", "folder-hidden:1"])
+def test_repair_that_is_killed_loses_nothing(
+    point: str, outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path, invoke: Invoke
+) -> None:
+    folder = copied(outputs[0], tmp_path)
+    metrics = folder.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"step": 2', '"step": 3'))
+    told = ["train", *TINY, *SETTINGS, "-o", str(tmp_path / "out"), "--repair"]
+    killed = lab(*told, cwd=tmp_path, CPPO_LAB_FAILPOINT=point)
+    assert killed.returncode == -signal.SIGKILL
+    assert damage(folder) is not None or folder.status != "FINISHED"
+    code, out, err = invoke(*told)
+    assert code == 0, out + err
+    assert results(folder) == expected
+    assert damage(folder) is None
+
+
+@pytest.mark.parametrize("row", ['{"step": 2}\n', '{"step": 3, "lo\n', "{}\n"])
+def test_damaged_row_after_the_checkpoint_does_not_matter(
+    row: str, outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = copied(outputs[1], tmp_path)
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        with (folder.path / name).open("a", encoding="utf-8") as file:
+            file.write(row)
+    run(tiny_config(tmp_path / "out", *SETTINGS))
+    assert results(folder) == expected
+
+
+def test_damaged_row_before_the_first_checkpoint_does_not_matter(
+    outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = copied(outputs[1], tmp_path)
+    shutil.rmtree(folder.path / "checkpoints")
+    (folder.path / "metrics.jsonl").write_text("{\n")
+    run(tiny_config(tmp_path / "out", *SETTINGS))
+    assert results(folder) == expected
+
+
+def test_checkpoint_without_its_manifest_is_damaged(
+    outputs: tuple[Path, Path], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = copied(outputs[1], tmp_path)
+    flip(folder.path / "checkpoints" / "step_000002" / "model.safetensors")
+    (folder.path / "checkpoints" / "step_000002" / "manifest.json").unlink()
+    run(tiny_config(tmp_path / "out", *SETTINGS))
+    assert results(folder) == expected
+    assert "step_000002 was damaged (manifest.json: it is missing)" in " ".join(folder.info["warnings"])
 
 
 def test_report_marks_a_finished_run_whose_record_changed(outputs: tuple[Path, Path], tmp_path: Path) -> None:
