@@ -12,11 +12,13 @@ from filelock import FileLock
 
 from cppo_lab.addresses import without_credentials
 from cppo_lab.errors import UserError, first_line
+from cppo_lab.files import free_bytes
 from cppo_lab.tracking.mirrored_runs import MirroredRuns
 from cppo_lab.tracking.sqlite_store import make_sqlite_store, move_artifacts, sqlite_problem
 from cppo_lab.tracking.store_address import sqlite_path, store_name
 
 _REASON_LENGTH = 200
+_NO_ROOM_BYTES = 256 << 10
 _ARTIFACTS = "mlartifacts"
 _Value = TypeVar("_Value")
 
@@ -108,6 +110,10 @@ class Store:
 
 
 def _unusable(uri: str, reason: str) -> UserError:
+    path = sqlite_path(uri)
+    if path is not None and (free := free_bytes(path.parent)) < _NO_ROOM_BYTES:
+        # SQLite calls it an I/O error.
+        reason = f"there is no room left on its disk, of which {free / 2**20:.1f} MiB are free: {reason}"
     return UserError(
         f"tracking.uri={without_credentials(uri)}: the MLflow store cannot be used ({without_credentials(reason)}); "
         "fix it, or run without it: tracking=none."

@@ -106,10 +106,18 @@ def stop_sweep(base: Base, count: int, seed: int) -> Tally:
         name = f"sweep-{seed}-{trial}"
         output = base.output(name)
         for _ in range(20):
-            command = start([*SWEEP, "-o", str(output)], output / "printed")
+            whom = at.choice(["group", "parent", "worker", "named point"])
+            point = {}
+            if whom == "named point":
+                point = {VARIABLE: f"{at.choice([*FAILPOINTS, 'parent-created'])}:{at.choice([1, 1, 2, 5])}"}
+            command = start([*SWEEP, "-o", str(output)], output / "printed", **point)
             with killed_at_the_end(command):
-                whom = at.choice(["group", "parent", "worker"])
-                if whom == "worker":
+                if whom == "named point":
+                    # Of the parent, or of one worker after another.
+                    if command.wait() == 0:
+                        break
+                    tally.counts["SIGKILL at named points"] += 1
+                elif whom == "worker":
                     time.sleep(at.uniform(3, 15))
                     workers = [] if command.poll() is not None else psutil.Process(command.pid).children()
                     workers = [each for each in workers if "spawn_main" in " ".join(each.cmdline())]
@@ -121,7 +129,7 @@ def stop_sweep(base: Base, count: int, seed: int) -> Tally:
                 elif not stop(command, at, 15.0, tally, group=whom == "group") and command.code == 0:
                     break
                 # A run whose worker dies has failed.
-                _check_end(command, tally, name, ALLOWED if whom == "worker" else STOPPED)
+                _check_end(command, tally, name, ALLOWED if whom in ("worker", "named point") else STOPPED)
         _finish(SWEEP, output, expected, tally, name)
         tally.counts["sweeps"] += 1
     return tally

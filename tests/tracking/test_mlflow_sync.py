@@ -25,6 +25,7 @@ from cppo_lab.sweeps.adhoc import adhoc_sweep
 from cppo_lab.sweeps.sweep import plan_sweep
 from cppo_lab.tracking import sqlite_store
 from cppo_lab.tracking.mlflow_names import STARTING_POLICY_TAG
+from cppo_lab.tracking.mlflow_store import Store
 from cppo_lab.tracking.mlflow_sync import RunMirror, SweepMirror
 from cppo_lab.tracking.run_folder import RunFolder, run_folder
 from cppo_lab.tracking.store_address import store_name, tracking_uri
@@ -393,6 +394,14 @@ def test_corrupt_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     after = files_with_times(tmp_path)
     assert after["mlflow.db"] == before["mlflow.db"]
     assert after.keys() == before.keys()
+
+
+def test_store_on_a_full_disk_is_refused_for_that(small_disk: Path) -> None:
+    uri = tracking_uri(None, small_disk)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(free - (100 << 10)))
+    with pytest.raises(UserError, match=r"there is no room left on its disk, of which 0\.\d MiB are free"):
+        Store(uri, "cppo-lab", small_disk)
 
 
 def test_locked_store_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
