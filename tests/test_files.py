@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import clean_environment
 
 from cppo_lab.errors import UserError
-from cppo_lab.files import file_sha256, json_lines, read_log, read_object, remove_scratch, write_atomically
+from cppo_lab.files import (
+    file_sha256,
+    json_lines,
+    read_log,
+    read_object,
+    remove_folder,
+    sweep_scratch,
+    write_atomically,
+)
 
 
 def test_atomic_write_leaves_no_other_file(tmp_path: Path) -> None:
@@ -18,12 +31,32 @@ def test_atomic_write_leaves_no_other_file(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_of_an_atomic_write_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".masked_tokens.json.3064", ".lock", "masked_tokens.json", "a.1"):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    kept = {".lock", "masked_tokens.json", "a.1", f".masked_tokens.json.{os.getppid()}", ".folder"}
+    for name in (f".masked_tokens.json.{gone.pid}", *kept - {".folder"}):
         (tmp_path / name).write_text("", encoding="utf-8")
     (tmp_path / ".folder").mkdir()
-    remove_scratch(tmp_path)
-    remove_scratch(tmp_path / "not there")
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "masked_tokens.json", "a.1", ".folder"}
+    sweep_scratch(tmp_path)
+    sweep_scratch(tmp_path / "not there")
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_folder_that_is_being_removed_when_its_process_is_killed_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "step_000002"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("", encoding="utf-8")
+    code = (
+        f"from pathlib import Path; from cppo_lab.files import remove_folder as r; r(Path({str(folder)!r}))"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(CPPO_LAB_FAILPOINT="folder-hidden"), check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    sweep_scratch(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    remove_folder(folder)
 
 
 def test_only_a_newline_ends_a_row_of_json_lines() -> None:
