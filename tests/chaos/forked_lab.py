@@ -72,6 +72,9 @@ def start(arguments: Sequence[str], folder: Path, **environment: str) -> Command
     code = 1
     try:
         code = _run(arguments, folder, printed_to, environment)
+    except KeyboardInterrupt:
+        # It came before the command had begun.
+        code = 130
     finally:
         # What the parent would do at its exit must not be done twice.
         os._exit(code)
