@@ -191,7 +191,7 @@ def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> No
         hours = sum(estimate.gpu.h100_hours for _, estimate in waiting if estimate.gpu)
         console().print(f"{done}; at most {count(round(hours))} H100-hours left, one device at a time.")
         return
-    _print_disk(waiting)
+    _print_disk([config for config, _ in waiting], workers)
     bases = ", ".join(sorted({estimate.time_basis for *_, estimate in rows}))
     left = time_left_text([estimate.time_s for _, estimate in waiting], workers)
     console().print(
@@ -200,21 +200,20 @@ def _print_total(rows: Sequence[PlanRow], policies: int, jobs: int | None) -> No
     )
 
 
-def _print_disk(waiting: Sequence[tuple[RunConfig, Cost]]) -> None:
+def _print_disk(waiting: Sequence[RunConfig], jobs: int) -> None:
     """What the checkpoints of the runs will take, where it is much, and whether there is room."""
-    from cppo_lab.sweeps.cost import needed_disk
+    from cppo_lab.sweeps.cost import needed_disk, short_of_disk
 
-    needed = needed_disk([config for config, _ in waiting])
+    needed = needed_disk(waiting, jobs)
     if needed < _MUCH_DISK:
         return
-    free = free_bytes(waiting[0][0].paths.output)
+    output = waiting[0].paths.output
+    free = free_bytes(output)
     console().print(
         f"\nDisk: about {needed / 2**30:.1f} GiB of checkpoints; {free / 2**30:.1f} GiB are free."
     )
-    if needed > free:
-        console().print(
-            "[yellow]Warning:[/yellow] that is more than is free; give another --output, or run in parts."
-        )
+    if said := short_of_disk(waiting, output, jobs):
+        console().print(f"Warning: {said}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _show_tuned(sweep: Sweep) -> None:
